@@ -1,9 +1,10 @@
-//! What a decision costs at the door: the gate against a bare `InstancePre` with a pool of stock settings, in one run and in turns.
+//! The time of one decision: the gateway's authorizer compared with a bare `InstancePre` and a pool with wasmtime's own settings. One run
+//! measures both, in alternating rounds.
 //!
 //! `cargo bench --bench door` prints microseconds. Both sides decide the same request with the same component on a fresh instance:
 //! eight headers, one session look-up in an embedded store, its JSON.
 
-#![allow(clippy::expect_used, missing_docs, reason = "a bench that cannot run says why by ending")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot run ends with the reason")]
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,49 +25,48 @@ mod bare;
 #[allow(dead_code, reason = "the tests use more of it")]
 mod guests;
 
-/// As the program has it, for both sides.
+/// The allocator of the program, for both sides.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
-/// Decisions of a turn, and turns of each side.
-const TURN: u32 = 500;
-const TURNS: u32 = 40;
+const DECISIONS_PER_ROUND: u32 = 500;
+/// Measured rounds of each side. One more round before them is not measured: it warms up.
+const ROUNDS: u32 = 40;
 
 fn main() {
-    // `-- authorizer` measures that side alone, for a profiler.
+    // `-- authorizer` measures that side alone, for a profiler; so do `-- bare` and `-- cached`.
     let only = std::env::args().nth(1).filter(|arg| arg != "--bench");
     let measures = |side: &str| only.as_deref().is_none_or(|only| only == side);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
     let authorizer = authorizer(Arc::clone(&store), COMPONENT);
-    // Lets the same request in, and says that this may be given again.
-    let keeping = self::authorizer(store, &guests::component("kept"));
-    let (mut bare_times, mut gate_times, mut kept_times) = (histogram(), histogram(), histogram());
+    // Its policy allows the decision to be cached.
+    let caching = self::authorizer(store, &guests::component("kept"));
+    let (mut bare_times, mut authorizer_times, mut cached_times) = (histogram(), histogram(), histogram());
     runtime.block_on(async {
-        for turn in 0..=TURNS {
-            for _ in 0..TURN * u32::from(measures("bare")) {
+        for round in 0..=ROUNDS {
+            for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("bare")) {
                 let start = Instant::now();
                 bare.decide(&headers()).await;
-                // The first turn warms up.
-                if turn > 0 {
+                if round > 0 {
                     record(&mut bare_times, start.elapsed());
                 }
             }
-            for _ in 0..TURN * u32::from(measures("gate")) {
+            for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("authorizer")) {
                 let start = Instant::now();
                 let decision = authorizer.evaluate(&request(), &["default".to_owned()]).await;
-                if turn > 0 {
-                    record(&mut gate_times, start.elapsed());
+                if round > 0 {
+                    record(&mut authorizer_times, start.elapsed());
                 }
                 assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
             }
-            for _ in 0..TURN * u32::from(measures("kept")) {
+            for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("cached")) {
                 let start = Instant::now();
-                let decision = keeping.evaluate(&request(), &["given".to_owned()]).await;
-                if turn > 0 {
-                    record(&mut kept_times, start.elapsed());
+                let decision = caching.evaluate(&request(), &["given".to_owned()]).await;
+                if round > 0 {
+                    record(&mut cached_times, start.elapsed());
                     assert!(
                         decision.cached && matches!(decision.outcome, Outcome::Allowed(_)),
                         "{:?}",
@@ -76,18 +76,18 @@ fn main() {
             }
         }
     });
-    println!("one decision on a fresh instance, µs ({} of each)", TURN * TURNS);
+    println!("one decision on a fresh instance, µs ({} of each)", DECISIONS_PER_ROUND * ROUNDS);
     println!("| side | p50 | p99 |\n| --- | --- | --- |");
     let row = |name, times: &Histogram<u64>| {
         println!("| {name} | {:.1} | {:.1} |", us(times, 0.5), us(times, 0.99));
     };
-    row("bare InstancePre, stock pool", &bare_times);
-    row("the gate", &gate_times);
-    row("the gate, for an answer that is kept", &kept_times);
+    row("bare InstancePre, default pool", &bare_times);
+    row("authorizer", &authorizer_times);
+    row("authorizer, cached decision", &cached_times);
     println!(
         "\nratio {:.2} (p50), {:.2} (p99)",
-        us(&gate_times, 0.5) / us(&bare_times, 0.5),
-        us(&gate_times, 0.99) / us(&bare_times, 0.99)
+        us(&authorizer_times, 0.5) / us(&bare_times, 0.5),
+        us(&authorizer_times, 0.99) / us(&bare_times, 0.99)
     );
 }
 
@@ -95,8 +95,8 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("bounds and three digits are valid")
 }
 
-fn record(times: &mut Histogram<u64>, took: Duration) {
-    times.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
+fn record(times: &mut Histogram<u64>, time: Duration) {
+    times.saturating_record(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a time of some µs")]

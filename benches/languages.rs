@@ -1,34 +1,34 @@
-//! What the same policy costs in each language: `cargo bench --bench languages` prints the table of the README.
+//! Times and sizes of the same policy in each language: `cargo bench --bench languages` prints the table of the README.
 //!
-//! `cargo xtask guests` builds what is measured. Each is measured by `tidegate policy bench` in a process of its own, so that none
-//! finds the memory warm from another; `TIDEGATE_BIN` names another program than the one that cargo built. `-- --all` measures
-//! all patterns, `-- --time 1s` for less long.
+//! `cargo xtask guests` builds the components. `tidegate policy bench` measures each in a process of its own, so that none runs in memory
+//! that another one has warmed up. `TIDEGATE_BIN` names another program than the one that cargo built. `-- --all` measures all patterns;
+//! `-- --time 1s` shortens the measurements.
 
-#![allow(clippy::expect_used, clippy::panic, missing_docs, reason = "a bench that cannot run says why by ending")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot run ends with the reason")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
 
-/// Most policies do this and no more: a cookie, one look-up of its session, JSON.
+/// The usual work of a policy: a cookie, one look-up of its session, JSON.
 const CASE: &str = "alice reads what everybody reads";
 
 const LANGUAGES: [(&str, &str); 6] =
     [("rust", "Rust"), ("c", "C"), ("zig", "Zig"), ("go", "Go"), ("typescript", "TypeScript"), ("python", "Python")];
 
 fn main() {
-    // What cargo itself says to a bench is not for this one.
+    // Cargo passes `--bench` to every benchmark.
     let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
     if cfg!(debug_assertions) {
-        eprintln!("built without optimisation: these times say little");
+        eprintln!("built without optimisation: the times are not representative");
     }
     let all = args.iter().any(|arg| arg == "--all");
     let time = args.iter().skip_while(|arg| *arg != "--time").nth(1).map_or("5s", String::as_str);
     let patterns: &[&str] = if all { &["session", "user", "role"] } else { &["role"] };
     let mut machine = String::new();
     println!(
-        "| policy | size | compile | load, compiled before | first decision | fresh p50 / p99 | made ahead p50 / p99 | memory |"
+        "| policy | size | compile | load, compiled before | first decision | fresh p50 / p99 | prewarmed p50 / p99 | memory |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (folder, language) in LANGUAGES {
@@ -66,15 +66,15 @@ fn row(name: &str, costs: &Value) -> String {
     let pair = |group: &str| {
         format!("{} / {}", time(number(&format!("/{group}/p50_us"))), time(number(&format!("/{group}/p99_us"))))
     };
-    let ahead = if costs["prepared"]["used"] == true { pair("prepared") } else { "–".into() };
+    let prewarmed = if costs["prewarmed"]["enabled"] == true { pair("prewarmed") } else { "–".into() };
     format!(
-        "| {name} | {} | {} | {} | {} | {} | {ahead} | {} |",
-        size(number("/size")),
+        "| {name} | {} | {} | {} | {} | {} | {prewarmed} | {} |",
+        size(number("/component_bytes")),
         time(number("/compile_us")),
         time(number("/load_us")),
         time(number("/cold_us")),
         pair("fresh"),
-        size(number("/instance_memory")),
+        size(number("/instance_bytes")),
     )
 }
 

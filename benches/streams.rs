@@ -1,8 +1,8 @@
-//! What a stream costs: opening it, each event on its way to it, and keeping it; beside the peers that are installed, as ratios, in one
-//! run and in turns.
+//! The cost of a stream: opening it, delivering events to it, and keeping it open, compared with the peers that are installed. The servers
+//! alternate within one run, and results are printed as ratios.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server`, nginx with nchan and the npm package's own `handle()` on Node as
-//! processes on one core, and loads them from another. A peer that is missing is named and left out. `-- deliveries`, `opens`,
+//! processes on one core, and loads them from another. A peer that is missing is reported and left out. `-- deliveries`, `opens`,
 //! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` names another program than the one that cargo built. For the npm package: `npm ci` in
 //! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
 
@@ -12,19 +12,19 @@
     clippy::panic,
     clippy::unwrap_used,
     missing_docs,
-    reason = "a bench that cannot run says why by ending"
+    reason = "a bench that cannot run panics"
 )]
 
+#[path = "streams/baseline.rs"]
+mod baseline;
 #[path = "streams/checks.rs"]
 mod checks;
-#[path = "streams/crowd.rs"]
-mod crowd;
+#[path = "streams/clients.rs"]
+mod clients;
 #[path = "streams/deliveries.rs"]
 mod deliveries;
 #[path = "streams/emit.rs"]
 mod emit;
-#[path = "streams/floor.rs"]
-mod floor;
 #[path = "streams/machine.rs"]
 mod machine;
 #[path = "streams/memory.rs"]
@@ -36,40 +36,40 @@ mod servers;
 
 use machine::Machine;
 
-/// As the program has it, for what is measured in this process.
+/// The allocator of the program, for the parts that run in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() {
-    // What cargo itself says to a bench is not for this one.
+    // cargo passes options of its own, such as `--bench`.
     let part = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    if part.as_deref() == Some(floor::PART) {
-        return floor::serve();
+    if part.as_deref() == Some(baseline::PART) {
+        return baseline::serve();
     }
     if cfg!(debug_assertions) {
-        eprintln!("built without optimisation: these numbers say little");
+        eprintln!("built without optimization: the numbers are not meaningful");
     }
-    let wanted = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    let is_selected = |name: &str| part.as_deref().is_none_or(|part| part == name);
     let machine = Machine::prepare();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        if wanted("deliveries") {
+        if is_selected("deliveries") {
             deliveries::measure(&machine).await;
         }
-        if wanted("opens") {
+        if is_selected("opens") {
             opens::measure(&machine).await;
         }
-        if wanted("memory") {
+        if is_selected("memory") {
             memory::measure(&machine).await;
         }
-        if wanted("checks") {
+        if is_selected("checks") {
             checks::measure().await;
         }
     });
     println!("\n{}", machine.describe());
 }
 
-/// The one in the middle.
+/// The median; the upper one of an even number of values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)

@@ -22,13 +22,11 @@ impl StreamId {
     /// The position before every entry.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
 
-    #[must_use]
     pub const fn new(ms: u64, seq: u64) -> Self {
         Self { ms, seq }
     }
 
     /// The greatest id below this one; `0-0` for `0-0`.
-    #[must_use]
     pub fn before(self) -> Self {
         match (self.ms, self.seq) {
             (0, 0) => self,
@@ -63,17 +61,6 @@ pub fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
-/// How the `data` field of an entry is encoded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
-    /// The field `type` is `json`.
-    Json,
-    /// The field `type` is `string`: the text itself is the value.
-    Text,
-    /// The entry of a stock emitter has no `type`: JSON if the text parses as JSON, else a string.
-    Untyped,
-}
-
 /// The content of one stream entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -91,29 +78,30 @@ pub enum Body {
 }
 
 impl Body {
-    /// Decodes the fields of an entry, as `XRANGE` returns them.
+    /// Decodes the fields of an entry, as `XRANGE` returns them. The field `type` says whether `data` is JSON (`json`) or the text
+    /// of a string (`string`). An entry of a stock emitter has no `type`: its data is JSON if it parses as JSON, else a string.
     pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
-        let (mut event, mut data, mut encoding) = (None, None, Encoding::Untyped);
+        let (mut event, mut data, mut encoding) = (None, None, &b""[..]);
         for (name, value) in fields {
             match name {
                 b"event" => event = Some(String::from_utf8_lossy(value)),
                 b"data" => data = Some(String::from_utf8_lossy(value)),
-                b"type" if value == b"json" => encoding = Encoding::Json,
-                b"type" if value == b"string" => encoding = Encoding::Text,
+                b"type" => encoding = value,
                 _ => {}
             }
         }
-        let Some(event) = event else { return Self::Foreign };
+        let Some(mut event) = event else { return Self::Foreign };
+        let is_typed = matches!(encoding, b"json" | b"string");
         // A stock emitter writes the name as it is, and a stock reader parses it as JSON. A name that parses as a JSON
         // string is that string. The stock reader drops names like `42` or `true`; here they stay as written.
-        let event = match encoding {
-            Encoding::Untyped => serde_json::from_str(&event).unwrap_or_else(|_| event.into_owned()),
-            _ => event.into_owned(),
-        };
+        if !is_typed && let Ok(parsed) = serde_json::from_str::<String>(&event) {
+            event = parsed.into();
+        }
+        let event = event.into_owned();
         let Some(data) = data else { return Self::Event { event, data: "null".into(), ambiguous: false } };
-        let json = (encoding != Encoding::Text).then(|| json_line(&data)).flatten();
-        let ambiguous = encoding == Encoding::Untyped && json.is_some();
-        let data = json.map_or_else(|| json_string(&data), Cow::into_owned);
+        let json = (encoding != b"string").then(|| serde_json::from_str::<&RawValue>(&data).ok()).flatten();
+        let ambiguous = !is_typed && json.is_some();
+        let data = json.map_or_else(|| json_string(&data), |json| one_line(json.get()).into_owned());
         Self::Event { event, data, ambiguous }
     }
 }
@@ -132,24 +120,20 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// Keeps the JSON text as the emitter wrote it, except for line breaks: numbers beyond 64 bits stay exact.
-    #[must_use]
     pub fn from_json(event: impl Into<String>, data: &RawValue) -> Self {
-        let json = one_line(data.get()).into_owned();
+        Self::from_line(event.into(), one_line(data.get()).into_owned())
+    }
+
+    pub fn new(event: impl Into<String>, data: &serde_json::Value) -> Self {
+        Self::from_line(event.into(), data.to_string())
+    }
+
+    fn from_line(event: String, json: String) -> Self {
         let (text, encoding) = match serde_json::from_str::<String>(&json) {
             Ok(text) => (text, "string"),
             Err(_) => (json.clone(), "json"),
         };
-        Self { event: event.into(), text, encoding, json }
-    }
-
-    #[must_use]
-    pub fn new(event: impl Into<String>, data: &serde_json::Value) -> Self {
-        let json = data.to_string();
-        let (text, encoding) = match data {
-            serde_json::Value::String(text) => (text.clone(), "string"),
-            _ => (json.clone(), "json"),
-        };
-        Self { event: event.into(), text, encoding, json }
+        Self { event, text, encoding, json }
     }
 }
 
@@ -178,7 +162,6 @@ pub struct EventNotification {
 
 impl Notification {
     /// Parses a published payload.
-    #[must_use]
     pub fn parse(payload: &[u8]) -> Self {
         #[derive(Deserialize)]
         struct Payload<'a> {
@@ -219,13 +202,11 @@ impl Notification {
 }
 
 /// The start of the notification that Tidegate's own emitter publishes. The store adds `id` and `prev` and closes the object.
-#[must_use]
 pub fn notification_head(channel: &str, event: &NewEvent) -> String {
     format!(r#"{{"data":{},"event":{},"channel":{}"#, event.json, json_string(&event.event), json_string(channel))
 }
 
 /// The `data:` line of an event and the blank line after it. It is the same for all clients of a channel.
-#[must_use]
 pub fn user_frame(id: StreamId, event: &str, data: &str, channel: &str) -> Bytes {
     let (event, channel) = (json_string(event), json_string(channel));
     let mut frame = String::with_capacity(data.len() + event.len() + channel.len() + 96);
@@ -236,14 +217,8 @@ pub fn user_frame(id: StreamId, event: &str, data: &str, channel: &str) -> Bytes
 }
 
 /// A JSON string literal; non-ASCII characters are not escaped.
-#[must_use]
 pub fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
-}
-
-/// The text on one line if it is valid JSON, else `None`.
-fn json_line(text: &str) -> Option<Cow<'_, str>> {
-    serde_json::from_str::<&RawValue>(text).ok().map(|raw| one_line(raw.get()))
 }
 
 /// Replaces line breaks in valid JSON, where they occur only between tokens.

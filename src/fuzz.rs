@@ -8,8 +8,7 @@ use std::sync::LazyLock;
 use http::header::COOKIE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::authz::cache;
-use crate::authz::cache::key::without_acks;
+use crate::authz::cache::key;
 use crate::authz::validate::AnswerCheck;
 use crate::config::Config;
 use crate::policy::cache_directive::Vary;
@@ -24,7 +23,7 @@ use crate::wasm::host::{to_wit, wit};
 /// The query of a URL. Queries with the same cache key name the same channels.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let bare = without_acks(&text).collect::<Vec<_>>().join("&");
+    let bare = key::without_acks(&text).collect::<Vec<_>>().join("&");
     let Ok(bare) = Query::parse(&bare) else { panic!("invalid without acks: {text:?}") };
     assert!(bare.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
@@ -53,20 +52,20 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
-    let seen = for_policy(&request, peer, &CONFIG);
-    assert!(seen.client_address.parse::<IpAddr>().is_ok(), "{seen:?}");
-    assert!(seen.scheme == "http" || seen.scheme == "https", "{seen:?}");
+    let policy_request = for_policy(&request, peer, &CONFIG);
+    assert!(policy_request.client_address.parse::<IpAddr>().is_ok(), "{policy_request:?}");
+    assert!(policy_request.scheme == "http" || policy_request.scheme == "https", "{policy_request:?}");
     let cookies = |headers: &HeaderMap| headers.get_all(COOKIE).iter().count();
-    assert_eq!(cookies(&seen.headers), cookies(request.headers()).min(1));
+    assert_eq!(cookies(&policy_request.headers), cookies(request.headers()).min(1));
     let channels = ["a".to_owned()];
     let vary = Vary::new(&["cookie".into()], false).expect("a name");
-    let key = |request: &policy::Request| cache::key(request, &channels, &vary);
-    let mut other = policy::Request { id: "another id".into(), ..seen.clone() };
+    let key = |request: &policy::Request| key::decision(&key::base(request, &channels), &vary, request);
+    let mut other = policy::Request { id: "another id".into(), ..policy_request.clone() };
     other.headers.append("x-other", HeaderValue::from_static("not in vary"));
-    assert_eq!(key(&other), key(&seen));
+    assert_eq!(key(&other), key(&policy_request));
     other.headers.append(COOKIE, HeaderValue::from_static("in=vary"));
-    assert_ne!(key(&other), key(&seen));
-    let wit_request = to_wit(&seen);
+    assert_ne!(key(&other), key(&policy_request));
+    let wit_request = to_wit(&policy_request);
     assert!(
         wit_request
             .headers

@@ -6,7 +6,7 @@ use clap::Parser;
 use tidegate::commands::Cli;
 use tidegate::config::ConfigError;
 
-/// Streams come and go by thousands, with pieces of all sizes: this one gives back what they leave.
+/// Thousands of streams allocate and free buffers of all sizes. jemalloc returns the freed memory to the system.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidegate: {error:#}");
-            // As clap does it for flags.
+            // clap exits with 2 for invalid flags, too.
             let usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })
         }

@@ -13,7 +13,7 @@ use std::path::Path;
 /// The crate's source files: the module path of each, such as `["authz", "cache"]`, and its text.
 type Sources = BTreeMap<Vec<String>, String>;
 
-/// One import: the file that has it, its line from 1, and the file that it takes something from.
+/// One import: the file that has it, its line from 1, and the file that it imports from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Import {
     from: Vec<String>,
@@ -85,14 +85,14 @@ fn code_only(text: &str) -> String {
     out
 }
 
-/// How many `#` a raw string at the beginning of `text` has; none if there is no raw string.
+/// The number of `#` of the raw string with which `text` begins; `None` if it begins with something else.
 fn raw_string(text: &str) -> Option<usize> {
     let hashes = text.strip_prefix('r')?;
     let count = hashes.len() - hashes.trim_start_matches('#').len();
     hashes[count..].starts_with('"').then_some(count)
 }
 
-/// All paths of a use tree such as `a::{b, c::{d, e}}`, and how much of `text` it takes.
+/// All paths of a use tree such as `a::{b, c::{d, e}}`, and the length of the use tree in `text`.
 fn paths(text: &str, prefix: &[String], found: &mut Vec<Vec<String>>) -> usize {
     let is_name = |c: char| c.is_alphanumeric() || c == '_';
     let mut path = prefix.to_vec();
@@ -103,8 +103,8 @@ fn paths(text: &str, prefix: &[String], found: &mut Vec<Vec<String>>) -> usize {
             at += 1;
             while !text[at..].trim_start().starts_with('}') && at < text.len() {
                 at += text[at..].len() - text[at..].trim_start().len();
-                let taken = paths(&text[at..], &path, found);
-                at += taken.max(1);
+                let length = paths(&text[at..], &path, found);
+                at += length.max(1);
             }
             return at + 1;
         }
@@ -134,7 +134,7 @@ fn paths_of(module: &[String], text: &str) -> Vec<(usize, Vec<String>)> {
             '{' => depth += 1,
             '}' => {
                 depth -= 1;
-                inline_modules.retain(|begun| *begun <= depth);
+                inline_modules.retain(|start| *start <= depth);
             }
             _ => {}
         }
@@ -153,16 +153,16 @@ fn paths_of(module: &[String], text: &str) -> Vec<(usize, Vec<String>)> {
         }
         let up = (0..).take_while(|n| rest.starts_with(&"super::".repeat(n + 1))).count();
         if up > inline_modules.len() {
-            let kept = (module.len() + inline_modules.len()).saturating_sub(up);
+            let prefix = (module.len() + inline_modules.len()).saturating_sub(up);
             let mut trees = Vec::new();
-            paths(&rest["super::".len() * up..], &module[..kept.min(module.len())], &mut trees);
+            paths(&rest["super::".len() * up..], &module[..prefix.min(module.len())], &mut trees);
             found.extend(trees.into_iter().map(|path| (line, path)));
         }
     }
     found
 }
 
-/// The imports between files, whose paths are resolved to the longest that is a file's module.
+/// The imports between files. A path is resolved to the file with the longest matching module path.
 fn imports(sources: &Sources) -> BTreeSet<Import> {
     let mut imports = BTreeSet::new();
     for (module, text) in sources.iter().filter(|(module, _)| !module.is_empty()) {
@@ -196,19 +196,19 @@ fn cycles(sources: &Sources) -> Vec<Vec<String>> {
         }
     }
     let reaches = |begin: &Vec<String>| {
-        let mut seen: BTreeSet<&Vec<String>> = BTreeSet::new();
+        let mut reached: BTreeSet<&Vec<String>> = BTreeSet::new();
         let mut next: Vec<&Vec<String>> = edges.get(begin).into_iter().flatten().collect();
         while let Some(file) = next.pop() {
-            if seen.insert(file) {
+            if reached.insert(file) {
                 next.extend(edges.get(file).into_iter().flatten());
             }
         }
-        seen.contains(begin)
+        reached.contains(begin)
     };
     edges.keys().filter(|file| reaches(file)).cloned().collect()
 }
 
-fn shown(imports: &[Import]) -> String {
+fn format_imports(imports: &[Import]) -> String {
     let line = |import: &Import| {
         let Import { from, line, to } = import;
         format!("{}, line {line}: {}", from.join("::"), to.join("::"))
@@ -216,6 +216,7 @@ fn shown(imports: &[Import]) -> String {
     imports.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// The sources, with a line appended to this module.
 fn planted(module: &[&str], line: &str) -> Sources {
     let mut sources = sources();
     let module: Vec<String> = module.iter().map(ToString::to_string).collect();
@@ -227,7 +228,7 @@ fn planted(module: &[&str], line: &str) -> Sources {
 #[test]
 fn no_import_points_to_a_higher_layer() {
     let upward = upward(&sources());
-    assert!(upward.is_empty(), "these imports point up in the order of lib.rs:\n{}", shown(&upward));
+    assert!(upward.is_empty(), "these imports point up in the order of lib.rs:\n{}", format_imports(&upward));
 }
 
 #[test]

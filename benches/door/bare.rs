@@ -1,5 +1,5 @@
-//! The other side: what one writes first, with wasmtime's own settings. One linker, one `InstancePre`, a pool, a fresh store and
-//! WASI context a call, epochs and a memory limit.
+//! The simplest host of a policy, with wasmtime's own settings: one linker, one `InstancePre`, a pool, epochs and a memory limit, and for
+//! each call a fresh store and WASI context.
 
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ impl Bare {
         };
         let channels = ["default".to_owned()];
         let answer = policy.tidegate_policy_authorizer().call_authorize(&mut store, &request, &channels).await;
-        assert!(answer.expect("no trap").is_ok(), "alice is let in");
+        assert!(answer.expect("no trap").is_ok(), "alice is allowed");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What swaps and revocations ask of each open and each event: small parts, in this process, one at a time.
+//! The cost of single checks for each open and each event, such as those for rotations and revocations, in this process.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -13,36 +13,40 @@ use tidegate::telemetry::metrics::{Metrics, StreamRequestOutcome};
 
 use super::median;
 
-const TURN: u32 = 20_000;
-const TURNS: usize = 11;
-/// Streams that are there already, and readers who are kept out.
+const CALLS_PER_ROUND: u32 = 20_000;
+const ROUNDS: usize = 11;
+/// Other open streams, and active revocations of other clients.
 const OTHERS: usize = 10_000;
 
 pub async fn measure() {
-    println!("\n### What is asked of each open and each event\n");
+    println!("\n### Checks of each open and each event\n");
     println!("| | ns |\n| --- | ---: |");
     let streams = StreamRegistry::new(2 * OTHERS);
     let first = open(&streams);
-    row("a place in the registry of streams, and back", || drop(black_box(open(&streams))));
+    row("an open: registered in the stream registry, and removed", || drop(black_box(open(&streams))));
     let others: Vec<_> = (0..OTHERS).map(|_| open(&streams)).collect();
-    row(&format!("the same beside {OTHERS} streams"), || drop(black_box(open(&streams))));
-    row("an event: whether the stream shall end", || {
+    row(&format!("the same with {OTHERS} other streams"), || drop(black_box(open(&streams))));
+    row("an event: whether the end of the stream is requested", || {
         black_box(first.is_end_requested(Waker::noop()));
     });
     drop(others);
-    let (denied, channels) = (RevocationList::default(), ["alice-news".to_owned()]);
+    let (revocation_list, channels) = (RevocationList::default(), ["alice-news".to_owned()]);
     let grant = Grant { subject: Some("alice".into()), ..Grant::default() };
-    row("an open: who is kept out, nobody", || assert!(!black_box(&denied).revokes(&grant, &channels)));
+    row("an open: whether it is revoked, without revocations", || {
+        assert!(!black_box(&revocation_list).revokes(&grant, &channels));
+    });
     let revocations = (0..OTHERS).map(|number| Revocation {
         id: number.to_string().into(),
         selector: StreamSelector { subject: Some(format!("mallory-{number}").into()), channel: None },
         until: u64::MAX,
     });
-    denied.replace(revocations.collect());
-    row(&format!("the same, {OTHERS} others"), || assert!(!black_box(&denied).revokes(&grant, &channels)));
+    revocation_list.replace(revocations.collect());
+    row(&format!("the same with {OTHERS} revocations of other clients"), || {
+        assert!(!black_box(&revocation_list).revokes(&grant, &channels));
+    });
     let metrics = Metrics::new();
     row("an open: counted", || metrics.stream_requested(black_box(StreamRequestOutcome::Allowed)));
-    row("a connection: counted, and gone", || drop(black_box(metrics.connection("data"))));
+    row("a connection: counted when it opens and when it closes", || drop(black_box(metrics.connection("data"))));
     row("an event: counted", || {
         metrics.events_sent(black_box(1));
         metrics.bytes_sent(black_box(200));
@@ -50,8 +54,8 @@ pub async fn measure() {
 }
 
 fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
-    let permit = streams.admit(AbortSignal::default()).expect("there is room");
-    let reader = StreamInfo {
+    let permit = streams.admit(AbortSignal::default()).expect("a permit");
+    let info = StreamInfo {
         request_id: "0123456789abcdef".into(),
         subject: Some("alice".into()),
         channels: [Arc::from("alice-news")].into(),
@@ -60,20 +64,21 @@ fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
         expires_at: None,
         generation: 1,
     };
-    permit.register(reader, None);
+    permit.register(info, None);
     permit
 }
 
-fn row(name: &str, mut one: impl FnMut()) {
-    let mut turn = || {
+fn row(name: &str, mut check: impl FnMut()) {
+    let mut round = || {
         let start = Instant::now();
-        (0..TURN).for_each(|_| one());
-        nanos(start.elapsed())
+        (0..CALLS_PER_ROUND).for_each(|_| check());
+        nanos_per_call(start.elapsed())
     };
-    turn();
-    println!("| {name} | {:.0} |", median((0..TURNS).map(|_| turn()).collect()));
+    // The first round warms up.
+    round();
+    println!("| {name} | {:.0} |", median((0..ROUNDS).map(|_| round()).collect()));
 }
 
-fn nanos(took: Duration) -> f64 {
-    took.as_secs_f64() * 1e9 / f64::from(TURN)
+fn nanos_per_call(elapsed: Duration) -> f64 {
+    elapsed.as_secs_f64() * 1e9 / f64::from(CALLS_PER_ROUND)
 }

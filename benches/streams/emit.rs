@@ -1,4 +1,4 @@
-//! Those who emit, each in the way of its server.
+//! Emitters, one for each kind of server.
 
 use std::net::SocketAddr;
 
@@ -8,18 +8,18 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::crowd::{Crowd, MARK};
+use super::clients::{Clients, MARK};
 
-/// What an event says, beside its mark.
-const WORDS: &str = "the quick brown fox jumps over the lazy dog, and the gateway tells of it";
+/// The text of an event.
+const TEXT: &str = "the quick brown fox jumps over the lazy dog, and the gateway tells of it";
 
 pub enum Emitter {
-    /// As the npm package does it: an entry, then a doorbell.
+    /// Like the npm package: an entry, then its notification.
     Redis { connection: MultiplexedConnection, channel: &'static str },
     /// A POST for each event, on one connection.
     Post { connection: TcpStream, target: String },
-    /// The floor is told how many, and of what size.
-    Floor { connection: TcpStream, size: usize },
+    /// A command to the baseline with the number of events and the size of each.
+    Baseline { connection: TcpStream, size: usize },
 }
 
 impl Emitter {
@@ -29,43 +29,43 @@ impl Emitter {
         Self::Post { connection, target: format!("POST {target} HTTP/1.1\r\nHost: {to}\r\n") }
     }
 
-    /// Emits so many events at once.
-    pub async fn emit(&mut self, crowd: &Crowd, events: usize) {
-        (0..events).for_each(|_| crowd.emitting());
+    /// Emits this many events at once.
+    pub async fn emit(&mut self, clients: &Clients, events: usize) {
+        (0..events).for_each(|_| clients.record_emission());
         match self {
             Self::Redis { connection, channel } => {
-                let data = json!({ "text": WORDS, "mark": char::from(MARK) });
+                let data = json!({ "text": TEXT, "mark": char::from(MARK) });
                 let mut entries = pipe();
                 for _ in 0..events {
                     let text = data.to_string();
                     entries.cmd("XADD").arg(*channel).arg("*").arg("data").arg(text);
                     entries.arg("event").arg("fox").arg("channel").arg(*channel);
                 }
-                let ids: Vec<String> = entries.query_async(connection).await.expect("Redis takes entries");
-                let mut bells = pipe();
+                let ids: Vec<String> = entries.query_async(connection).await.expect("Redis adds entries");
+                let mut notifications = pipe();
                 for id in ids {
-                    let bell = json!({ "data": data, "event": "fox", "channel": channel, "id": id });
-                    bells.cmd("PUBLISH").arg(*channel).arg(bell.to_string());
+                    let notification = json!({ "data": data, "event": "fox", "channel": channel, "id": id });
+                    notifications.cmd("PUBLISH").arg(*channel).arg(notification.to_string());
                 }
-                bells.exec_async(connection).await.expect("Redis takes doorbells");
+                notifications.exec_async(connection).await.expect("Redis publishes notifications");
             }
             Self::Post { connection, target } => {
-                // What a client of Tidegate gets, less the words for the channel and the event.
-                let data = json!({ "data": { "text": WORDS, "mark": char::from(MARK) }, "event": "fox" }).to_string();
+                // The frame of a client of Tidegate, without the channel and the id.
+                let data = json!({ "data": { "text": TEXT, "mark": char::from(MARK) }, "event": "fox" }).to_string();
                 let request = format!("{target}Content-Length: {}\r\n\r\n{data}", data.len()).repeat(events);
                 connection.write_all(request.as_bytes()).await.expect("the server reads");
-                // Each answer says `HTTP/1.1 2…` once.
-                let (mut answers, mut text) = (0, Vec::new());
-                while answers < events {
-                    assert_ne!(connection.read_buf(&mut text).await.expect("an answer"), 0, "the connection ended");
+                // Each response contains `HTTP/1.1 2…` once.
+                let (mut responses, mut text) = (0, Vec::new());
+                while responses < events {
+                    assert_ne!(connection.read_buf(&mut text).await.expect("a response"), 0, "the connection ended");
                     let text = String::from_utf8_lossy(&text);
-                    answers = text.matches("HTTP/1.1 2").count();
+                    responses = text.matches("HTTP/1.1 2").count();
                     assert!(!text.contains("HTTP/1.1 4") && !text.contains("HTTP/1.1 5"), "{text}");
                 }
             }
-            Self::Floor { connection, size } => {
+            Self::Baseline { connection, size } => {
                 let line = format!("write {events} {size}\n");
-                connection.write_all(line.as_bytes()).await.expect("the floor reads");
+                connection.write_all(line.as_bytes()).await.expect("the baseline reads");
             }
         }
     }

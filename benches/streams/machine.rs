@@ -1,4 +1,4 @@
-//! The machine: who runs on which core, what a process has used, how many files may be open.
+//! The machine: the cores of the processes, their CPU time and memory, and the limit of open files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,16 +10,16 @@ use std::time::Duration;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// The machine, as this bench has arranged it.
+/// The machine, with the cores that this bench has assigned.
 pub struct Machine {
-    /// The core of the servers, and that of the load; none where that cannot be arranged.
+    /// The core of the servers and that of the load; `None` if processes cannot be pinned.
     cores: Option<(usize, usize)>,
     /// Files that a process may have open.
     pub files: usize,
 }
 
 impl Machine {
-    /// Puts this process on the load's core, and lets it and its children open as many files as they may.
+    /// Pins this process to the load's core, and raises the limit of open files for it and its children to the maximum.
     pub fn prepare() -> Self {
         let mut limit = getrlimit(Resource::Nofile);
         limit.current = limit.maximum;
@@ -30,14 +30,14 @@ impl Machine {
         let cores = match allowed[..] {
             [server, load, ..] if pin(load) => Some((server, load)),
             _ => {
-                eprintln!("servers and load share their cores: that takes two cores and `taskset`");
+                eprintln!("servers and load share their cores: to separate them, two cores and `taskset` are needed");
                 None
             }
         };
         Self { cores, files }
     }
 
-    /// A command that will run on the servers' core.
+    /// A command that runs on the servers' core.
     pub fn on_server_core(&self, program: impl AsRef<Path>) -> Command {
         let Some((server, _)) = self.cores else { return Command::new(program.as_ref()) };
         let mut command = Command::new("taskset");
@@ -45,17 +45,23 @@ impl Machine {
         command
     }
 
-    /// A line for whoever reads the numbers.
+    /// A line that describes the conditions of the measurement.
     pub fn describe(&self) -> String {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|m| m.1);
-        let where_ =
-            if self.cores.is_some() { "servers on one core, load and Redis on another" } else { "no cores set apart" };
-        format!("{}; {where_}; CPU is the server process's own time, medians of rounds in turns.", model.unwrap_or("?"))
+        let cores = if self.cores.is_some() {
+            "servers on one core, load and Redis on another"
+        } else {
+            "processes share cores"
+        };
+        format!(
+            "{}; {cores}; CPU is the server process's own time; medians of rounds in which the servers alternate.",
+            model.unwrap_or("?")
+        )
     }
 }
 
-/// Puts this process, and what it will start, on a core.
+/// Pins this process and those that it starts to a core.
 fn pin(core: usize) -> bool {
     let mut command = Command::new("taskset");
     command.args(["-a", "-c", "-p", &core.to_string(), &std::process::id().to_string()]);
@@ -76,26 +82,26 @@ fn status(process: u32, name: &str) -> Option<String> {
     Some(text.lines().find_map(|line| line.strip_prefix(name))?.trim().to_owned())
 }
 
-/// CPU time of a process's threads, those with it that have ended and were seen before: who idles ends, and takes its time out of `/proc`.
+/// CPU time of a process's threads. An idle thread may end, and its time disappears from `/proc`: the last known time counts then.
 pub fn cpu(process: u32) -> Duration {
-    static SEEN: Mutex<BTreeMap<(u32, OsString), u64>> = Mutex::new(BTreeMap::new());
+    static LAST_TIMES: Mutex<BTreeMap<(u32, OsString), u64>> = Mutex::new(BTreeMap::new());
     let time = |thread: &Path| {
         let text = fs::read_to_string(thread.join("schedstat")).ok()?;
         text.split(' ').next()?.parse::<u64>().ok()
     };
-    let mut seen = SEEN.lock().unwrap();
+    let mut times = LAST_TIMES.lock().unwrap();
     for thread in fs::read_dir(format!("/proc/{process}/task")).expect("the server still runs").flatten() {
         // It may end meanwhile.
         if let Some(ns) = time(&thread.path()) {
-            let at = seen.entry((process, thread.file_name())).or_default();
-            *at = ns.max(*at);
+            let last = times.entry((process, thread.file_name())).or_default();
+            *last = ns.max(*last);
         }
     }
-    let own = seen.iter().filter(|((of, _), _)| *of == process);
+    let own = times.iter().filter(|((of, _), _)| *of == process);
     Duration::from_nanos(own.map(|(_, ns)| ns).sum())
 }
 
-/// CPU time of a process, once it has done what was left to do.
+/// CPU time of a process, once it has completed the work that was left.
 pub async fn settled_cpu(process: u32) -> Duration {
     let mut before = cpu(process);
     for _ in 0..50 {

@@ -1,14 +1,14 @@
-//! What a stream costs in memory while nothing happens.
+//! The memory of an idle stream.
 
-use super::crowd::{Crowd, Wish};
+use super::clients::{Clients, StreamRequest};
 use super::machine::{Machine, resident, settled_cpu};
 use super::servers::{self, Server};
 
 const STREAMS: usize = 10_000;
-/// Files that a server has open beside its streams, and more.
+/// More than the files that a server has open in addition to its streams.
 const OTHER_FILES: usize = 500;
-/// Streams that come and go before the memory is looked at first.
-const FIRST: usize = 200;
+/// Streams that are opened and closed before the first measurement.
+const WARM_UP_STREAMS: usize = 200;
 
 pub async fn measure(machine: &Machine) {
     println!("\n### An idle stream\n");
@@ -17,27 +17,27 @@ pub async fn measure(machine: &Machine) {
         println!("{} files may be open (`ulimit -Hn`): {streams} streams, not {STREAMS}\n", machine.files);
     }
     let Some((redis, _connection)) = servers::redis().await else { return };
-    println!("| | KiB resident a stream, of {streams} |\n| --- | ---: |");
+    println!("| | resident KiB per stream, of {streams} |\n| --- | ---: |");
     let tidegate = servers::tidegate(machine, &redis, &[], "");
-    one("Tidegate", &tidegate, &servers::realtime(&tidegate, "alice-idle"), streams).await;
+    measure_server("Tidegate", &tidegate, &servers::realtime_request(&tidegate, "alice-idle"), streams).await;
     drop(tidegate);
     if let Some(nchan) = servers::nchan(machine, None).await {
-        one("nchan", &nchan, &servers::of_nchan(&nchan, "open"), streams).await;
+        measure_server("nchan", &nchan, &servers::nchan_request(&nchan, "open"), streams).await;
     }
     if let Some(node) = servers::node(machine, &redis) {
-        one("`handle()` on Node", &node, &servers::realtime(&node, "alice-idle"), streams).await;
+        measure_server("`handle()` on Node", &node, &servers::realtime_request(&node, "alice-idle"), streams).await;
     }
 }
 
-async fn one(name: &str, server: &Server, wish: &Wish, streams: usize) {
-    drop(Crowd::open(wish, FIRST).await);
+async fn measure_server(name: &str, server: &Server, request: &StreamRequest, streams: usize) {
+    drop(Clients::open(request, WARM_UP_STREAMS).await);
     settled_cpu(server.pid).await;
     let before = resident(server.pid);
-    let crowd = Crowd::open(wish, streams).await;
+    let clients = Clients::open(request, streams).await;
     settled_cpu(server.pid).await;
     let after = resident(server.pid);
-    drop(crowd);
+    drop(clients);
     #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-    let each = (after - before) / streams as f64;
-    println!("| {name} | {each:.1} |");
+    let kib_per_stream = (after - before) / streams as f64;
+    println!("| {name} | {kib_per_stream:.1} |");
 }

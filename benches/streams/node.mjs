@@ -1,5 +1,5 @@
 // The peer: `handle()` of the npm package, unchanged, on Node's own http server, over one connection to Redis for all streams.
-// Arguments: the port of Redis, and the package.json beside which the package is installed.
+// Arguments: the port of Redis, and the path of the package.json next to which the package is installed.
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 import { connect } from "node:net";
@@ -65,16 +65,16 @@ const command = open(() => {});
 const listeners = new Map();
 const subscribed = open((channel, message) => listeners.get(channel)?.forEach((each) => each({ channel, message })));
 
-// What `handle` uses of a client, and no more.
+// The part of a Redis client that `handle` uses.
 const redis = {
   subscribe(channels) {
     const on = new Map();
     const emit = (name, value) => on.get(name)?.(value);
-    const hear = (message) => emit("message", message);
+    const forward = (message) => emit("message", message);
     for (const channel of channels) {
       const known = listeners.get(channel);
-      if (known) known.add(hear);
-      else listeners.set(channel, new Set([hear]));
+      if (known) known.add(forward);
+      else listeners.set(channel, new Set([forward]));
       Promise.resolve(known ?? subscribed("SUBSCRIBE", channel)).then(() => emit("subscribe"));
     }
     return {
@@ -82,7 +82,7 @@ const redis = {
       async unsubscribe() {
         for (const channel of channels) {
           const known = listeners.get(channel);
-          known?.delete(hear);
+          known?.delete(forward);
           if (known?.size === 0) {
             listeners.delete(channel);
             await subscribed("UNSUBSCRIBE", channel);
@@ -119,10 +119,10 @@ realtime._logger = { log: quiet, warn: quiet, error: quiet };
 const answer = handle({ realtime, middleware });
 
 const server = createServer(async (request, response) => {
-  const gone = new AbortController();
-  response.on("close", () => gone.abort());
+  const closed = new AbortController();
+  response.on("close", () => closed.abort());
   const url = new URL(request.url, "http://stock");
-  const result = await answer(new Request(url, { headers: request.headers, signal: gone.signal }));
+  const result = await answer(new Request(url, { headers: request.headers, signal: closed.signal }));
   response.writeHead(result.status, Object.fromEntries(result.headers));
   response.flushHeaders();
   Readable.fromWeb(result.body).on("error", quiet).pipe(response);

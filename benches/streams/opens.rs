@@ -1,11 +1,11 @@
-//! What it costs to open a stream, with the decision about it, and to close it.
+//! The cost of opening a stream, with its decision, and of closing it.
 
 use std::net::SocketAddr;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::crowd::{Wish, come_and_go};
+use super::clients::{StreamRequest, open_and_close};
 use super::machine::{Machine, cpu, settled_cpu};
 use super::median;
 use super::servers::{self, Server};
@@ -13,14 +13,14 @@ use super::servers::{self, Server};
 const OPENS: usize = 1500;
 const ROUNDS: usize = 6;
 const CHANNEL: &str = "alice-opens";
-/// Whose right to read is taken away meanwhile.
-const REVOKED: usize = 500;
+/// Active revocations of other clients.
+const REVOCATIONS: usize = 500;
 
-struct Side {
+struct Contender {
     name: &'static str,
-    /// Several sides may be one server.
+    /// The index of its server. Several contenders may share one.
     server: usize,
-    wish: Wish,
+    request: StreamRequest,
     opens: usize,
     costs: Vec<f64>,
 }
@@ -28,93 +28,93 @@ struct Side {
 pub async fn measure(machine: &Machine) {
     println!("\n### An open and a close\n");
     let Some((redis, _connection)) = servers::redis().await else { return };
-    let (mut servers_, mut sides) = (Vec::<Server>::new(), Vec::new());
-    let mut add = |name, server: Option<Server>, wish: &dyn Fn(&Server) -> Wish, opens| {
+    let (mut servers_, mut contenders) = (Vec::<Server>::new(), Vec::new());
+    let mut add = |name, server: Option<Server>, request: &dyn Fn(&Server) -> StreamRequest, opens| {
         servers_.extend(server);
         let server = servers_.len() - 1;
-        sides.push(Side { name, server, wish: wish(&servers_[server]), opens, costs: Vec::new() });
+        contenders.push(Contender { name, server, request: request(&servers_[server]), opens, costs: Vec::new() });
     };
-    let ours = |server: &Server| servers::realtime(server, CHANNEL);
+    let ours = |server: &Server| servers::realtime_request(server, CHANNEL);
     let tidegate = |args: &[&str], lines: &str| Some(servers::tidegate(machine, &redis, args, lines));
     add("Tidegate, the Rust policy, a session in Redis", tidegate(&[], ""), &ours, OPENS);
     add("the same, with `decisions.log`", tidegate(&[], "decisions.log = \"decisions.jsonl\""), &ours, OPENS);
     add("the same, without its log", tidegate(&[], "log.filter = \"error\""), &ours, OPENS);
-    let denying = servers::tidegate(machine, &redis, &[], "");
-    deny(&denying).await;
-    add("the same, while 500 are kept out", Some(denying), &ours, OPENS);
+    let with_revocations = servers::tidegate(machine, &redis, &[], "");
+    add_revocations(&with_revocations).await;
+    add("the same, with 500 active revocations", Some(with_revocations), &ours, OPENS);
     add("the same, `--allow-all`", tidegate(&["--allow-all"], ""), &ours, OPENS);
-    if let Some(nchan) = servers::nchan(machine, Some(authority().await)).await {
-        add("nchan with its subrequest", Some(nchan), &|server| servers::of_nchan(server, "asked"), OPENS);
-        add("nchan, without a decision", None, &|server| servers::of_nchan(server, "open"), OPENS);
+    if let Some(nchan) = servers::nchan(machine, Some(start_authority().await)).await {
+        add("nchan with its subrequest", Some(nchan), &|server| servers::nchan_request(server, "authorized"), OPENS);
+        add("nchan, without a decision", None, &|server| servers::nchan_request(server, "open"), OPENS);
     }
     if let Some(node) = servers::node(machine, &redis) {
         add("`handle()` on Node, the same rule", Some(node), &ours, OPENS / 5);
     }
-    // One stream stays, so that the channel does.
-    let mut held = Vec::new();
-    for side in &sides {
-        held.push(side.wish.open().await);
+    // One stream of each stays open, so that the channel is not removed.
+    let mut open_streams = Vec::new();
+    for contender in &contenders {
+        open_streams.push(contender.request.open().await);
     }
     for round in 0..ROUNDS {
-        for side in &mut sides {
-            let pid = servers_[side.server].pid;
+        for contender in &mut contenders {
+            let pid = servers_[contender.server].pid;
             settled_cpu(pid).await;
             let before = cpu(pid);
-            come_and_go(&side.wish, side.opens).await;
+            open_and_close(&contender.request, contender.opens).await;
             let used = settled_cpu(pid).await - before;
             // The first round warms up.
             if round > 0 {
                 #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-                side.costs.push(used.as_secs_f64() * 1e6 / side.opens as f64);
+                contender.costs.push(used.as_secs_f64() * 1e6 / contender.opens as f64);
             }
         }
     }
-    let first = median(sides[0].costs.clone());
-    println!("| | µs CPU | to Tidegate |\n| --- | ---: | ---: |");
-    for side in &sides {
-        let cost = median(side.costs.clone());
-        println!("| {} | {cost:.0} | {:.2} |", side.name, cost / first);
+    let first = median(contenders[0].costs.clone());
+    println!("| | µs CPU | ratio to Tidegate |\n| --- | ---: | ---: |");
+    for contender in &contenders {
+        let cost = median(contender.costs.clone());
+        println!("| {} | {cost:.0} | {:.2} |", contender.name, cost / first);
     }
-    println!("\nThe CPU of Redis, and of whoever answers nchan's subrequest, is not counted.");
+    println!("\nThe CPU time of Redis and of the server of nchan's subrequests is not counted.");
 }
 
-/// Says yes to everything, at once.
-async fn authority() -> SocketAddr {
+/// Starts the server of nchan's subrequests, which allows all of them.
+async fn start_authority() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("its address");
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
-            tokio::spawn(agree(socket));
+            tokio::spawn(allow_all(socket));
         }
     });
     address
 }
 
-async fn agree(mut socket: TcpStream) {
-    let mut heard = Vec::new();
-    while socket.read_buf(&mut heard).await.is_ok_and(|read| read > 0) {
-        if heard.ends_with(b"\r\n\r\n") {
-            heard.clear();
+async fn allow_all(mut socket: TcpStream) {
+    let mut received = Vec::new();
+    while socket.read_buf(&mut received).await.is_ok_and(|read| read > 0) {
+        if received.ends_with(b"\r\n\r\n") {
+            received.clear();
             let _ = socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
         }
     }
 }
 
-/// Keeps others out.
-async fn deny(server: &Server) {
+/// Revokes the access of other clients.
+async fn add_revocations(server: &Server) {
     let to = server.control.expect("a control port");
     let mut socket = TcpStream::connect(to).await.expect("a connection");
-    for number in 0..REVOKED {
+    for number in 0..REVOCATIONS {
         let body = format!("{{\"subject\":\"mallory-{number}\",\"for\":\"1h\"}}");
         let head = format!(
             "POST /v1/revoke HTTP/1.1\r\nHost: {to}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
             body.len()
         );
         socket.write_all((head + &body).as_bytes()).await.expect("the server reads");
-        let mut answer = Vec::new();
-        while !answer.ends_with(b"}") {
-            assert_ne!(socket.read_buf(&mut answer).await.expect("an answer"), 0);
+        let mut response = Vec::new();
+        while !response.ends_with(b"}") {
+            assert_ne!(socket.read_buf(&mut response).await.expect("a response"), 0);
         }
-        assert!(answer.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(&answer));
+        assert!(response.starts_with(b"HTTP/1.1 20"), "{}", String::from_utf8_lossy(&response));
     }
 }

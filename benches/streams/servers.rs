@@ -12,11 +12,11 @@ use redis::{Client, cmd};
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use tempfile::TempDir;
 
-use super::crowd::Wish;
-use super::floor;
+use super::baseline;
+use super::clients::StreamRequest;
 use super::machine::{Machine, child_of};
 
-/// Who asks: the member alice, by the cookie of [`Wish::new`].
+/// The session of the client: the cookie of [`StreamRequest::new`] names it.
 const ALICE: &str = r#"{"id":"alice","role":"member"}"#;
 const NCHAN: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 
@@ -26,7 +26,7 @@ pub struct Server {
     /// The process that does the work.
     pub pid: u32,
     pub address: SocketAddr,
-    /// Where operators connect, if it has such a place.
+    /// The control port, if it has one.
     pub control: Option<SocketAddr>,
     _stdout: Option<BufReader<ChildStdout>>,
     _dir: TempDir,
@@ -34,7 +34,7 @@ pub struct Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // nginx ends its workers when it is asked to, and the others have nothing to lose.
+        // nginx ends its workers on SIGTERM, and the other servers have no data to save.
         if let Some(pid) = Pid::from_raw(self.child.id().cast_signed()) {
             let _ = kill_process(pid, Signal::TERM);
         }
@@ -43,7 +43,7 @@ impl Drop for Server {
 }
 
 impl Server {
-    /// Starts what says on stdout where it listens.
+    /// Starts a server that prints its addresses on stdout, one per line.
     fn start(mut command: Command, dir: TempDir, lines: usize) -> Self {
         let log = File::create(dir.path().join("stderr")).expect("a file");
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
@@ -53,8 +53,8 @@ impl Server {
             stdout.read_line(&mut line).expect("text");
             let text = line.rsplit_once("http://").map(|(_, address)| address.trim());
             text.and_then(|text| text.parse().ok()).unwrap_or_else(|| {
-                let said = std::fs::read_to_string(dir.path().join("stderr")).unwrap_or_default();
-                panic!("no address: {line}{said}")
+                let stderr = std::fs::read_to_string(dir.path().join("stderr")).unwrap_or_default();
+                panic!("no address: {line}{stderr}")
             })
         };
         let (address, control) = (address(), (lines > 1).then(&mut address));
@@ -62,7 +62,7 @@ impl Server {
         Self { child, pid, address, control, _stdout: Some(stdout), _dir: dir }
     }
 
-    /// Starts what listens at a given port.
+    /// Starts a server that listens at this address.
     async fn start_at(mut command: Command, dir: TempDir, address: SocketAddr) -> Self {
         let log = File::create(dir.path().join("stderr")).expect("a file");
         let stdio = (Stdio::null(), log.try_clone().expect("a handle"), log);
@@ -92,11 +92,11 @@ fn is_installed(program: &str) -> bool {
     Command::new(program).arg("-v").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Redis with the world of the example policy, on the load's core. None if there is no Redis.
+/// Redis with the data of the example policy, on the load's core. None if it is not installed.
 pub async fn redis() -> Option<(Server, MultiplexedConnection)> {
     let program = std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into());
     if !is_installed(&program) {
-        eprintln!("no redis-server: nothing is measured that needs one");
+        eprintln!("redis-server is not installed: measurements that need it are left out");
         return None;
     }
     let (address, dir) = (free(), tempfile::tempdir().expect("a folder"));
@@ -105,30 +105,30 @@ pub async fn redis() -> Option<(Server, MultiplexedConnection)> {
     let server = Server::start_at(command, dir, address).await;
     let client = Client::open(format!("redis://{address}")).expect("a URL");
     let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
-    cmd("SET").arg("session:alice").arg(ALICE).exec_async(&mut connection).await.expect("Redis takes a session");
+    cmd("SET").arg("session:alice").arg(ALICE).exec_async(&mut connection).await.expect("Redis sets a session");
     Some((server, connection))
 }
 
-/// The program, with the example policy and what the lines say beside that.
+/// Tidegate with the example policy, and with these lines in its configuration.
 pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -> Server {
     let dir = tempfile::tempdir().expect("a folder");
     let policy = root().join("guest-examples/rust-role-based/policy.wasm");
-    let door = if args.contains(&"--allow-all") {
+    let policy_lines = if args.contains(&"--allow-all") {
         String::new()
     } else {
         format!("[policy]\nfile = {policy:?}\ntimeout = \"20s\"\nlookup.prefixes = [\"session:\", \"team:\"]\n")
     };
-    // A machine that is busy with other things is no reason to let nobody in.
+    // Long timeouts, so that a busy machine fails no request.
     let config = format!(
         "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"redis://{}\"\ndrain.delay = \"0s\"\ndrain.duration = \"0s\"\n\
-         store-timeout = \"20s\"\nstream.max-streams = 100000\n{lines}\n{door}",
+         store-timeout = \"20s\"\nstream.max-streams = 100000\n{lines}\n{policy_lines}",
         redis.address
     );
     std::fs::write(dir.path().join("tidegate.toml"), config).expect("the configuration is written");
     let program = std::env::var_os("TIDEGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tidegate").into(), PathBuf::from);
     let mut command = machine.on_server_core(program);
     command.arg("serve").args(args).current_dir(dir.path());
-    // The settings of whoever runs this are no part of it.
+    // Variables of the environment would override the configuration.
     std::env::vars_os().map(|(name, _)| name).filter(|name| name.to_string_lossy().starts_with("TIDEGATE_")).for_each(
         |name| {
             command.env_remove(name);
@@ -141,7 +141,7 @@ pub fn tidegate(machine: &Machine, redis: &Server, args: &[&str], lines: &str) -
 /// nginx with nchan. None if it is not installed.
 pub async fn nchan(machine: &Machine, authority: Option<SocketAddr>) -> Option<Server> {
     if !is_installed("nginx") || !Path::new(NCHAN).exists() {
-        eprintln!("no nchan: that takes nginx and {NCHAN}");
+        eprintln!("nchan is left out: it needs nginx and {NCHAN}");
         return None;
     }
     let (address, dir) = (free(), tempfile::tempdir().expect("a folder"));
@@ -158,7 +158,7 @@ pub async fn nchan(machine: &Machine, authority: Option<SocketAddr>) -> Option<S
          upstream authority {{ server {authority}; keepalive 64; }}\n\
          server {{ listen {address} backlog=1024;\n\
          location = /open {{ nchan_subscriber eventsource; nchan_subscriber_first_message newest; nchan_channel_id $arg_channel; }}\n\
-         location = /asked {{ nchan_subscriber eventsource; nchan_subscriber_first_message newest; nchan_channel_id $arg_channel; nchan_authorize_request /authority; }}\n\
+         location = /authorized {{ nchan_subscriber eventsource; nchan_subscriber_first_message newest; nchan_channel_id $arg_channel; nchan_authorize_request /authority; }}\n\
          location = /authority {{ internal; proxy_pass http://authority/; proxy_http_version 1.1; proxy_set_header Connection \"\";\n\
          proxy_pass_request_body off; proxy_set_header Content-Length \"\"; }}\n\
          location = /publish {{ nchan_publisher; nchan_channel_id $arg_channel; }}\n}} }}\n",
@@ -180,7 +180,7 @@ pub async fn nchan(machine: &Machine, authority: Option<SocketAddr>) -> Option<S
 pub fn node(machine: &Machine, redis: &Server) -> Option<Server> {
     let package = root().join("tests/e2e/package.json");
     if !is_installed("node") || !root().join("tests/e2e/node_modules/@upstash/realtime").exists() {
-        eprintln!("no handle() on Node: that takes node, and `npm ci` in tests/e2e");
+        eprintln!("`handle()` on Node is left out: it needs node, and `npm ci` in tests/e2e");
         return None;
     }
     let mut command = machine.on_server_core("node");
@@ -188,20 +188,20 @@ pub fn node(machine: &Machine, redis: &Server) -> Option<Server> {
     Some(Server::start(command, tempfile::tempdir().expect("a folder"), 1))
 }
 
-/// This program again, as the floor.
-pub fn floor(machine: &Machine) -> Server {
+/// This program as the baseline.
+pub fn baseline(machine: &Machine) -> Server {
     let mut command = machine.on_server_core(std::env::current_exe().expect("this program"));
-    command.arg(floor::PART);
+    command.arg(baseline::PART);
     Server::start(command, tempfile::tempdir().expect("a folder"), 1)
 }
 
-/// A stream of Tidegate, or of Node.
-pub fn realtime(server: &Server, channel: &str) -> Wish {
-    Wish::new(server.address, &format!("/api/realtime?channel={channel}"), "\"connected\"")
+/// A request to Tidegate, or to Node.
+pub fn realtime_request(server: &Server, channel: &str) -> StreamRequest {
+    StreamRequest::new(server.address, &format!("/api/realtime?channel={channel}"), "\"connected\"")
 }
 
-/// A stream of nchan.
-pub fn of_nchan(server: &Server, location: &str) -> Wish {
-    // It says `: hi` behind its head.
-    Wish::new(server.address, &format!("/{location}?channel=fox"), ": hi")
+/// A request to nchan.
+pub fn nchan_request(server: &Server, location: &str) -> StreamRequest {
+    // The first bytes of nchan's body are `: hi`.
+    StreamRequest::new(server.address, &format!("/{location}?channel=fox"), ": hi")
 }

@@ -22,7 +22,7 @@ static void fill(void) {
 }
 
 /* The answer as text, such as "allowed alice" or "401 Unauthorized". */
-static tg_str ask(tg_request request, tg_list channels) {
+static tg_str answer_text(tg_request request, tg_list channels) {
     tg_answer answer = authorize(&request, channels);
     if (answer.allowed) return tg_join(tg("allowed "), answer.subject);
     tg_test_expect(answer.headers.ptr[0].name, "content-type");
@@ -36,13 +36,13 @@ static tg_request with_cookie(const char *cookie) {
 }
 
 #define check_cookies(cookie, expected) \
-    (fill(), tg_test_expect(ask(with_cookie(cookie), tg_test_list("default")), expected))
+    (fill(), tg_test_expect(answer_text(with_cookie(cookie), tg_test_list("default")), expected))
 #define check(session, expected, ...) \
-    (fill(), tg_test_expect(ask(with_cookie("session=" session), tg_test_list(__VA_ARGS__)), expected))
+    (fill(), tg_test_expect(answer_text(with_cookie("session=" session), tg_test_list(__VA_ARGS__)), expected))
 
 static void every_channel_requires_a_session(void) {
     fill();
-    tg_test_expect(ask(tg_test_request("/"), tg_test_list("default")), UNAUTHORIZED);
+    tg_test_expect(answer_text(tg_test_request("/"), tg_test_list("default")), UNAUTHORIZED);
     check_cookies("", UNAUTHORIZED);
     check("mallory", UNAUTHORIZED, "default");
     check("mallory", UNAUTHORIZED, "admin-x");
@@ -74,10 +74,10 @@ static void users_get_only_their_own_channels(void) {
 static void failed_lookup_is_a_503(void) {
     fill();
     tg_test_fail_lookups("session:", TG_DENIED);
-    tg_test_expect(ask(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
+    tg_test_expect(answer_text(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
     tg_test_expect(tg_test_reason(), "look-up denied");
     tg_test_fail_lookups("session:", TG_UNAVAILABLE);
-    tg_test_expect(ask(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
+    tg_test_expect(answer_text(with_cookie("session=alice"), tg_test_list("default")), TRY_AGAIN);
     tg_test_expect(tg_test_reason(), "look-up unavailable");
 }
 

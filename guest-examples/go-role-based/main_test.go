@@ -39,8 +39,8 @@ func gateway() *policytest.Gateway {
 	}
 }
 
-// ask returns the answer as text, such as "allowed alice" or "403 Not a team member", and its reason.
-func ask(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
+// answerTo returns the answer as text, such as "allowed alice" or "403 Not a team member", and its reason.
+func answerTo(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
 	t.Helper()
 	request := policytest.NewRequest(channels...)
 	request.Header.Add("cookie", cookie)
@@ -91,8 +91,8 @@ func TestDecisions(t *testing.T) {
 		{"session=alice", "team-red team-blue admin-log", team},
 		{"session=alice", "bob admin-log", own},
 	} {
-		if given, _ := ask(t, gateway(), c.cookie, strings.Fields(c.channels)...); given != c.expected {
-			t.Errorf("%s at %s: %s, expected %s", c.cookie, c.channels, given, c.expected)
+		if answer, _ := answerTo(t, gateway(), c.cookie, strings.Fields(c.channels)...); answer != c.expected {
+			t.Errorf("%s at %s: %s, expected %s", c.cookie, c.channels, answer, c.expected)
 		}
 	}
 }
@@ -103,23 +103,23 @@ func TestFailedLookupIsA503(t *testing.T) {
 	} {
 		store := gateway()
 		store.Failures = map[string]error{"session:": err}
-		if given, reason := ask(t, store, "session=alice", "default"); given != tryAgain || reason != expected {
-			t.Error(given, reason)
+		if answer, reason := answerTo(t, store, "session=alice", "default"); answer != tryAgain || reason != expected {
+			t.Error(answer, reason)
 		}
 		store.Failures = map[string]error{"team:": err}
-		if given, reason := ask(t, store, "session=alice", "default", "team-red"); given != tryAgain || reason != expected {
-			t.Error(given, reason)
+		if answer, reason := answerTo(t, store, "session=alice", "default", "team-red"); answer != tryAgain || reason != expected {
+			t.Error(answer, reason)
 		}
-		if given, _ := ask(t, store, "session=alice", "admin-log", "team-red"); given != admin {
-			t.Error(given)
+		if answer, _ := answerTo(t, store, "session=alice", "admin-log", "team-red"); answer != admin {
+			t.Error(answer)
 		}
 	}
 }
 
 func TestOnlyNeededKeysAreLookedUp(t *testing.T) {
 	store := gateway()
-	ask(t, store, "session=", "team-red")
-	ask(t, store, "session=alice", "default", "team-red", "bob", "team-blue")
+	answerTo(t, store, "session=", "team-red")
+	answerTo(t, store, "session=alice", "default", "team-red", "bob", "team-blue")
 	if !slices.Equal(store.Lookups, []string{"session:alice", "team:red:members"}) {
 		t.Error(store.Lookups)
 	}
@@ -134,7 +134,7 @@ func TestReasonNamesTheUserButNotTheSession(t *testing.T) {
 		{"odd-role", "team-red", "bob is not in team red"},
 		{"odd-role", "alice", "alice is not a channel of bob"},
 	} {
-		if _, reason := ask(t, gateway(), "session="+c.session, c.channel); reason != c.expected {
+		if _, reason := answerTo(t, gateway(), "session="+c.session, c.channel); reason != c.expected {
 			t.Errorf("%q, expected %q", reason, c.expected)
 		}
 	}

@@ -34,8 +34,8 @@ func gateway() *policytest.Gateway {
 	}
 }
 
-// ask returns the answer as text, such as "allowed alice" or "403 You can only …", and its reason.
-func ask(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
+// answerTo returns the answer as text, such as "allowed alice" or "403 You can only …", and its reason.
+func answerTo(t *testing.T, gateway *policytest.Gateway, cookie string, channels ...string) (string, string) {
 	t.Helper()
 	request := policytest.NewRequest(channels...)
 	request.Header.Add("cookie", cookie)
@@ -76,8 +76,8 @@ func TestDecisions(t *testing.T) {
 		{"session=alice", "default-2", own},
 		{"session=alice", "default alice bob-inbox", own},
 	} {
-		if given, _ := ask(t, gateway(), c.cookie, strings.Fields(c.channels)...); given != c.expected {
-			t.Errorf("%s at %s: %s, expected %s", c.cookie, c.channels, given, c.expected)
+		if answer, _ := answerTo(t, gateway(), c.cookie, strings.Fields(c.channels)...); answer != c.expected {
+			t.Errorf("%s at %s: %s, expected %s", c.cookie, c.channels, answer, c.expected)
 		}
 	}
 }
@@ -88,16 +88,16 @@ func TestFailedLookupIsA503(t *testing.T) {
 	} {
 		store := gateway()
 		store.Failures = map[string]error{"session:": err}
-		if given, reason := ask(t, store, "session=alice", "default"); given != tryAgain || reason != expected {
-			t.Error(given, reason)
+		if answer, reason := answerTo(t, store, "session=alice", "default"); answer != tryAgain || reason != expected {
+			t.Error(answer, reason)
 		}
 	}
 }
 
 func TestOnlyNeededKeysAreLookedUp(t *testing.T) {
 	store := gateway()
-	ask(t, store, "session=", "default")
-	ask(t, store, "session=alice", "default", "alice")
+	answerTo(t, store, "session=", "default")
+	answerTo(t, store, "session=alice", "default", "alice")
 	if !slices.Equal(store.Lookups, []string{"session:alice"}) {
 		t.Error(store.Lookups)
 	}
@@ -110,7 +110,7 @@ func TestReasonNamesTheUserButNotTheSession(t *testing.T) {
 		{"bob", "default", "bob: 1 channels"},
 		{"bob", "alice", "alice is not a channel of bob"},
 	} {
-		if _, reason := ask(t, gateway(), "session="+c.session, c.channel); reason != c.expected {
+		if _, reason := answerTo(t, gateway(), "session="+c.session, c.channel); reason != c.expected {
 			t.Errorf("%q, expected %q", reason, c.expected)
 		}
 	}

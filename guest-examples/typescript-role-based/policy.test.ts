@@ -11,18 +11,18 @@ const store = {
   "team:red:members": ["alice"],
 };
 
-const ask = (session: string | undefined, channels: string[], more: DecideOptions = {}) =>
-  decide(policy, { store, channels, headers: session === undefined ? {} : { cookie: `a=b; session=${session}` }, ...more });
+const decideFor = (session: string | undefined, channels: string[], options: DecideOptions = {}) =>
+  decide(policy, { store, channels, headers: session === undefined ? {} : { cookie: `a=b; session=${session}` }, ...options });
 
 test("every channel requires a session", async () => {
   for (const session of [undefined, "", "mallory", "broken", "no-id"]) {
-    const { status, body, headers } = await ask(session, ["default"]);
+    const { status, body, headers } = await decideFor(session, ["default"]);
     assert.deepEqual([status, body, headers], [401, "Unauthorized", { "content-type": "text/plain" }], session);
   }
 });
 
 test("subject of a grant is the user's id", async () => {
-  const { allowed, subject, reason } = await ask("a1", ["default", "alice", "alice-notes", "team-red"]);
+  const { allowed, subject, reason } = await decideFor("a1", ["default", "alice", "alice-notes", "team-red"]);
   assert.deepEqual([allowed, subject, reason], [true, "alice", "alice: 4 channels"]);
 });
 
@@ -33,15 +33,15 @@ test("first failing channel determines the rejection", async () => {
     ["r3", "team-red", "Not a team member", "root is not in team red"],
     ["a1", "alicette", "You can only access your own channels", "alicette is not a channel of alice"],
   ] as const) {
-    const decision = await ask(session, ["default", channel, "admin-first"]);
+    const decision = await decideFor(session, ["default", channel, "admin-first"]);
     assert.deepEqual([decision.status, decision.body, decision.reason], [403, body, reason]);
   }
-  assert.equal((await ask("r3", ["admin-ops"])).allowed, true);
+  assert.equal((await decideFor("r3", ["admin-ops"])).allowed, true);
 });
 
 test("failed look-up is a 503", async () => {
-  const unavailable = await ask("a1", ["default"], { store: "unavailable" });
+  const unavailable = await decideFor("a1", ["default"], { store: "unavailable" });
   assert.deepEqual([unavailable.status, unavailable.body, unavailable.reason], [503, "Try again", "look-up unavailable"]);
-  const denied = await ask("a1", ["team-red"], { prefixes: ["session:"] });
+  const denied = await decideFor("a1", ["team-red"], { prefixes: ["session:"] });
   assert.deepEqual([denied.status, denied.body, denied.reason], [503, "Try again", "look-up denied"]);
 });

@@ -1,5 +1,4 @@
-/* The exported function, and the host functions. They call bindings/policy.c, or test_gateway.c in a test on the author's own
- * machine. */
+/* The exported function, and the host functions. They call bindings/policy.c, or test_gateway.c in a native test. */
 #include <stdlib.h>
 
 #include "tidegate.h"
@@ -84,7 +83,7 @@ static tg_lookup take(policy_option_list_u8_t found, tg_str *value) {
 tg_lookup tg_get(tg_str key, tg_str *value) {
     policy_option_list_u8_t found;
     tidegate_policy_lookup_error_t error;
-    /* Keys are UTF-8, so no value exists for any other. */
+    /* Keys are UTF-8, so no other key has a value. */
     if (!tg_is_utf8(key)) return TG_NOT_FOUND;
     return tidegate_policy_lookup_get(&key, &found, &error) ? take(found, value) : lookup_error(error);
 }

@@ -22,7 +22,7 @@ bool tg_request_header(const tg_request *request, const char *name, tg_str *valu
 }
 
 /* Splits `rest` at the first `separator`: returns the text before it, and sets `rest` to the text after it. */
-static tg_str cut(tg_str *rest, uint8_t separator, bool *found) {
+static tg_str split(tg_str *rest, uint8_t separator, bool *found) {
     size_t i = 0;
     while (i < rest->len && rest->ptr[i] != separator) i++;
     tg_str before = {rest->ptr, i};
@@ -36,8 +36,8 @@ static bool find_cookie(tg_str cookies, tg_str name, tg_str *value) {
     bool more = true;
     while (more) {
         bool has_value;
-        tg_str pair = cut(&cookies, ';', &more);
-        tg_str key = cut(&pair, '=', &has_value);
+        tg_str pair = split(&cookies, ';', &more);
+        tg_str key = split(&pair, '=', &has_value);
         if (has_value && tg_equal(tg_trim(key), name)) {
             *value = tg_trim(pair);
             return true;
@@ -56,14 +56,14 @@ bool tg_cookie(const tg_request *request, const char *name, tg_str *value) {
 
 bool tg_bearer(const tg_request *request, tg_str *value) {
     static const char scheme[] = "bearer ";
-    tg_str given;
-    if (!tg_request_header(request, "authorization", &given) || given.len < sizeof scheme - 1) return false;
+    tg_str authorization;
+    if (!tg_request_header(request, "authorization", &authorization) || authorization.len < sizeof scheme - 1) return false;
     for (size_t i = 0; i < sizeof scheme - 1; i++) {
-        uint8_t byte = given.ptr[i];
+        uint8_t byte = authorization.ptr[i];
         if (byte >= 'A' && byte <= 'Z') byte = (uint8_t)(byte - 'A' + 'a');
         if (byte != (uint8_t)scheme[i]) return false;
     }
-    *value = tg_trim(tg_from(given, sizeof scheme - 1));
+    *value = tg_trim(tg_from(authorization, sizeof scheme - 1));
     return value->len > 0;
 }
 
@@ -94,10 +94,10 @@ static tg_str decode(tg_str text) {
 bool tg_query(const tg_request *request, const char *name, tg_str *value) {
     bool more, has_value;
     tg_str query = request->path_with_query;
-    cut(&query, '?', &more);
+    split(&query, '?', &more);
     while (more) {
-        tg_str pair = cut(&query, '&', &more);
-        tg_str key = cut(&pair, '=', &has_value);
+        tg_str pair = split(&query, '&', &more);
+        tg_str key = split(&pair, '=', &has_value);
         if (tg_equal(decode(key), tg(name))) {
             *value = decode(pair);
             return true;

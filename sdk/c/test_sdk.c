@@ -17,21 +17,21 @@ tg_answer authorize(const tg_request *request, tg_list channels) {
     return channels.len > 1 ? answer : tg_reject(418, "no");
 }
 
-static void check(bool condition, const char *what) {
+static void check(bool condition, const char *expectation) {
     if (condition) return;
-    fprintf(stderr, "failed: %s\n", what);
+    fprintf(stderr, "failed: %s\n", expectation);
     exit(1);
 }
 
 /* Copies text to memory of exactly its size, so that the address sanitizer detects reads past its end. */
-static tg_str exactly(const char *text, size_t len) {
+static tg_str exact_copy(const char *text, size_t len) {
     uint8_t *memory = malloc(len);
     if (len > 0) memcpy(memory, text, len);
     return (tg_str){memory, len};
 }
 
 static tg_json parse(const char *text) {
-    return tg_json_parse(exactly(text, strlen(text)));
+    return tg_json_parse(exact_copy(text, strlen(text)));
 }
 
 static void json_is_parsed_by_the_standard(void) {
@@ -50,15 +50,15 @@ static void json_is_parsed_by_the_standard(void) {
     char deep[400];
     memset(deep, '[', 200);
     memset(deep + 200, ']', 200);
-    check(tg_json_parse(exactly(deep, 400)).kind == TG_JSON_NONE, "nesting is limited");
-    check(tg_json_parse(exactly(deep + 140, 120)).kind == TG_JSON_ARRAY, "a depth of 60 is allowed");
+    check(tg_json_parse(exact_copy(deep, 400)).kind == TG_JSON_NONE, "nesting is limited");
+    check(tg_json_parse(exact_copy(deep + 140, 120)).kind == TG_JSON_ARRAY, "a depth of 60 is allowed");
 }
 
 /* A truncated document is an error, and the parser does not read past its end. */
 static void truncated_json_is_an_error(void) {
     static const char whole[] = "{\"id\":\"a\\u00e9\\ud83d\\ude00\",\"n\":[1,-2.5e3,true,false,null]}";
     for (size_t len = 0; len < sizeof whole - 1; len++) {
-        check(tg_json_parse(exactly(whole, len)).kind == TG_JSON_NONE, "a truncated document");
+        check(tg_json_parse(exact_copy(whole, len)).kind == TG_JSON_NONE, "a truncated document");
     }
 }
 
@@ -126,10 +126,10 @@ static void answers_reach_the_gateway(void) {
     exports_tidegate_policy_authorizer_rejection_t rejection;
     check(exports_tidegate_policy_authorizer_authorize(&request, &two, &grant, &rejection), "a grant");
     tg_test_expect(grant.subject.val, "alice");
-    check(grant.channels.is_some && grant.channels.val.len == 1 && grant.expires_at.val == 5, "its parts");
+    check(grant.channels.is_some && grant.channels.val.len == 1 && grant.expires_at.val == 5, "channels and expiry of the grant");
     check(grant.headers.len == 3 && grant.headers.ptr[2].value.ptr[0] == 'n', "set-cookie is repeated, other headers are replaced");
     check(!exports_tidegate_policy_authorizer_authorize(&request, &one, &grant, &rejection), "a rejection");
-    check(rejection.status == 418 && rejection.headers.len == 1, "its parts");
+    check(rejection.status == 418 && rejection.headers.len == 1, "status and headers of the rejection");
 }
 
 int main(void) {

@@ -34,7 +34,8 @@ typedef struct {
     tidegate_policy_types_list_header_t headers;
 } tg_answer;
 
-/* The function that a policy defines: it decides whether the client may read these channels. There is at least one, and no repeats. */
+/* The function that a policy defines: it decides whether the client may read these channels. The list is not empty, and no channel is
+ * repeated. */
 tg_answer authorize(const tg_request *request, tg_list channels);
 
 /* Admits the client. */

@@ -55,7 +55,7 @@ func SetContains(key, member string) (bool, error) {
 	return found, toError(failure)
 }
 
-// Keys are UTF-8, so no value exists for any other.
+// Keys are UTF-8, so no other key has a value.
 func isText(texts ...string) bool {
 	for _, text := range texts {
 		if !utf8.ValidString(text) {

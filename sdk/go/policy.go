@@ -48,7 +48,7 @@ type Answer struct {
 
 	// Only for a grant: the user, for logs, limits and revocation. Empty: no subject.
 	Subject string
-	// Only for a grant: the granted ones of the requested channels. Empty: all of them.
+	// Only for a grant: those of the requested channels that are granted. Empty: all of them.
 	Channels []string
 	// Only for a grant: its end. The stream is rotated before that, and the policy decides again. Zero: no end.
 	Expires time.Time

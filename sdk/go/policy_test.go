@@ -40,7 +40,7 @@ func decide(t *testing.T, f Func) (host.Answer, *recordingHost) {
 }
 
 func TestGrantCarriesAllItsOptions(t *testing.T) {
-	given, gateway := decide(t, func(*Request) (*Answer, error) {
+	result, gateway := decide(t, func(*Request) (*Answer, error) {
 		answer := Allow("alice\xff").WithReason("known")
 		answer.Channels = []string{"a"}
 		answer.Expires = time.UnixMilli(5)
@@ -50,11 +50,11 @@ func TestGrantCarriesAllItsOptions(t *testing.T) {
 		answer.Header.Set("x-mode", "two")
 		return answer, nil
 	})
-	if !given.Allowed || given.Subject != "alice\uFFFD" || !slices.Equal(given.Channels, []string{"a"}) {
-		t.Errorf("%+v", given)
+	if !result.Allowed || result.Subject != "alice\uFFFD" || !slices.Equal(result.Channels, []string{"a"}) {
+		t.Errorf("%+v", result)
 	}
-	if !given.Expires || given.ExpiresAt != 5 || len(given.Headers) != 1 || string(given.Headers[0].Value) != "two" {
-		t.Errorf("%+v", given)
+	if !result.Expires || result.ExpiresAt != 5 || len(result.Headers) != 1 || string(result.Headers[0].Value) != "two" {
+		t.Errorf("%+v", result)
 	}
 	if gateway.reason != "known" || gateway.seconds != 90 || !gateway.anyAddress || gateway.replaySince != 7 {
 		t.Errorf("%+v", gateway)
@@ -62,9 +62,9 @@ func TestGrantCarriesAllItsOptions(t *testing.T) {
 }
 
 func TestRejectionIsPlainText(t *testing.T) {
-	given, _ := decide(t, func(*Request) (*Answer, error) { return Reject(403, "no"), nil })
-	if given.Allowed || given.Status != 403 || string(given.Body) != "no" || given.Headers[0].Name != "content-type" {
-		t.Errorf("%+v", given)
+	result, _ := decide(t, func(*Request) (*Answer, error) { return Reject(403, "no"), nil })
+	if result.Allowed || result.Status != 403 || string(result.Body) != "no" || result.Headers[0].Name != "content-type" {
+		t.Errorf("%+v", result)
 	}
 }
 
@@ -74,12 +74,12 @@ func TestUnexpectedErrorIsOnlyLogged(t *testing.T) {
 		"panic: a surprise": func(*Request) (*Answer, error) { panic("a surprise") },
 		"neither":           func(*Request) (*Answer, error) { return nil, nil },
 	} {
-		given, gateway := decide(t, f)
-		if given.Allowed || given.Status != 500 || string(given.Body) != "Internal Server Error" {
-			t.Errorf("%s: %+v", name, given)
+		result, gateway := decide(t, f)
+		if result.Allowed || result.Status != 500 || string(result.Body) != "Internal Server Error" {
+			t.Errorf("%s: %+v", name, result)
 		}
 		if !strings.Contains(gateway.log, name) {
-			t.Errorf("%s: the log says %q", name, gateway.log)
+			t.Errorf("%s: the log is %q", name, gateway.log)
 		}
 	}
 }
@@ -100,9 +100,9 @@ func TestErrorsMapToRejections(t *testing.T) {
 		{Allow("alice"), 500, "Internal Server Error", "the policy failed"},
 		{(*Answer)(nil), 500, "Internal Server Error", "the policy failed"},
 	} {
-		given, gateway := decide(t, func(*Request) (*Answer, error) { return nil, c.err })
-		if int(given.Status) != c.status || string(given.Body) != c.body || gateway.reason != c.expected {
-			t.Errorf("%v: %+v %q", c.err, given, gateway.reason)
+		result, gateway := decide(t, func(*Request) (*Answer, error) { return nil, c.err })
+		if int(result.Status) != c.status || string(result.Body) != c.body || gateway.reason != c.expected {
+			t.Errorf("%v: %+v %q", c.err, result, gateway.reason)
 		}
 	}
 }
@@ -131,7 +131,7 @@ func TestRequestIsParsed(t *testing.T) {
 	}
 	for _, name := range []string{"A", "flag", "d"} {
 		if _, found := r.Cookie(name); found {
-			t.Errorf("there is no cookie %s", name)
+			t.Errorf("cookie %s is found", name)
 		}
 	}
 	if token, found := r.Bearer(); token != "abc" || !found {

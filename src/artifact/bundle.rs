@@ -23,27 +23,23 @@ pub struct PolicyBundle {
 
 impl PolicyBundle {
     /// A bundle of a component alone.
-    #[must_use]
     pub fn new(component: impl Into<Bytes>) -> Self {
         let component = component.into();
         Self { digest: Digest::of(&component), component, cases: None, signature: None, cases_dir: None }
     }
 
     /// The digests of its parts.
-    #[must_use]
     pub fn digests(&self) -> BundleDigests {
         let of = |text: &Option<String>| text.as_deref().map(|text| Digest::of(text.as_bytes()));
         BundleDigests { component: self.digest, cases: of(&self.cases), signature: of(&self.signature) }
     }
 
     /// `sha256:…` of the component.
-    #[must_use]
     pub fn digest(&self) -> String {
         self.digest.to_string()
     }
 
     /// `sha256:…` of the cases.
-    #[must_use]
     pub fn cases_digest(&self) -> Option<String> {
         self.cases.as_deref().map(|text| Digest::of(text.as_bytes()).to_string())
     }

@@ -3,8 +3,8 @@
 //! ```text
 //! blobs/<sha256>                    components, test cases and signatures
 //! blobs/<sha256>-<engine>.cwasm     components as machine code
-//! nodes/<node>.<record>.json        what a node needs after a restart; records name blobs by their digests
-//! nodes/.lock                       shared by those who write blobs, exclusive for those who prune
+//! nodes/<node>.<record>.json        state that a node needs after a restart; records name blobs by their digests
+//! nodes/.lock                       locked shared to write blobs, and exclusively to prune
 //! ```
 
 use std::collections::HashSet;
@@ -23,19 +23,19 @@ use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::digest::Digest;
 use crate::util::files;
 
-/// No part of a bundle is larger; see [`crate::wasm::load_error::MAX_COMPONENT_BYTES`].
+/// Bytes of a part of a bundle; see [`crate::wasm::load_error::MAX_COMPONENT_BYTES`].
 pub const MAX_BLOB_BYTES: u64 = 64 << 20;
-/// Rollback histories are the largest records, with some 3 KiB.
+/// Rollback histories are the largest records, with about 3 KiB.
 const MAX_RECORD_BYTES: u64 = 64 << 10;
-/// Compiled components that the store holds, for all gateways and commands that share it.
+/// Compiled components in the store, for all gateways and commands that share it.
 const MAX_COMPILED_FILES: usize = 32;
-/// Rollback histories that the store holds: one a node and policy file, of nodes and files that are gone, too.
+/// Rollback histories in the store: one per node and policy file, including nodes and files that no longer exist.
 const MAX_HISTORIES: usize = 64;
-/// Pruning takes milliseconds. A process that was stopped meanwhile must not stop all others.
+/// Pruning takes milliseconds. A process that is suspended while it prunes must not block all others.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-/// How the record of a rollback history begins.
+/// The beginning of the name of a rollback history's record.
 pub const HISTORY: &str = "history-";
-/// What earlier builds wrote below `cache-dir`.
+/// Directories of earlier builds below `cache-dir`.
 const OBSOLETE_DIRECTORIES: [&str; 5] = ["compiled", "fleet", "past", "policies", "sequence"];
 
 /// Policies by their digests, and the records of nodes.
@@ -47,7 +47,6 @@ pub struct PolicyStore {
 
 impl PolicyStore {
     /// The store below `cache_dir`. Directories are created with the first file.
-    #[must_use]
     pub fn new(cache_dir: &Path) -> Self {
         Self { blobs: cache_dir.join("blobs"), nodes: cache_dir.join("nodes") }
     }
@@ -62,20 +61,19 @@ impl PolicyStore {
     }
 
     /// The records of a node.
-    #[must_use]
     pub fn node(&self, name: &str) -> NodeRecords {
         NodeRecords { store: self.clone(), node: name.into() }
     }
 
-    /// Stores a bundle, which a record has to name already: [`Self::prune`] removes what none does.
+    /// Stores a bundle. A record must name it already, because [`Self::prune`] removes the blobs that no record names.
     pub fn write(&self, bundle: &PolicyBundle) -> io::Result<()> {
-        // Else another gateway, which read the records before, could prune a blob that is there already.
+        // Without the lock, a gateway that read the records earlier could prune a blob of this bundle that exists already.
         let lock = self.lock_shared()?;
         let BundleDigests { component, cases, signature } = bundle.digests();
         let text = |digest: Option<Digest>, text: &Option<String>| digest.zip(text.clone().map(Into::into));
         let texts = [text(cases, &bundle.cases), text(signature, &bundle.signature)];
         for (digest, content) in texts.into_iter().flatten().chain([(component, bundle.component.clone())]) {
-            // What is there already needs no space on a full disk.
+            // An existing blob is not written again, so it needs no space on a full disk.
             if self.blob(digest).is_err() {
                 files::write_private(&self.blobs.join(digest.hex()), &content)?;
             }
@@ -85,7 +83,7 @@ impl PolicyStore {
         Ok(())
     }
 
-    /// Reads a bundle. A part whose content is not what its digest says is an error.
+    /// Reads a bundle. A part whose content does not match its digest is an error.
     pub fn read(&self, digests: &BundleDigests) -> io::Result<PolicyBundle> {
         let text = |digest: Option<Digest>| {
             let content = digest.map(|digest| self.blob(digest)).transpose()?;
@@ -103,8 +101,7 @@ impl PolicyStore {
         if Digest::of(&content) == digest { Ok(content) } else { Err(at(&path, &"the content was changed")) }
     }
 
-    /// The file for the machine code of a component. `name` tells it from that of any other component and engine.
-    #[must_use]
+    /// The file for the machine code of a component. `name` is unique to the component and the engine.
     pub fn compiled(&self, name: &str) -> PathBuf {
         self.blobs.join(format!("{name}.cwasm"))
     }
@@ -135,18 +132,18 @@ impl PolicyStore {
 
     /// Removes blobs that no record of any node names, and all but the newest compiled components and rollback histories.
     pub fn prune(&self) {
-        match self.try_prune() {
-            // Another gateway replaced a record meanwhile, so what it names is not known: the next one prunes.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => tracing::warn!(%error, "the policy store in cache-dir cannot be pruned"),
-            Ok(()) => {}
+        // If another gateway replaced a record meanwhile, its digests are unknown, and the next writer prunes.
+        if let Err(error) = self.try_prune()
+            && error.kind() != ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "the policy store in cache-dir cannot be pruned");
         }
     }
 
     fn try_prune(&self) -> io::Result<()> {
         let lock = self.open_lock()?;
         match lock.try_lock() {
-            // Each writer prunes afterwards.
+            // Another process writes or prunes, and each writer prunes afterwards.
             Err(TryLockError::WouldBlock) => return Ok(()),
             locked => locked?,
         }
@@ -157,7 +154,7 @@ impl PolicyStore {
         let (mut named, mut histories) = (HashSet::new(), Vec::new());
         for path in records {
             let record = String::from_utf8_lossy(&files::read(&path, MAX_RECORD_BYTES)?).into_owned();
-            // A record is JSON, in which a digest is a string; the digests of a damaged one count, too.
+            // A record is JSON, in which a digest is a string. The digests of a damaged record count as well.
             named.extend(record.split('"').filter_map(|text| Some(text.parse::<Digest>().ok()?.hex())));
             if is_history(&path) {
                 histories.push(path);
@@ -170,7 +167,7 @@ impl PolicyStore {
     }
 }
 
-/// The records of one node. Each is a file of its own, so that a damaged one takes no other with it.
+/// The records of one node. Each is a separate file, so that damage to one does not affect the others.
 #[derive(Clone, Debug)]
 pub struct NodeRecords {
     store: PolicyStore,
@@ -178,8 +175,7 @@ pub struct NodeRecords {
 }
 
 impl NodeRecords {
-    /// The store that holds what the records name.
-    #[must_use]
+    /// The store that has the bundles of the records.
     pub fn store(&self) -> &PolicyStore {
         &self.store
     }
@@ -200,7 +196,7 @@ impl NodeRecords {
         text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|error| at(&path, &error))
     }
 
-    /// Replaces a record at one moment.
+    /// Replaces a record atomically.
     pub fn write(&self, record: &str, value: &impl Serialize) -> io::Result<()> {
         let path = self.path(record);
         files::write_private(&path, &serde_json::to_vec(value)?).map_err(|error| at(&path, &error))
@@ -226,13 +222,13 @@ fn name(path: &Path) -> &str {
     path.file_name().and_then(OsStr::to_str).unwrap_or_default()
 }
 
-/// Other files are machine code, and what interrupted writes left.
+/// Other files are machine code and remainders of interrupted writes.
 fn is_blob(path: &Path) -> bool {
     format!("sha256:{}", name(path)).parse::<Digest>().is_ok()
 }
 
 fn is_history(record: &Path) -> bool {
-    // The name of a node may have dots in it, that of a record has none.
+    // The name of a node may contain dots, the name of a record does not.
     let record = record.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.rsplit('.').next());
     record.is_some_and(|record| record.starts_with(HISTORY))
 }

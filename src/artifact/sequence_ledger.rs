@@ -1,4 +1,4 @@
-//! Signature checks of one node: who may sign, and the greatest sequence number that was active here, over restarts.
+//! Signature checks of one node: the trusted keys, and the greatest sequence that was active on the node, also before restarts.
 
 use std::sync::Arc;
 
@@ -9,26 +9,25 @@ use crate::artifact::policy_store::NodeRecords;
 use crate::artifact::signature::key::TrustedKeys;
 use crate::artifact::signature::{Signature, SignatureError, Statement};
 
-/// The name of the node's record. It is none of the rollback history: that may be lost, and a start goes on without it.
+/// The name of the node's record. It is separate from the rollback history, without which a node can start.
 const RECORD: &str = "sequence";
 
 /// What a gateway requires of a policy's signature.
 #[derive(Clone, Debug, Default)]
 pub struct SignaturePolicy {
-    /// Who may sign.
+    /// The keys that may sign.
     pub trusted_keys: Arc<TrustedKeys>,
-    /// The greatest sequence number that was active.
+    /// The greatest sequence that was active.
     pub ledger: Arc<SequenceLedger>,
 }
 
 impl SignaturePolicy {
-    /// Requires signatures of these keys. Where there are keys, the ledger is kept in the node's records, if it has any.
+    /// Requires signatures of these keys. With keys, the ledger is stored in the node's records, if there are any.
     pub fn open(trusted_keys: &Arc<TrustedKeys>, records: Option<NodeRecords>) -> Result<Self, SignatureError> {
-        let ledger = records
-            .filter(|_| trusted_keys.require_signatures())
-            .map(SequenceLedger::open)
-            .transpose()?
-            .unwrap_or_default();
+        let ledger = match records {
+            Some(records) if trusted_keys.require_signatures() => SequenceLedger::open(records)?,
+            _ => SequenceLedger::default(),
+        };
         Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
     }
 
@@ -47,7 +46,8 @@ impl SignaturePolicy {
     }
 }
 
-/// The policy with the greatest sequence number that was active here. No older one is activated after it, and no other one with its number.
+/// The statement with the greatest sequence that was active on this node. No policy with a smaller sequence is activated after it, and
+/// no other policy with the same sequence.
 #[derive(Debug, Default)]
 pub struct SequenceLedger {
     records: Option<NodeRecords>,
@@ -61,12 +61,13 @@ impl SequenceLedger {
         Ok(Self { records: Some(records), last: Mutex::new(last) })
     }
 
-    /// Checks that a policy may follow the last one: its number is greater, or it is the very same policy.
+    /// Checks that a policy may follow the last one: its sequence is greater, or it is the same policy.
     pub fn check(&self, statement: &Statement) -> Result<(), SignatureError> {
         check(self.last.lock().as_ref(), statement)
     }
 
-    /// Records a policy that is about to be activated. It is on disk when this returns; if it is not, the policy must not be activated.
+    /// Records a policy that is about to be activated. When this returns `Ok`, the record is on disk; after an error the policy must not
+    /// be activated.
     pub fn record(&self, statement: &Statement) -> Result<(), SignatureError> {
         let mut last = self.last.lock();
         check(last.as_ref(), statement)?;
@@ -74,8 +75,7 @@ impl SequenceLedger {
             return Ok(());
         }
         if let Some(records) = &self.records {
-            let failed = |error: std::io::Error| SignatureError::Ledger(error.to_string());
-            records.write(RECORD, statement).map_err(failed)?;
+            records.write(RECORD, statement).map_err(|error| SignatureError::Ledger(error.to_string()))?;
         }
         *last = Some(*statement);
         Ok(())

@@ -1,11 +1,11 @@
 //! Masks values in logs so that they stay distinguishable from each other.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU8, Ordering};
 
-use sha2::{Digest, Sha256};
+use crate::artifact::digest::Digest;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum MaskedField {
     /// The subject of a grant.
     Subject,
@@ -15,14 +15,8 @@ pub enum MaskedField {
     Reason,
 }
 
-impl MaskedField {
-    const fn bit(self) -> u8 {
-        1 << self as u8
-    }
-}
-
 /// Replaces values by a keyed hash. Each process has a random key that is written nowhere: within the lines of a process equal values look
-/// equal, and no reader of the log can find a value by trying candidates.
+/// equal, and no reader of the log can find a value by trying many.
 ///
 /// The masked fields may change while the process runs. The key stays, so a value looks the same before and after.
 pub struct FieldMask {
@@ -31,11 +25,10 @@ pub struct FieldMask {
     key: [u8; 32],
 }
 
-/// Bytes of the hash in a masked value: enough to make collisions unlikely among a million values.
-const MASK_BYTES: usize = 8;
+/// Hexadecimal digits of the hash in a masked value: enough to make collisions unlikely among a million values.
+const MASK_HEX_DIGITS: usize = 16;
 
 impl FieldMask {
-    #[must_use]
     pub fn new(fields: &[MaskedField]) -> Self {
         let mask = Self { fields: AtomicU8::new(0), key: rand::random() };
         mask.set(fields);
@@ -44,30 +37,20 @@ impl FieldMask {
 
     /// Masks these fields from now on, and no others.
     pub fn set(&self, fields: &[MaskedField]) {
-        let bits = fields.iter().fold(0, |bits, field| bits | field.bit());
+        let bits = fields.iter().fold(0, |bits, field| bits | (1 << *field as u8));
         self.fields.store(bits, Ordering::Relaxed);
     }
 
     /// The masked value; the value itself if the field is not masked.
-    #[must_use]
     pub fn mask(&self, field: MaskedField, value: &str) -> String {
-        if self.fields.load(Ordering::Relaxed) & field.bit() == 0 {
+        if self.fields.load(Ordering::Relaxed) & (1 << field as u8) == 0 {
             return value.to_owned();
         }
-        let mut hash = Sha256::new();
-        hash.update(self.key);
-        // Equal values of two fields look different.
-        hash.update([field as u8]);
-        hash.update(value);
-        let mut masked = String::from("~");
-        for byte in &hash.finalize()[..MASK_BYTES] {
-            // Writing to a string does not fail.
-            let _ = write!(masked, "{byte:02x}");
-        }
-        masked
+        // With the field, so that equal values of two fields look different.
+        let hash = Digest::of(&[&self.key[..], &[field as u8], value.as_bytes()].concat());
+        format!("~{}", &hash.hex()[..MASK_HEX_DIGITS])
     }
 
-    #[must_use]
     pub fn mask_all(&self, field: MaskedField, values: &[String]) -> Vec<String> {
         values.iter().map(|value| self.mask(field, value)).collect()
     }
@@ -76,12 +59,6 @@ impl FieldMask {
 impl Default for FieldMask {
     fn default() -> Self {
         Self::new(&[])
-    }
-}
-
-impl std::fmt::Debug for FieldMask {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FieldMask").field("fields", &self.fields).finish_non_exhaustive()
     }
 }
 

@@ -7,11 +7,13 @@ pub(crate) mod reopening_file;
 pub(crate) mod summary;
 pub mod writer;
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
+use serde::Serializer;
 
 use crate::audit::decision_log::DecisionLog;
 use crate::audit::mask::{FieldMask, MaskedField};
@@ -19,7 +21,7 @@ use crate::audit::recording::Recording;
 use crate::audit::writer::{LineCounters, LineCounts};
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 
-/// What is written, and where.
+/// The configuration of the decision log and the recording.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AuditConfig {
     /// The decision log.
@@ -78,14 +80,12 @@ impl Audit {
         let log = match &config.log {
             log if *log == current.config.log => current.log.clone(),
             None => None,
-            Some(target) => {
-                Some(Arc::new(DecisionLog::open(target, Arc::clone(&self.mask), Arc::clone(&self.log_counters))?))
-            }
+            Some(target) => Some(Arc::new(DecisionLog::open(target, &self.mask, &self.log_counters)?)),
         };
         let recording = match &config.recording {
             recording if *recording == current.config.recording => current.recording.clone(),
             None => None,
-            Some(recording) => Some(Arc::new(Recording::open(recording, Arc::clone(&self.recording_counters))?)),
+            Some(recording) => Some(Arc::new(Recording::open(recording, &self.recording_counters)?)),
         };
         Ok(AuditWriters { config, log, recording })
     }
@@ -96,17 +96,14 @@ impl Audit {
         self.writers.store(Arc::new(writers));
     }
 
-    #[must_use]
     pub fn mask(&self) -> Arc<FieldMask> {
         Arc::clone(&self.mask)
     }
 
-    #[must_use]
     pub fn log_counts(&self) -> LineCounts {
         self.log_counters.counts()
     }
 
-    #[must_use]
     pub fn recording_counts(&self) -> LineCounts {
         self.recording_counters.counts()
     }
@@ -116,10 +113,10 @@ impl Audit {
         let deadline = Instant::now() + timeout;
         let writers = self.writers.load();
         if let Some(log) = &writers.log {
-            log.flush(deadline);
+            log.lines.flush(deadline);
         }
         if let Some(recording) = &writers.recording {
-            recording.flush(deadline);
+            recording.lines.flush(deadline);
         }
     }
 }
@@ -145,6 +142,10 @@ impl DecisionObserver for Audit {
 }
 
 /// Formats milliseconds since the Unix epoch.
-fn rfc3339(ms: u64) -> String {
-    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
+fn rfc3339(ms: u64) -> impl Display {
+    humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(ms))
+}
+
+fn serialize_rfc3339<S: Serializer>(ms: &u64, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&rfc3339(*ms))
 }

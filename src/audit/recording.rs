@@ -2,27 +2,25 @@
 //! evaluated on the same requests.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::audit::reopening_file::ReopeningFile;
-use crate::audit::summary::strings_size;
 use crate::audit::writer::{Line, LineCounters, LineWriter, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
-use crate::policy::{Decision, Outcome, Request};
+use crate::policy::{Decision, Request, headers_size, strings_size};
 use crate::util::clock::now_ms;
-use crate::wasm::host_trace::Octets;
-use crate::wasm::host_trace::{Exchange, HostTrace};
+use crate::wasm::host_trace::{HostTrace, Octets};
 
 /// Version of the line format.
 pub const FORMAT: u32 = 1;
@@ -47,83 +45,59 @@ pub struct RecordedDecision {
     pub policy: String,
     /// How long the decision took.
     pub duration_us: u64,
-    pub request: RecordedRequest,
+    #[serde(with = "RecordedRequest")]
+    pub request: Request,
     /// The channels that the request asked for.
     pub channels: Vec<String>,
-    /// The policy's clock, in milliseconds since the Unix epoch.
-    pub now: u64,
-    /// Its host calls and their answers.
-    pub calls: Vec<Exchange>,
-    /// Whether it sent outbound requests. Their responses are not recorded.
-    pub network: bool,
+    #[serde(flatten)]
+    pub trace: HostTrace,
     /// The decision, with the field names of a test case.
     pub answer: Map<String, Value>,
 }
 
-/// A complete request.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct RecordedRequest {
+/// How a line represents a complete request.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Request")]
+struct RecordedRequest {
     id: String,
-    pub method: String,
+    method: String,
     scheme: String,
     authority: String,
-    pub path_with_query: String,
-    headers: Vec<(String, Octets)>,
+    path_with_query: String,
+    #[serde(serialize_with = "serialize_headers", deserialize_with = "deserialize_headers")]
+    headers: HeaderMap,
     client_address: String,
 }
 
-impl From<&Request> for RecordedRequest {
-    fn from(request: &Request) -> Self {
-        let header = |(name, value): (&HeaderName, &HeaderValue)| (name.to_string(), Octets(value.as_bytes().to_vec()));
-        Self {
-            id: request.id.clone(),
-            method: request.method.clone(),
-            scheme: request.scheme.clone(),
-            authority: request.authority.clone(),
-            path_with_query: request.path_with_query.clone(),
-            headers: request.headers.iter().map(header).collect(),
-            client_address: request.client_address.clone(),
-        }
-    }
+fn serialize_headers<S: Serializer>(headers: &HeaderMap, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(headers.iter().map(|(name, value)| (name.as_str(), Octets(value.as_bytes().to_vec()))))
 }
 
-impl TryFrom<RecordedRequest> for Request {
-    type Error = String;
-
-    fn try_from(recorded: RecordedRequest) -> Result<Self, String> {
-        let mut headers = HeaderMap::new();
-        for (name, Octets(value)) in recorded.headers {
-            let wrong = || format!("invalid header: {:?}", name.chars().take(64).collect::<String>());
-            let value = HeaderValue::from_bytes(&value).map_err(|_| wrong())?;
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
-            headers.try_append(name, value).map_err(|_| "too many headers".to_owned())?;
-        }
-        Ok(Self {
-            method: recorded.method,
-            scheme: recorded.scheme,
-            authority: recorded.authority,
-            path_with_query: recorded.path_with_query,
-            headers,
-            client_address: recorded.client_address,
-            id: recorded.id,
-        })
+fn deserialize_headers<'de, D: Deserializer<'de>>(from: D) -> Result<HeaderMap, D::Error> {
+    let mut headers = HeaderMap::new();
+    for (name, Octets(value)) in Vec::<(String, Octets)>::deserialize(from)? {
+        let invalid = || D::Error::custom(format!("invalid header: {:?}", name.chars().take(64).collect::<String>()));
+        let value = HeaderValue::from_bytes(&value).map_err(|_| invalid())?;
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| invalid())?;
+        headers.try_append(name, value).map_err(|_| D::Error::custom("too many headers"))?;
     }
+    Ok(headers)
 }
 
 pub struct Recording {
-    lines: LineWriter<PendingEntry>,
+    pub(super) lines: LineWriter<PendingEntry>,
     share: f64,
     is_full: Arc<AtomicBool>,
 }
 
 impl Recording {
     /// Opens the file and makes it accessible to this user only.
-    pub fn open(config: &RecordingConfig, counters: Arc<LineCounters>) -> Result<Self, OpenError> {
+    pub fn open(config: &RecordingConfig, counters: &Arc<LineCounters>) -> Result<Self, OpenError> {
         let RecordingConfig { file, share, limit } = config.clone();
         let target = file.display().to_string();
         let is_full = Arc::new(AtomicBool::new(false));
         let lines = RecordingFile::open(file, limit, Arc::clone(&is_full))
-            .and_then(|file| LineWriter::start("recording", file, dropped_line, counters))
+            .and_then(|file| LineWriter::start("recording", Box::new(file), Arc::clone(counters)))
             .map_err(|source| OpenError { key: "decisions.recording.file", target: target.clone(), source })?;
         tracing::warn!(
             file = target,
@@ -145,15 +119,10 @@ impl Recording {
         let (request, decision) = (event.request.clone(), event.decision.clone());
         self.lines.push(PendingEntry { time: event.time, request, channels: event.channels.to_vec(), decision, trace });
     }
-
-    /// Waits until all queued lines are written, at most until the deadline.
-    pub fn flush(&self, deadline: Instant) {
-        self.lines.flush(deadline);
-    }
 }
 
 /// A queued decision. The writer thread formats it.
-struct PendingEntry {
+pub(super) struct PendingEntry {
     time: u64,
     request: Request,
     channels: Vec<String>,
@@ -163,14 +132,9 @@ struct PendingEntry {
 
 impl Line for PendingEntry {
     fn size(&self) -> usize {
-        let headers = |headers: &HeaderMap| headers.iter().map(|(n, v)| 64 + n.as_str().len() + v.len()).sum::<usize>();
-        let answer = match &self.decision.outcome {
-            Outcome::Allowed(grant) => headers(&grant.headers),
-            Outcome::Rejected(rejection) => headers(&rejection.headers) + rejection.body.len(),
-            Outcome::Failed(_) => 0,
-        };
-        let request = self.request.path_with_query.len() + headers(&self.request.headers);
-        size_of::<Self>() + request + strings_size(&self.channels) + self.trace.size() + answer
+        let request = self.request.path_with_query.len() + headers_size(&self.request.headers);
+        let decision = self.trace.size + self.decision.outcome.size();
+        size_of::<Self>() + request + strings_size(&self.channels) + decision
     }
 
     fn write(self, to: &mut Vec<u8>) {
@@ -180,24 +144,22 @@ impl Line for PendingEntry {
         };
         let entry = RecordedDecision {
             recording: FORMAT,
-            time: rfc3339(self.time),
+            time: rfc3339(self.time).to_string(),
             policy: self.decision.policy_digest().to_owned(),
-            duration_us: u64::try_from(self.decision.duration.as_micros()).unwrap_or(u64::MAX),
-            request: RecordedRequest::from(&self.request),
+            duration_us: self.decision.duration_us(),
+            request: self.request,
             channels: self.channels,
-            now: self.trace.now,
-            calls: self.trace.calls.clone(),
-            network: self.trace.sent_requests,
+            trace: Arc::unwrap_or_clone(self.trace),
             answer,
         };
         // Cannot fail: the writer is a vector, and every field is valid JSON.
         let _ = serde_json::to_writer(&mut *to, &entry);
         to.push(b'\n');
     }
-}
 
-fn dropped_line(dropped: u64) -> String {
-    json!({ "recording": FORMAT, "time": rfc3339(now_ms()), "dropped": dropped }).to_string()
+    fn dropped(lines: u64) -> String {
+        json!({ "recording": FORMAT, "time": rfc3339(now_ms()).to_string(), "dropped": lines }).to_string()
+    }
 }
 
 struct RecordingFile {
@@ -205,13 +167,11 @@ struct RecordingFile {
     size: u64,
     limit: u64,
     is_full: Arc<AtomicBool>,
-    /// The file may end within a line.
-    torn: bool,
 }
 
 impl RecordingFile {
     fn open(path: PathBuf, limit: u64, is_full: Arc<AtomicBool>) -> io::Result<Self> {
-        let mut file = Self { file: ReopeningFile::open(path, open_private)?, size: 0, limit, is_full, torn: false };
+        let mut file = Self { file: ReopeningFile::open(path, open_private)?, size: 0, limit, is_full };
         file.find_end()?;
         Ok(file)
     }
@@ -224,19 +184,7 @@ impl RecordingFile {
             file.seek(SeekFrom::End(-1))?;
             file.read_exact(&mut last)?;
         }
-        self.torn = last != *b"\n";
-        Ok(())
-    }
-
-    fn append(&mut self, lines: &[u8]) -> io::Result<()> {
-        let torn = self.torn;
-        // Stays if a write fails.
-        self.torn = true;
-        if torn {
-            self.file.handle().write_all(b"\n")?;
-        }
-        self.file.handle().write_all(lines)?;
-        self.torn = false;
+        self.file.torn = last != *b"\n";
         Ok(())
     }
 }
@@ -244,8 +192,7 @@ impl RecordingFile {
 /// Opens a file for appending and makes it accessible to this user only. Anything but a regular file is refused, because the mode of a
 /// device must not change.
 fn open_private(path: &Path) -> io::Result<File> {
-    let is_other = std::fs::metadata(path).is_ok_and(|info| !info.is_file());
-    if is_other {
+    if std::fs::metadata(path).is_ok_and(|info| !info.is_file()) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
@@ -259,16 +206,17 @@ impl Sink for RecordingFile {
         if self.is_full.load(Ordering::Relaxed) {
             return Ok(0);
         }
-        if self.file.reopen_if_moved(self.torn)? {
+        if self.file.reopen_if_moved()? {
             self.find_end()?;
         }
-        let room = usize::try_from(self.limit.saturating_sub(self.size + u64::from(self.torn))).unwrap_or(usize::MAX);
+        let size = self.size + u64::from(self.file.torn);
+        let room = usize::try_from(self.limit.saturating_sub(size)).unwrap_or(usize::MAX);
         let fitting = match lines.get(..room) {
             None => lines,
             Some(room) => &lines[..room.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1)],
         };
         if !fitting.is_empty() {
-            let result = self.append(fitting);
+            let result = self.file.append(fitting);
             self.size = self.file.handle().metadata().map_or(self.size + fitting.len() as u64, |info| info.len());
             result?;
         }
@@ -319,6 +267,10 @@ mod tests {
         fn write(self, to: &mut Vec<u8>) {
             to.extend_from_slice(self.0.as_bytes());
         }
+
+        fn dropped(lines: u64) -> String {
+            PendingEntry::dropped(lines)
+        }
     }
 
     #[test]
@@ -326,11 +278,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let (file, _) = open(&folder.path().join("recording.jsonl"), 10);
         let counters = Arc::<LineCounters>::default();
-        let lines = LineWriter::start("test", file, dropped_line, Arc::clone(&counters)).expect("a thread");
+        let lines = LineWriter::start("test", Box::new(file), Arc::clone(&counters)).expect("a thread");
         for text in ["one\n", "two\n", "three\n", "four\n"] {
             lines.push(Text(text));
         }
-        lines.flush(Instant::now() + std::time::Duration::from_secs(20));
+        lines.flush(std::time::Instant::now() + std::time::Duration::from_secs(20));
         assert_eq!(counters.counts(), LineCounts { written: 2, dropped: 2 });
     }
 
@@ -353,8 +305,9 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         // Instead of `/dev/null`, whose mode a failing test would change.
         let path = folder.path().join("pipe");
-        let made = std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
-        assert!(made.success());
+        let mkfifo =
+            std::process::Command::new("mkfifo").args(["-m", "0644"]).arg(&path).status().expect("mkfifo runs");
+        assert!(mkfifo.success());
         let error = RecordingFile::open(path.clone(), 20, Arc::default()).err().expect("it is a pipe");
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();

@@ -1,7 +1,7 @@
-//! A file that is reopened after log rotation moved or deleted it.
+//! A file of lines that is reopened after log rotation moved or deleted it.
 
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -13,29 +13,31 @@ pub struct ReopeningFile {
     path: PathBuf,
     open: fn(&Path) -> io::Result<File>,
     file: File,
-    checked: Instant,
+    checked_at: Instant,
     /// The file was moved, and no new one could be created at its path.
     moved: bool,
+    /// The file may end within a line: the last write or reopening failed, or an earlier process left it so.
+    pub torn: bool,
 }
 
 impl ReopeningFile {
     /// `open` opens the file, now and after each rotation.
     pub fn open(path: PathBuf, open: fn(&Path) -> io::Result<File>) -> io::Result<Self> {
         let file = open(&path)?;
-        Ok(Self { path, open, file, checked: Instant::now(), moved: false })
+        Ok(Self { path, open, file, checked_at: Instant::now(), moved: false, torn: false })
     }
 
     pub fn handle(&mut self) -> &mut File {
         &mut self.file
     }
 
-    /// Reopens the file if its path names another file, or none. Returns whether it did. Checks once per [`CHECK_INTERVAL`], or always with
-    /// `force`. An error means that written lines would be lost.
-    pub fn reopen_if_moved(&mut self, force: bool) -> io::Result<bool> {
-        if !force && self.checked.elapsed() < CHECK_INTERVAL {
+    /// Reopens the file if its path names another file, or none. Returns whether it did. Checks once per [`CHECK_INTERVAL`], and before
+    /// each write that follows a failure. An error means that written lines would be lost.
+    pub fn reopen_if_moved(&mut self) -> io::Result<bool> {
+        if !self.torn && self.checked_at.elapsed() < CHECK_INTERVAL {
             return Ok(false);
         }
-        self.checked = Instant::now();
+        self.checked_at = Instant::now();
         let own = self.file.metadata()?;
         if std::fs::metadata(&self.path).is_ok_and(|named| (named.dev(), named.ino()) == (own.dev(), own.ino())) {
             self.moved = false;
@@ -43,10 +45,13 @@ impl ReopeningFile {
         }
         match (self.open)(&self.path) {
             Ok(file) => {
-                (self.file, self.moved) = (file, false);
+                (self.file, self.moved, self.torn) = (file, false, false);
                 Ok(true)
             }
-            Err(error) if own.nlink() == 0 => Err(error),
+            Err(error) if own.nlink() == 0 => {
+                self.torn = true;
+                Err(error)
+            }
             // The moved file still exists, so its lines are not lost.
             Err(error) => {
                 if !std::mem::replace(&mut self.moved, true) {
@@ -58,9 +63,19 @@ impl ReopeningFile {
         }
     }
 
+    /// Appends whole lines. If the file ends within a line, that line is ended first.
+    pub fn append(&mut self, lines: &[u8]) -> io::Result<()> {
+        if std::mem::replace(&mut self.torn, true) {
+            self.file.write_all(b"\n")?;
+        }
+        self.file.write_all(lines)?;
+        self.torn = false;
+        Ok(())
+    }
+
     #[cfg(test)]
     pub fn make_check_due(&mut self) {
-        self.checked -= CHECK_INTERVAL;
+        self.checked_at -= CHECK_INTERVAL;
     }
 }
 
@@ -73,8 +88,6 @@ pub fn open_for_append(path: &Path) -> io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
-
     use super::*;
 
     #[test]
@@ -84,16 +97,18 @@ mod tests {
         std::fs::create_dir(&within).expect("made");
         let mut file = ReopeningFile::open(within.join("log"), open_for_append).expect("it opens");
         std::fs::rename(&within, &away).expect("moved");
-        assert!(!file.reopen_if_moved(true).expect("the moved file keeps its lines"));
+        file.make_check_due();
+        assert!(!file.reopen_if_moved().expect("the moved file keeps its lines"));
         file.handle().write_all(b"one\n").expect("written");
         assert_eq!(std::fs::read(away.join("log")).expect("it is there"), b"one\n");
         std::fs::remove_dir_all(&away).expect("removed");
-        assert!(!file.reopen_if_moved(false).expect("it was checked just now"));
+        assert!(!file.reopen_if_moved().expect("it was checked just now"));
+        file.make_check_due();
         for _ in 0..2 {
-            file.reopen_if_moved(true).expect_err("its lines would be lost");
+            file.reopen_if_moved().expect_err("its lines would be lost");
         }
         std::fs::create_dir(&within).expect("made");
-        assert!(file.reopen_if_moved(true).expect("it opens"));
+        assert!(file.reopen_if_moved().expect("it opens"));
         file.handle().write_all(b"two\n").expect("written");
         assert_eq!(std::fs::read(within.join("log")).expect("it is there"), b"two\n");
     }

@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use crate::audit::mask::{FieldMask, MaskedField};
-use crate::policy::{Decision, Outcome};
+use crate::policy::{Decision, Outcome, strings_size};
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct DecisionSummary {
     /// `allowed`, `rejected` or `error`; `revoked` if a revocation overrides the policy's grant.
     pub outcome: &'static str,
@@ -30,37 +30,24 @@ pub struct DecisionSummary {
 }
 
 impl DecisionSummary {
-    #[must_use]
     pub fn new(decision: &Decision) -> Self {
-        let outcome = match &decision.outcome {
-            Outcome::Allowed(_) if decision.revoked => "revoked",
-            Outcome::Allowed(_) => "allowed",
-            Outcome::Rejected(_) => "rejected",
-            Outcome::Failed(_) => "error",
-        };
-        let mut summary = Self {
-            outcome,
-            status: None,
-            kind: None,
-            subject: None,
-            granted: None,
-            expires_at: None,
-            reason: decision.reason.clone(),
-        };
-        match &decision.outcome {
-            Outcome::Allowed(grant) => {
-                summary.subject.clone_from(&grant.subject);
-                summary.granted.clone_from(&grant.channels);
-                summary.expires_at = grant.expires_at;
+        let summary = match &decision.outcome {
+            Outcome::Allowed(grant) => Self {
+                outcome: if decision.revoked { "revoked" } else { "allowed" },
+                subject: grant.subject.clone(),
+                granted: grant.channels.clone(),
+                expires_at: grant.expires_at,
+                ..Self::default()
+            },
+            Outcome::Rejected(rejection) => {
+                Self { outcome: "rejected", status: Some(rejection.status.as_u16()), ..Self::default() }
             }
-            Outcome::Rejected(rejection) => summary.status = Some(rejection.status.as_u16()),
-            Outcome::Failed(failure) => summary.kind = Some(failure.kind()),
-        }
-        summary
+            Outcome::Failed(failure) => Self { outcome: "error", kind: Some(failure.kind()), ..Self::default() },
+        };
+        Self { reason: decision.reason.clone(), ..summary }
     }
 
     /// Masks its fields.
-    #[must_use]
     pub fn masked(self, mask: &FieldMask) -> Self {
         Self {
             subject: self.subject.map(|subject| mask.mask(MaskedField::Subject, &subject)),
@@ -71,15 +58,8 @@ impl DecisionSummary {
     }
 
     /// Approximate bytes of its strings.
-    #[must_use]
     pub fn size(&self) -> usize {
         let length = |string: &Option<String>| string.as_ref().map_or(0, String::len);
-        length(&self.subject) + length(&self.reason) + self.granted.as_ref().map_or(0, |granted| strings_size(granted))
+        length(&self.subject) + length(&self.reason) + self.granted.as_deref().map_or(0, strings_size)
     }
-}
-
-/// Approximate bytes of these strings.
-#[must_use]
-pub fn strings_size(strings: &[String]) -> usize {
-    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
 }

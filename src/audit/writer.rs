@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
+use crate::audit::reopening_file::ReopeningFile;
+
 /// Bounds of the queue: enough for a disk that stalls for a second or two.
 const MAX_QUEUED_LINES: usize = 16_384;
 const MAX_QUEUED_BYTES: usize = 8 << 20;
@@ -20,6 +22,8 @@ pub trait Line: Send + 'static {
     fn size(&self) -> usize;
     /// Appends the line with its newline.
     fn write(self, to: &mut Vec<u8>);
+    /// The line that reports a number of dropped lines, without a newline.
+    fn dropped(lines: u64) -> String;
 }
 
 /// Where lines are written.
@@ -33,6 +37,14 @@ impl Sink for io::Stdout {
         let mut out = self.lock();
         out.write_all(lines)?;
         out.flush()?;
+        Ok(lines.len())
+    }
+}
+
+impl Sink for ReopeningFile {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.reopen_if_moved()?;
+        self.append(lines)?;
         Ok(lines.len())
     }
 }
@@ -68,8 +80,7 @@ pub struct LineCounters {
 
 impl LineCounters {
     pub fn counts(&self) -> LineCounts {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        LineCounts { written: load(&self.written), dropped: load(&self.dropped) }
+        LineCounts { written: self.written.load(Ordering::Relaxed), dropped: self.dropped.load(Ordering::Relaxed) }
     }
 
     fn drop_lines(&self, lines: u64) {
@@ -79,16 +90,10 @@ impl LineCounters {
 }
 
 impl<T: Line> LineWriter<T> {
-    /// Starts a thread with this name. `dropped_line` formats the line that reports a number of dropped lines.
-    pub fn start(
-        name: &str,
-        sink: impl Sink,
-        dropped_line: fn(u64) -> String,
-        counters: Arc<LineCounters>,
-    ) -> io::Result<Self> {
+    /// Starts a thread with this name.
+    pub fn start(name: &'static str, sink: Box<dyn Sink>, counters: Arc<LineCounters>) -> io::Result<Self> {
         let (queue, receiver) = sync_channel(MAX_QUEUED_LINES);
-        let counting = Arc::clone(&counters);
-        let writer = Writer { receiver, counters: counting, sink, dropped_line, name: name.to_owned(), failing: false };
+        let writer = Writer { receiver, counters: Arc::clone(&counters), sink, name, failing: false };
         std::thread::Builder::new().name(name.into()).spawn(move || writer.run())?;
         Ok(Self { queue, counters })
     }
@@ -120,39 +125,35 @@ impl<T: Line> LineWriter<T> {
     }
 }
 
-struct Writer<T, S> {
+struct Writer<T> {
     receiver: Receiver<Message<T>>,
     counters: Arc<LineCounters>,
-    sink: S,
-    dropped_line: fn(u64) -> String,
-    name: String,
+    sink: Box<dyn Sink>,
+    name: &'static str,
     failing: bool,
 }
 
-impl<T: Line, S: Sink> Writer<T, S> {
+impl<T: Line> Writer<T> {
     fn run(mut self) {
         let mut batch = Vec::new();
         while let Ok(first) = self.receiver.recv() {
-            let (mut next, mut size, mut lines, mut flushed) = (Some(first), 0, 0, None);
+            let (mut size, mut lines, mut flushed) = (0, 0, None);
             let unreported = self.counters.unreported.swap(0, Ordering::Relaxed);
             if unreported > 0 {
-                batch.extend_from_slice((self.dropped_line)(unreported).as_bytes());
+                batch.extend_from_slice(T::dropped(unreported).as_bytes());
                 batch.push(b'\n');
             }
-            while let Some(message) = next.take() {
+            for message in std::iter::once(first).chain(self.receiver.try_iter()) {
                 match message {
                     Message::Line(line) => {
                         size += line.size();
                         lines += 1;
                         line.write(&mut batch);
                     }
-                    Message::Flush(done) => {
-                        flushed = Some(done);
-                        break;
-                    }
+                    Message::Flush(done) => flushed = Some(done),
                 }
-                if batch.len() < BATCH_BYTES {
-                    next = self.receiver.try_recv().ok();
+                if flushed.is_some() || batch.len() >= BATCH_BYTES {
+                    break;
                 }
             }
             self.write(&batch, lines, unreported);
@@ -171,28 +172,26 @@ impl<T: Line, S: Sink> Writer<T, S> {
         if batch.is_empty() {
             return;
         }
-        let result = self.sink.write(batch);
-        match &result {
+        match self.sink.write(batch) {
             Ok(accepted) => {
                 // Each line has exactly one newline.
-                let accepted = batch[..*accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
+                let accepted = batch[..accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
                 let written = accepted.saturating_sub(u64::from(unreported > 0));
                 self.counters.written.fetch_add(written, Ordering::Relaxed);
                 // These are not reported in a line: a sink that refuses lines without an error accepts no more.
                 self.counters.dropped.fetch_add(lines.saturating_sub(written), Ordering::Relaxed);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!(what = self.name, "decision lines are written again");
+                }
             }
             Err(error) => {
                 self.counters.drop_lines(lines);
                 self.counters.unreported.fetch_add(unreported, Ordering::Relaxed);
-                if !self.failing {
+                if !std::mem::replace(&mut self.failing, true) {
                     tracing::error!(what = self.name, %error, "cannot write decision lines: they are dropped until a write succeeds");
                 }
             }
         }
-        if self.failing && result.is_ok() {
-            tracing::info!(what = self.name, "decision lines are written again");
-        }
-        self.failing = result.is_err();
     }
 }
 
@@ -212,6 +211,10 @@ mod tests {
         fn write(self, to: &mut Vec<u8>) {
             to.extend_from_slice(format!("{}\n", self.0).as_bytes());
         }
+
+        fn dropped(lines: u64) -> String {
+            format!("dropped {lines}")
+        }
     }
 
     /// Each write waits for permission; `false` makes it fail.
@@ -230,8 +233,8 @@ mod tests {
     fn gated() -> (LineWriter<Number>, Arc<Mutex<Vec<u8>>>, SyncSender<bool>) {
         let (open, opened) = sync_channel(100);
         let written = Arc::<Mutex<Vec<u8>>>::default();
-        let sink = Gated(Arc::clone(&written), opened);
-        let lines = LineWriter::start("test", sink, |n| format!("dropped {n}"), Arc::default());
+        let sink = Box::new(Gated(Arc::clone(&written), opened));
+        let lines = LineWriter::start("test", sink, Arc::default());
         (lines.expect("a thread"), written, open)
     }
 

@@ -1,7 +1,7 @@
 //! The active policy: one generation that is replaced atomically, and the retired generations that still finish decisions.
 
 use std::sync::atomic::{Ordering, fence};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Weak};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
@@ -11,21 +11,14 @@ use crate::authz::generation::{Activation, PolicyGeneration};
 use crate::authz::in_flight::{InFlight, InFlightGuard};
 use crate::policy::info::PolicyInfo;
 
-#[derive(Default)]
 pub struct ActivePolicy {
     current: ArcSwapOption<PolicyGeneration>,
-    swaps: Mutex<SwapState>,
-    generations: watch::Sender<u64>,
-    /// One permit per prewarmed instance of all generations together. Created by the first activation, because the size of the
-    /// instance pool does not change while the process runs.
-    prewarm_permits: OnceLock<Arc<Semaphore>>,
-}
-
-#[derive(Default)]
-struct SwapState {
+    /// Locked for the whole of a swap, so that generations increase in the order of activation.
+    retired: Mutex<Vec<RetiredEntry>>,
     /// The generation of the last activation.
-    generation: u64,
-    retired: Vec<RetiredEntry>,
+    generations: watch::Sender<u64>,
+    /// One permit per prewarmed instance of all generations together.
+    prewarm_permits: Arc<Semaphore>,
 }
 
 struct RetiredEntry {
@@ -35,13 +28,9 @@ struct RetiredEntry {
 }
 
 impl RetiredEntry {
-    /// Decisions in progress: each holds a reference to its generation.
+    /// Decisions in progress: each has a reference to its generation.
     fn decisions(&self) -> usize {
         self.generation.strong_count()
-    }
-
-    fn is_drained(&self) -> bool {
-        self.decisions() == 0 && self.in_flight.count() == 0
     }
 }
 
@@ -72,6 +61,19 @@ impl Swap {
 }
 
 impl ActivePolicy {
+    /// No policy is active yet. The size of the instance pool does not change while the process runs, and so neither does
+    /// `prewarmed_instances`.
+    pub fn new(prewarmed_instances: usize) -> Self {
+        // Enough for two generations: during a swap both have prewarmed instances.
+        let prewarm_permits = prewarmed_instances.saturating_mul(2).min(Semaphore::MAX_PERMITS);
+        Self {
+            current: ArcSwapOption::empty(),
+            retired: Mutex::default(),
+            generations: watch::Sender::default(),
+            prewarm_permits: Arc::new(Semaphore::new(prewarm_permits)),
+        }
+    }
+
     pub fn load(&self) -> Option<Arc<PolicyGeneration>> {
         self.current.load_full()
     }
@@ -79,8 +81,8 @@ impl ActivePolicy {
     /// A guard of this generation, if it is still active.
     pub fn guard_if_active(&self, generation: &Arc<PolicyGeneration>) -> Option<InFlightGuard> {
         let guard = generation.in_flight.guard();
-        // `swap` stores the generation first and reads the count then; this is the other way round, so that one of the two sees the
-        // other.
+        // `swap` stores the generation and then reads the count. The order is the other way round here, so that at least one of the two
+        // sees what the other wrote.
         fence(Ordering::SeqCst);
         let is_active = self.current.load().as_ref().is_some_and(|active| Arc::ptr_eq(active, generation));
         is_active.then_some(guard)
@@ -98,27 +100,19 @@ impl ActivePolicy {
 
     /// Activates a policy and retires the one before it.
     pub fn swap(&self, activation: Activation) -> Swap {
-        // Held for the whole swap, so that generations increase in the order of activation.
-        let mut swaps = self.swaps.lock();
-        swaps.generation += 1;
-        // Enough for two generations: during a swap both have prewarmed instances.
-        let new_permits = || {
-            let count = activation.context.limits.prewarmed_instances.saturating_mul(2);
-            Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)))
-        };
-        let prewarm_permits = Arc::clone(self.prewarm_permits.get_or_init(new_permits));
-        let generation = PolicyGeneration::new(activation, swaps.generation, prewarm_permits);
+        let mut retired = self.retired.lock();
+        let number = *self.generations.borrow() + 1;
+        let generation = PolicyGeneration::new(activation, number, Arc::clone(&self.prewarm_permits));
         let info = Arc::clone(&generation.info);
         if let Some(previous) = self.current.swap(Some(generation)) {
             let (info, in_flight) = (Arc::clone(&previous.info), Arc::clone(&previous.in_flight));
             previous.retire();
-            swaps.retired.push(RetiredEntry { info, generation: Arc::downgrade(&previous), in_flight });
+            retired.push(RetiredEntry { info, generation: Arc::downgrade(&previous), in_flight });
         }
         fence(Ordering::SeqCst);
-        swaps.retired.retain(|entry| !entry.is_drained());
-        let retired = swaps.retired.iter().map(|entry| Arc::clone(&entry.in_flight)).collect();
-        self.generations.send_replace(info.generation);
-        Swap { info, retired }
+        retired.retain(|entry| entry.decisions() > 0 || entry.in_flight.count() > 0);
+        self.generations.send_replace(number);
+        Swap { info, retired: retired.iter().map(|entry| Arc::clone(&entry.in_flight)).collect() }
     }
 
     /// The generation of the active policy; 0 before the first activation.
@@ -130,13 +124,13 @@ impl ActivePolicy {
     pub fn retired(&self) -> Vec<RetiredGeneration> {
         let describe =
             |entry: &RetiredEntry| RetiredGeneration { info: Arc::clone(&entry.info), decisions: entry.decisions() };
-        self.swaps.lock().retired.iter().map(describe).filter(|retired| retired.decisions > 0).collect()
+        self.retired.lock().iter().map(describe).filter(|retired| retired.decisions > 0).collect()
     }
 
     /// Responses of all generations that are being written.
     pub fn in_flight(&self) -> usize {
-        let swaps = self.swaps.lock();
+        let retired = self.retired.lock();
         let active = self.current.load().as_ref().map_or(0, |generation| generation.in_flight.count());
-        active + swaps.retired.iter().map(|entry| entry.in_flight.count()).sum::<usize>()
+        active + retired.iter().map(|entry| entry.in_flight.count()).sum::<usize>()
     }
 }

@@ -1,6 +1,5 @@
-//! The public face of authorization: decides requests with the active policy and reports the decisions.
+//! Authorizes requests with the active policy and reports the decisions.
 
-use crate::telemetry::metrics::Metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,14 +15,14 @@ use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
 use crate::authz::revocation_list::RevocationList;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::policy::{Decision, Failure, Grant, Limits, Outcome, Rejection, Request};
+use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::host::PolicyContext;
-use crate::wasm::host::PolicyEnv;
+use crate::wasm::host::{PolicyContext, PolicyEnv};
 use crate::wasm::host_trace::HostTrace;
 
-/// Decisions that a watcher may lag behind before it misses some.
+/// Decisions that a watcher may lag before it misses some.
 const MAX_WATCHER_LAG: usize = 256;
 
 /// Decides which requests may read which channels.
@@ -32,7 +31,7 @@ pub struct Authorizer {
     compiler: Option<Compiler>,
     active: ActivePolicy,
     revocations: RevocationList,
-    /// The context of the active policy; before the first activation, the context of the policy to come.
+    /// The context of the active policy; before the first activation, the context of the first policy.
     context: ArcSwap<PolicyContext>,
     evaluator: Evaluator,
     watchers: broadcast::Sender<Arc<ObservedDecision>>,
@@ -53,17 +52,15 @@ pub struct ObservedDecision {
 
 impl Authorizer {
     /// Rejects every request until the first policy is active.
-    #[must_use]
     pub fn new(compiler: impl Into<Compiler>, env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self { compiler: Some(compiler.into()), ..Self::allow_all(env, limits, metrics) }
     }
 
     /// Allows every request, without a policy.
-    #[must_use]
     pub fn allow_all(env: PolicyEnv, limits: Limits, metrics: Arc<Metrics>) -> Self {
         Self {
             compiler: None,
-            active: ActivePolicy::default(),
+            active: ActivePolicy::new(limits.prewarmed_instances),
             revocations: RevocationList::default(),
             evaluator: Evaluator::new(&limits),
             observers: Vec::new(),
@@ -74,7 +71,6 @@ impl Authorizer {
     }
 
     /// Reports every decision to these observers, in this order.
-    #[must_use]
     pub fn with_observers(mut self, observers: Vec<Arc<dyn DecisionObserver>>) -> Self {
         self.observers = observers;
         self
@@ -91,8 +87,6 @@ impl Authorizer {
         self.active.swap(activation)
     }
 
-    /// Compiles policies; `None` if every request is allowed.
-    #[must_use]
     pub fn compiler(&self) -> Option<&Compiler> {
         self.compiler.as_ref()
     }
@@ -104,61 +98,50 @@ impl Authorizer {
         }
     }
 
-    /// The context of the active policy; before the first activation, the context of the policy to come.
-    #[must_use]
     pub fn context(&self) -> Arc<PolicyContext> {
         self.context.load_full()
     }
 
-    #[must_use]
     pub fn active(&self) -> Option<Arc<PolicyInfo>> {
         self.active.load().map(|generation| Arc::clone(&generation.info))
     }
 
     /// Retired generations with decisions in progress.
-    #[must_use]
     pub fn retired(&self) -> Vec<RetiredGeneration> {
         self.active.retired()
     }
 
     /// Responses of all generations that are being written. Those of retired generations delay [`Swap::drained`].
-    #[must_use]
     pub fn in_flight(&self) -> usize {
         self.active.in_flight()
     }
 
     /// Whether requests can be allowed.
-    #[must_use]
     pub fn is_ready(&self) -> bool {
         self.compiler.is_none() || self.active.load().is_some()
     }
 
     /// Evaluations in progress, without those that wait for a permit or for keys.
-    #[must_use]
     pub fn evaluating(&self) -> usize {
         self.evaluator.permits_in_use()
     }
 
     /// Approximate bytes of cached decisions.
-    #[must_use]
     pub fn cached_bytes(&self) -> u64 {
         self.active.load().map_or(0, |generation| generation.cache.bytes())
     }
 
     /// Decisions that wait for the keys of a token profile.
-    #[must_use]
     pub fn waiting_for_keys(&self) -> usize {
         self.evaluator.waiting_for_keys()
     }
 
     /// Every decision from now on. A receiver that lags misses the oldest ones.
-    #[must_use]
     pub fn watch(&self) -> broadcast::Receiver<Arc<ObservedDecision>> {
         self.watchers.subscribe()
     }
 
     /// The generation of the active policy; 0 before the first activation.
-    #[must_use]
     pub fn generations(&self) -> watch::Receiver<u64> {
         self.active.generations()
     }
@@ -170,7 +153,6 @@ impl Authorizer {
         }
     }
 
-    #[must_use]
     pub fn revocations(&self) -> &RevocationList {
         &self.revocations
     }
@@ -232,7 +214,8 @@ impl Authorizer {
                 EvaluationOutput { outcome, reason, trace: None }
             }
             (Some(generation), None) => {
-                self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await
+                let output = self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await;
+                output.unwrap_or_else(|failure| Outcome::Failed(failure).into())
             }
         };
         let EvaluationOutput { outcome, reason, trace } = output;
@@ -249,7 +232,7 @@ impl Authorizer {
         decision.revoked =
             matches!(&decision.outcome, Outcome::Allowed(grant) if self.revocations.revokes(grant, channels));
         let context = generation.as_ref().map(|generation| &generation.context);
-        // Observers get the policy's own decision, because a recording and a shadow policy repeat the question.
+        // Observers get the policy's own decision, because recordings and shadow policies compare with that.
         let trace = trace.map(Arc::new);
         let event = DecisionEvent { time, request, channels, decision: &decision, trace, context };
         for observer in &self.observers {
@@ -265,7 +248,7 @@ impl Authorizer {
         if self.watchers.receiver_count() > 0 {
             let (channels, request_id) = (channels.to_vec(), request.id.clone());
             let observed = ObservedDecision { time, request_id, channels, decision: decision.clone() };
-            // Fails if the last watcher has gone meanwhile.
+            // Fails if the last watcher was dropped meanwhile.
             let _ = self.watchers.send(Arc::new(observed));
         }
         decision
@@ -282,9 +265,9 @@ struct Evaluation {
 
 /// Writes one log line per decision. Channel names and the reason are quoted, because clients and policies choose them.
 fn log(request: &str, channels: &[String], decision: &Decision) {
-    let Decision { outcome, reason, cached, duration, .. } = decision;
-    let (policy, duration_us, reason) =
-        (decision.policy_digest(), duration.as_micros(), reason.as_deref().unwrap_or_default());
+    let Decision { outcome, reason, cached, .. } = decision;
+    let (policy, duration_us) = (decision.policy_digest(), decision.duration_us());
+    let reason = reason.as_deref().unwrap_or_default();
     match outcome {
         Outcome::Allowed(grant) => {
             let subject = grant.subject.as_deref().unwrap_or_default();
@@ -294,16 +277,8 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
             tracing::info!(request, policy, ?channels, cached, duration_us, "revoked");
         }
         Outcome::Rejected(rejection) => {
-            tracing::info!(
-                request,
-                policy,
-                ?channels,
-                status = rejection.status.as_u16(),
-                ?reason,
-                cached,
-                duration_us,
-                "rejected"
-            );
+            let status = rejection.status.as_u16();
+            tracing::info!(request, policy, ?channels, status, ?reason, cached, duration_us, "rejected");
         }
         Outcome::Failed(failure) => {
             tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the request is denied");

@@ -9,19 +9,17 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::authz::generation::PolicyGeneration;
 use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
-use crate::wasm::host;
-use crate::wasm::host::tokens::KeyWait;
-use crate::wasm::host::{EvaluationParams, wit};
+use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyContext, wit};
 use crate::wasm::host_trace::HostTrace;
-use crate::wasm::instance::{InstanceResult, SpentInstance};
+use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
-/// An evaluation that needs keys stops, and starts again when they were fetched. The last attempt waits and keeps its permit.
+/// An evaluation that needs keys stops, and starts again after they were fetched. The last attempt waits with its permit.
 const MAX_ATTEMPTS: u32 = 4;
 /// The part of a decision's time that it may spend waiting for keys. The rest is for evaluating, even if the keys did not arrive.
 const KEY_WAIT_FRACTION: f64 = 0.75;
-/// Heavy instances that are torn down at once, off the request's path. Further decisions wait with their answers for a permit:
-/// without that, a busy node answers faster than it frees memory, until spent instances hold all evaluation permits.
+/// Heavy instances that are torn down concurrently, off the request's path. Further decisions wait for a permit before they answer:
+/// without that, a busy node answers faster than it frees memory, until spent instances use up the evaluation permits.
 const MAX_CONCURRENT_TEARDOWNS: usize = 4;
 
 pub struct Evaluator {
@@ -34,7 +32,6 @@ pub struct Evaluator {
     waiting_for_keys: AtomicUsize,
 }
 
-/// The result of an evaluation.
 pub struct EvaluationOutput {
     pub outcome: Outcome,
     /// The policy's own reason.
@@ -76,49 +73,38 @@ impl Evaluator {
         request: &Request,
         channels: &[String],
         traced: bool,
-    ) -> EvaluationOutput {
-        let evaluation = self.evaluate_with_retries(generation, request, channels, traced).await;
-        evaluation.unwrap_or_else(|failure| Outcome::Failed(failure).into())
-    }
-
-    async fn evaluate_with_retries(
-        &self,
-        generation: &Arc<PolicyGeneration>,
-        request: &Request,
-        channels: &[String],
-        traced: bool,
     ) -> Result<EvaluationOutput, Failure> {
         let (wit_request, wit_channels) = (Arc::new(host::to_wit(request)), Arc::from(channels));
         let mut permit = self.permit().await?;
         let start = tokio::time::Instant::now();
         let limits = &generation.context.limits;
         let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
-        let key_wait = KeyWait { until: start + limits.timeout.mul_f64(KEY_WAIT_FRACTION), may_restart: true };
-        let mut params = EvaluationParams { deadline, key_wait, lookups: 0, traced };
-        for attempt in 1.. {
-            params.key_wait.may_restart = attempt < MAX_ATTEMPTS;
+        let keys_until = start + limits.timeout.mul_f64(KEY_WAIT_FRACTION);
+        let mut params = EvaluationParams { deadline, keys_until, may_restart: true, lookups: 0, traced };
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            params.may_restart = attempts < MAX_ATTEMPTS;
             let (result, returned) =
                 evaluate_once(generation, &request.id, &wit_request, &wit_channels, params, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
             self.tear_down(result.spent, returned).await;
             let Some(keys) = result.pending_keys else {
-                let mut options = result.options;
-                let (reason, trace) = (options.reason.take(), result.trace);
-                let validated =
-                    validate_answer(result.answer, &options, channels, limits.max_response_size, generation.clock());
-                let (outcome, directive) = validated.unwrap_or_else(|failure| (Outcome::Failed(failure), None));
+                let (limit, now) = (limits.max_response_size, generation.clock());
+                let DecisionState { options, trace, .. } = result.decision;
+                let (outcome, directive) = validate_answer(result.answer, &options, channels, limit, now);
+                let reason = options.reason;
                 if let Some(directive) = directive {
                     let reason = reason.as_deref();
                     generation.cache.insert(&directive, request, channels, &outcome, reason, start, epoch);
                 }
                 return Ok(EvaluationOutput { outcome, reason, trace });
             };
-            params.lookups = result.lookups;
+            params.lookups = result.decision.lookups;
             let _waiting = CountGuard::new(&self.waiting_for_keys);
-            keys.until(params.key_wait.until).await;
+            keys.until(keys_until).await;
             permit = self.permit().await?;
         }
-        Err(Failure::Timeout)
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
@@ -131,8 +117,7 @@ impl Evaluator {
     /// low-priority pool, because other decisions wait for the permit.
     async fn tear_down(&self, spent: SpentInstance, permit: OwnedSemaphorePermit) {
         if !spent.is_heavy() {
-            drop(spent);
-            drop(permit);
+            drop((spent, permit));
             return;
         }
         let teardown_permit = Arc::clone(&self.teardown_permits).acquire_owned().await;
@@ -140,7 +125,7 @@ impl Evaluator {
     }
 }
 
-/// Counts one more for as long as it lives.
+/// Adds one to a count until it is dropped.
 pub struct CountGuard<'a>(&'a AtomicUsize);
 
 impl<'a> CountGuard<'a> {
@@ -176,7 +161,10 @@ async fn evaluate_once(
             let permit = permit;
             let instance = match prewarmed {
                 Some(instance) => instance,
-                None => generation.instantiate(budget, params.deadline).await?,
+                None => {
+                    let PolicyContext { env, limits } = &*generation.context;
+                    Instance::new(&generation.policy, Arc::clone(env), limits, budget, params.deadline).await?
+                }
             };
             let result = instance.evaluate(id, &request, &channels, params).await;
             Ok((result, permit))

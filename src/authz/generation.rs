@@ -1,14 +1,9 @@
 //! A policy generation: a policy with its context, its cached decisions and its prewarmed instances, replaced as one value.
 
-use crate::policy::info::PolicyInfo;
-use crate::policy::info::PolicyOrigin;
-use crate::wasm::host::PolicyContext;
-use parking_lot::{Mutex, MutexGuard};
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -16,9 +11,11 @@ use tokio::time::Instant;
 use crate::authz::cache::DecisionCache;
 use crate::authz::in_flight::InFlight;
 use crate::policy::Failure;
+use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host::PolicyContext;
 use crate::wasm::instance::Instance;
 use crate::wasm::low_priority_pool;
 
@@ -28,13 +25,13 @@ pub const MIN_PREWARM_TIME: Duration = Duration::from_micros(100);
 /// The pause after an instance could not be prewarmed.
 const PREWARM_RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What becomes active together.
+/// A policy and what becomes active with it.
 pub struct Activation {
     pub policy: Policy,
     pub context: Arc<PolicyContext>,
     pub origin: PolicyOrigin,
     /// Digest of the test cases' text, `sha256:…`.
-    pub cases: Option<Arc<str>>,
+    pub cases: Option<Box<str>>,
 }
 
 pub struct PolicyGeneration {
@@ -55,30 +52,15 @@ struct PrewarmPool {
     changed: Notify,
 }
 
-/// An instance, and its permit. The permit comes second, so that it is released after the instance is gone.
+/// An instance and its permit. The permit is the second field, so that it is released after the instance is dropped.
 type PrewarmedInstance = (Instance, Option<OwnedSemaphorePermit>);
 
-impl Default for PrewarmPool {
-    fn default() -> Self {
-        Self { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() }
-    }
-}
-
 impl PrewarmPool {
-    fn instances(&self) -> MutexGuard<'_, Option<Vec<PrewarmedInstance>>> {
-        self.instances.lock()
-    }
-
+    /// Adds an instance. If the generation was retired meanwhile, the instance is dropped instead, after the lock is released.
     fn push(&self, instance: PrewarmedInstance) {
-        // If the generation was retired meanwhile, the instance is dropped after the lock is released.
-        let late = match &mut *self.instances() {
-            Some(instances) => {
-                instances.push(instance);
-                None
-            }
-            None => Some(instance),
-        };
-        drop(late);
+        if let Some(instances) = self.instances.lock().as_mut() {
+            instances.push(instance);
+        }
     }
 }
 
@@ -87,9 +69,10 @@ impl PolicyGeneration {
     pub fn new(activation: Activation, generation: u64, prewarm_permits: Arc<Semaphore>) -> Arc<Self> {
         let Activation { policy, context, origin, cases } = activation;
         context.env.tokens.start();
-        let info = PolicyInfo { generation, digest: Arc::clone(policy.digest()), cases, since: now_ms(), origin };
+        let info = PolicyInfo { generation, digest: Box::from(&**policy.digest()), cases, since: now_ms(), origin };
         let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
-        let (info, prewarmed, in_flight) = (Arc::new(info), Arc::default(), Arc::default());
+        let prewarmed = PrewarmPool { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() };
+        let (info, prewarmed, in_flight) = (Arc::new(info), Arc::new(prewarmed), Arc::default());
         let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
         if generation.context.limits.prewarmed_instances > 0 {
             let task = keep_prewarmed(Arc::downgrade(&generation), Arc::clone(&generation.prewarmed), prewarm_permits);
@@ -106,15 +89,10 @@ impl PolicyGeneration {
     }
 
     pub fn take_prewarmed(&self) -> Option<Instance> {
-        // The prewarm permit is released here: from now on the instance holds an evaluation permit.
-        let (instance, _) = self.prewarmed.instances().as_mut()?.pop()?;
+        // The prewarm permit is released here: from now on the evaluation permit counts the instance.
+        let (instance, _) = self.prewarmed.instances.lock().as_mut()?.pop()?;
         self.prewarmed.changed.notify_one();
         Some(instance)
-    }
-
-    /// Creates an instance until `deadline`. `budget` tells the caller whether that takes long.
-    pub async fn instantiate(&self, budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
-        Instance::new(&self.policy, Arc::clone(&self.context.env), &self.context.limits, budget, deadline).await
     }
 
     /// Prewarms one instance, in addition to `limits.prewarmed_instances`.
@@ -124,10 +102,10 @@ impl PolicyGeneration {
         Ok(())
     }
 
-    /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them may not run for
-    /// long: it is in the low-priority pool.
+    /// Drops the prewarmed instances, because the next generation needs their permits. The task that created them is in the low-priority
+    /// pool and may not run for a long time.
     pub fn retire(&self) {
-        let instances = self.prewarmed.instances().take();
+        let instances = self.prewarmed.instances.lock().take();
         self.prewarmed.changed.notify_one();
         if instances.as_ref().is_none_or(Vec::is_empty) {
             return;
@@ -140,17 +118,8 @@ impl PolicyGeneration {
     }
 
     async fn prewarm(&self) -> Result<Instance, Failure> {
-        let deadline = Instant::now() + self.context.limits.timeout;
-        let budget = Arc::<CpuBudget>::default();
-        let prewarm = async {
-            let mut instance = self.instantiate(Arc::clone(&budget), deadline).await?;
-            if let Some(preparation) = self.policy.preparation() {
-                instance.prepare(preparation, deadline).await?;
-            }
-            Ok(instance)
-        };
-        let mut prewarm = pin!(prewarm);
-        poll_fn(|cx| budget.poll(prewarm.as_mut(), cx)).await
+        let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
+        budget.measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget))).await
     }
 }
 
@@ -160,14 +129,14 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Keeps `limits.prewarmed_instances` instances in the pool until the generation is retired, or until one turns out to be quick to create.
+/// Keeps `limits.prewarmed_instances` instances in the pool. Ends when the generation is retired, or when an instance takes less than
+/// [`MIN_PREWARM_TIME`] to create.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
     loop {
         let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {
             return;
         };
-        let available = pool.instances().as_ref().map(Vec::len);
-        let Some(available) = available else { return };
+        let Some(available) = pool.instances.lock().as_ref().map(Vec::len) else { return };
         if available >= target {
             pool.changed.notified().await;
             continue;

@@ -1,4 +1,4 @@
-//! Who learns of decisions: the decision log, the recording and the shadow policy implement [`DecisionObserver`].
+//! The interface through which the decision log, the recording and the shadow policy learn of decisions.
 
 use std::sync::Arc;
 
@@ -8,8 +8,8 @@ use crate::wasm::host_trace::HostTrace;
 
 /// Learns of every decision that takes effect. It runs on the request's path, so it must neither wait nor fail.
 pub trait DecisionObserver: Send + Sync {
-    /// Called before a decision is made. An observer that needs the trace of the policy's host calls returns what it does with them; without
-    /// one, nothing is traced.
+    /// Called before a decision is made. An observer that needs the trace of the policy's host calls returns a function that takes the
+    /// decision. Without such an observer, host calls are not traced.
     fn begin(&self) -> Option<Observation> {
         None
     }
@@ -20,20 +20,19 @@ pub trait DecisionObserver: Send + Sync {
     }
 }
 
-/// What an observer does with one decision that was traced for it.
+/// Called with the decision that was traced for an observer.
 pub type Observation = Box<dyn for<'a> FnOnce(&DecisionEvent<'a>) + Send>;
 
 /// A decision that took effect.
 pub struct DecisionEvent<'a> {
     /// When it was made, in milliseconds since the Unix epoch.
     pub time: u64,
-    /// The request that was decided.
     pub request: &'a Request,
     /// The channels that the request asked for.
     pub channels: &'a [String],
     /// The policy's decision; `revoked` says whether a revocation overrides it.
     pub decision: &'a Decision,
-    /// What the host answered to the policy; none where no instance ran or no observer asked for it.
+    /// The host calls of the policy; `None` if no instance ran or no observer asked for them.
     pub trace: Option<Arc<HostTrace>>,
     /// The environment and limits that the policy ran with.
     pub context: Option<&'a Arc<PolicyContext>>,

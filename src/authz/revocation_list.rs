@@ -1,17 +1,17 @@
 //! Active revocations, which override the policy. They are checked after every decision, also after a cached one.
 
-use crate::policy::stream_selector::StreamSelector;
-use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::Grant;
+use crate::policy::stream_selector::StreamSelector;
 use crate::util::clock::now_ms;
 
-/// Denies access to a subject, to a channel or to everything, until a point in time.
+/// Revokes the access of a subject, to a channel or of all streams, until a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Revocation {
     /// Names the revocation, so that it can be removed.
@@ -45,7 +45,7 @@ struct Index {
 impl RevocationList {
     /// More cannot be requested.
     pub const MAX_REVOCATIONS: usize = 10_000;
-    /// Larger than the maximum, because concurrent requests may each find one free place.
+    /// Larger than the maximum, because concurrent requests may each find the last free entry.
     const CAPACITY: usize = Self::MAX_REVOCATIONS + 1_000;
 
     /// Whether a revocation overrides this grant. `requested` are the channels of the request.
@@ -88,7 +88,6 @@ impl RevocationList {
     }
 
     /// The revocations that have not expired.
-    #[must_use]
     pub fn list(&self) -> Vec<Arc<Revocation>> {
         let now = now_ms();
         self.index.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()
@@ -116,15 +115,10 @@ impl Index {
         if now < self.next_expiry {
             return;
         }
-        let expired: Vec<Box<str>> = self
-            .all
-            .values()
-            .filter(|revocation| revocation.until <= now)
-            .map(|revocation| revocation.id.clone())
-            .collect();
-        expired.iter().for_each(|id| {
-            self.remove(id);
-        });
+        let expired = self.all.values().filter(|revocation| revocation.until <= now);
+        for id in expired.map(|revocation| revocation.id.clone()).collect::<Vec<_>>() {
+            self.remove(&id);
+        }
         self.next_expiry = self.all.values().map(|revocation| revocation.until).min().unwrap_or(u64::MAX);
     }
 

@@ -1,4 +1,4 @@
-//! Validates a policy's answer. An answer that violates the interface is a failure, and the request is denied.
+//! Validates a policy's answer. An answer that violates the interface is a failure, and the client is not admitted.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -21,10 +21,13 @@ pub fn validate_answer(
     channels: &[String],
     limit: usize,
     now: u64,
-) -> Result<(Outcome, Option<CacheDirective>), Failure> {
+) -> (Outcome, Option<CacheDirective>) {
     let check = AnswerCheck { channels, limit, now, replay_since: options.replay_since };
-    let outcome = check.outcome(answer?);
-    Ok((outcome, options.cache_directive().map_err(Failure::InvalidAnswer)?))
+    match (answer, options.cache_directive()) {
+        (Ok(answer), Ok(directive)) => (check.outcome(answer), directive),
+        (Err(failure), _) => (Outcome::Failed(failure), None),
+        (Ok(_), Err(error)) => (Outcome::Failed(Failure::InvalidAnswer(error)), None),
+    }
 }
 
 /// What an answer is validated against.
@@ -81,12 +84,9 @@ impl AnswerCheck<'_> {
             .filter(|status| (200..=599).contains(&status.as_u16()))
             .ok_or_else(|| format!("the rejection has status {}: must be from 200 to 599", rejection.status))?;
         let mut headers = self.headers(&rejection.headers, rejection.body.len())?;
-        for name in HOP_BY_HOP {
-            headers.remove(name);
-        }
-        let cors: Vec<HeaderName> =
-            headers.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
-        for name in cors {
+        let is_reserved = |name: &str| HOP_BY_HOP.contains(&name) || name.starts_with("access-control-");
+        let reserved: Vec<_> = headers.keys().filter(|name| is_reserved(name.as_str())).cloned().collect();
+        for name in reserved {
             headers.remove(name);
         }
         let is_event_stream = |value: &HeaderValue| {

@@ -11,28 +11,28 @@ use crate::event::StreamId;
 
 /// The state of the command stream, shared by the hub, which learns of changes, and the reader of the commands.
 pub struct CommandBarrier {
-    key: Arc<str>,
-    // A watch channel, since both sides wait for states: channels for `Synced`, the reader of commands for `Unsynced`.
+    pub(super) key: Arc<str>,
+    // A watch channel, since both sides wait for states: channels until all commands were read, the reader of the commands until
+    // there are some to read.
     state: watch::Sender<State>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Default)]
 struct State {
-    sync: SyncState,
-    /// Grows with each report of news. A read that began before a report does not count as an answer to it.
+    /// The subscription is confirmed: new commands are notified. Until then a read would not help.
+    is_subscribed: bool,
+    /// Grows with each report that there are or may be commands that were not read.
     revision: u64,
+    /// The revision before the last read. A read that began before a report does not count as an answer to it.
+    read_revision: u64,
     /// The position up to which commands were read.
     read_to: StreamId,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum SyncState {
-    /// The subscription is not confirmed, so notifications may be lost. A read would not help yet.
-    Disconnected,
-    /// Subscribed; there are or may be commands that were not read.
-    Unsynced,
-    /// Everything was read, and new commands will be notified.
-    Synced,
+impl State {
+    const fn is_synced(&self) -> bool {
+        self.is_subscribed && self.read_revision == self.revision
+    }
 }
 
 /// A task to read the commands. [`CommandBarrier::mark_synced`] takes it after a read that began after this was obtained.
@@ -41,52 +41,39 @@ pub struct CatchUpToken(u64);
 
 impl CommandBarrier {
     pub(super) fn new(key: Arc<str>) -> Self {
-        let state = State { sync: SyncState::Disconnected, revision: 0, read_to: StreamId::ZERO };
-        Self { key, state: watch::Sender::new(state) }
+        Self { key, state: watch::Sender::default() }
     }
 
-    pub(super) fn key(&self) -> &Arc<str> {
-        &self.key
-    }
-
-    pub(super) fn subscribed(&self) {
-        self.advance(|_| SyncState::Unsynced);
+    pub(super) fn set_subscribed(&self, is_subscribed: bool) {
+        self.state.send_modify(|state| {
+            state.is_subscribed = is_subscribed;
+            state.revision += 1;
+        });
     }
 
     pub(super) fn notified(&self) {
-        self.advance(|sync| if sync == SyncState::Disconnected { sync } else { SyncState::Unsynced });
-    }
-
-    pub(super) fn disconnected(&self) {
-        self.advance(|_| SyncState::Disconnected);
-    }
-
-    fn advance(&self, to: impl FnOnce(SyncState) -> SyncState) {
-        self.state.send_modify(|state| *state = State { sync: to(state.sync), revision: state.revision + 1, ..*state });
+        self.state.send_modify(|state| state.revision += 1);
     }
 
     /// Whether channels may deliver events.
-    #[must_use]
     pub fn is_synced(&self) -> bool {
-        self.state.borrow().sync == SyncState::Synced
+        self.state.borrow().is_synced()
     }
 
     /// Waits until channels may deliver events.
     pub async fn wait_synced(&self) {
         if !self.is_synced() {
-            // An error means that the sender is gone, but `self` owns it.
-            let _ = self.state.subscribe().wait_for(|state| state.sync == SyncState::Synced).await;
+            // An error means that the sender was dropped, but `self` owns it.
+            let _ = self.state.subscribe().wait_for(State::is_synced).await;
         }
     }
 
-    /// Reports the last command id that a read of a channel saw in the same script. Thus a lost notification of a command
-    /// cannot let a later event pass.
+    /// Reports the last command id that a read of a channel returned, from the same script. Thus a lost notification of a
+    /// command cannot let a later event pass.
     pub(super) fn observed_at(&self, last: StreamId) {
         self.state.send_if_modified(|state| {
-            let is_news = state.sync == SyncState::Synced && state.read_to != last;
-            if is_news {
-                *state = State { sync: SyncState::Unsynced, revision: state.revision + 1, ..*state };
-            }
+            let is_news = state.is_synced() && state.read_to != last;
+            state.revision += u64::from(is_news);
             is_news
         });
     }
@@ -108,19 +95,15 @@ impl CommandBarrier {
     /// Waits until commands have to be read.
     pub async fn wait_work(&self) -> CatchUpToken {
         let mut state = self.state.subscribe();
-        let revision =
-            state.wait_for(|state| state.sync == SyncState::Unsynced).await.map_or(0, |state| state.revision);
-        CatchUpToken(revision)
+        let state = state.wait_for(|state| state.is_subscribed && !state.is_synced()).await;
+        CatchUpToken(state.map_or(0, |state| state.revision))
     }
 
     /// Lets channels deliver events, unless something was reported since the token was obtained.
     pub fn mark_synced(&self, token: CatchUpToken) {
         self.state.send_if_modified(|state| {
-            let is_complete = state.sync == SyncState::Unsynced && state.revision == token.0;
-            if is_complete {
-                state.sync = SyncState::Synced;
-            }
-            is_complete
+            state.read_revision = state.read_revision.max(token.0);
+            state.is_synced()
         });
     }
 }
@@ -139,7 +122,7 @@ mod tests {
         assert!(work().is_none() && !is_open(), "the subscription is not confirmed");
         barrier.notified();
         assert!(work().is_none(), "a notification does not confirm the subscription");
-        barrier.subscribed();
+        barrier.set_subscribed(true);
         let token = work().expect("commands have to be read");
         barrier.notified();
         barrier.mark_synced(token);
@@ -149,8 +132,8 @@ mod tests {
         barrier.notified();
         let token = work().expect("a command was notified");
         assert!(!is_open());
-        barrier.disconnected();
-        barrier.subscribed();
+        barrier.set_subscribed(false);
+        barrier.set_subscribed(true);
         barrier.mark_synced(token);
         assert!(!is_open(), "the link was lost during the read");
         barrier.mark_synced(work().expect("another read is needed"));
@@ -166,7 +149,7 @@ mod tests {
             barrier.mark_synced(token);
         };
         let [one, two] = [1, 2].map(|ms| StreamId::new(ms, 0));
-        barrier.subscribed();
+        barrier.set_subscribed(true);
         read_to(one);
         barrier.observed_at(one);
         assert!(barrier.is_synced());

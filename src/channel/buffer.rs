@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::SequencedFrame;
 use crate::event::StreamId;
 
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
@@ -20,18 +20,12 @@ pub struct BufferBudget {
 }
 
 impl BufferBudget {
-    #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
         Self { limit_bytes, used_bytes: AtomicUsize::new(0), buffers: AtomicUsize::new(0) }
     }
 
-    #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    fn share_bytes(&self) -> usize {
-        self.limit_bytes / self.buffers.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -49,25 +43,21 @@ pub struct EventBuffer {
 }
 
 impl EventBuffer {
-    #[must_use]
     pub fn new(budget: Arc<BufferBudget>) -> Self {
         budget.buffers.fetch_add(1, Ordering::Relaxed);
         Self { budget, frames: VecDeque::new(), bytes: 0, first_index: 0, floor: StreamId::ZERO }
     }
 
-    #[must_use]
     pub fn floor(&self) -> StreamId {
         self.floor
     }
 
     /// The index that the next frame will get.
-    #[must_use]
     pub fn end_index(&self) -> u64 {
         self.first_index + self.frames.len() as u64
     }
 
     /// The index of the first frame after a position; `None` if frames between were evicted.
-    #[must_use]
     pub fn index_after(&self, position: StreamId) -> Option<u64> {
         let offset = || self.frames.partition_point(|frame| frame.position <= position) as u64;
         (position >= self.floor).then(|| self.first_index + offset())
@@ -91,9 +81,8 @@ impl EventBuffer {
 
     /// Evicts until the limits hold. The share of a buffer shrinks when channels are added, so this also runs periodically.
     pub fn trim(&mut self) {
-        while !self.frames.is_empty()
-            && (self.bytes > self.budget.share_bytes() || self.budget.used_bytes() > self.budget.limit_bytes)
-        {
+        let share = self.budget.limit_bytes / self.budget.buffers.load(Ordering::Relaxed).max(1);
+        while !self.frames.is_empty() && (self.bytes > share || self.budget.used_bytes() > self.budget.limit_bytes) {
             self.pop();
         }
     }

@@ -6,16 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
+use slab::Slab;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
-use crate::channel::buffer::BufferBudget;
-use crate::channel::membership::Membership;
-use crate::channel::raw_subscription::RawSubscription;
+use crate::channel::buffer::{BufferBudget, EventBuffer};
+use crate::channel::membership::{Membership, RawSubscription};
 use crate::channel::reader::{StoreReader, jitter};
-use crate::channel::sequencer::PayloadBudget;
-use crate::channel::{Channel, Link};
+use crate::channel::sequencer::{PayloadBudget, Sequencer};
+use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -44,7 +45,6 @@ const MAX_RECONCILED_PER_INTERVAL: usize = 250;
 pub struct Hub(Arc<Shared>);
 
 struct Shared {
-    store: Arc<dyn EventStore>,
     settings: HubSettings,
     /// Lock order: this map first, then the state of a channel.
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
@@ -61,26 +61,23 @@ impl Hub {
     pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             channels: Mutex::default(),
-            reader: Arc::new(StoreReader::new(Arc::clone(&store), settings.max_event_size)),
+            reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
             payloads: Arc::new(PayloadBudget::new(MAX_PENDING_NOTIFICATION_BYTES)),
             is_store_up: AtomicBool::new(true),
             settings,
-            store,
             metrics,
         });
-        shared.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
+        shared.reader.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
         tokio::spawn(run_timers(Arc::downgrade(&shared)));
         Self(shared)
     }
 
-    #[must_use]
     pub fn store(&self) -> &Arc<dyn EventStore> {
-        &self.0.store
+        &self.0.reader.store
     }
 
     /// The metrics that channels and streams count in.
-    #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
         &self.0.metrics
     }
@@ -89,8 +86,8 @@ impl Hub {
     /// [`CommandBarrier::mark_synced`], and again after each lost link. Called at most once; the key is not a channel.
     pub fn add_barrier(&self, key: &str) -> Arc<CommandBarrier> {
         let barrier = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
-        self.0.store.set_barrier_stream(barrier.key());
-        self.0.store.subscribe(barrier.key());
+        self.store().set_barrier_stream(&barrier.key);
+        self.store().subscribe(&barrier.key);
         Arc::clone(barrier)
     }
 
@@ -99,32 +96,27 @@ impl Hub {
     pub fn join(&self, name: &str) -> Membership {
         // The map stays locked until the membership is entered, so that the timers cannot remove and unsubscribe the channel
         // in between.
-        let mut channels = self.0.lock_channels();
+        let mut channels = self.0.channels.lock();
         let channel = channels.get(name).cloned().unwrap_or_else(|| {
-            let name: Arc<str> = name.into();
-            let (buffers, payloads) = (Arc::clone(&self.0.buffers), Arc::clone(&self.0.payloads));
-            let channel = Arc::new(Channel::new(Arc::clone(&name), buffers, payloads, Arc::clone(&self.0.metrics)));
-            self.0.store.subscribe(&name);
-            channels.insert(name, Arc::clone(&channel));
+            let channel = Arc::new(self.0.new_channel(name.into()));
+            self.store().subscribe(&channel.name);
+            channels.insert(Arc::clone(&channel.name), Arc::clone(&channel));
             channel
         });
-        Membership::new(Arc::clone(&self.0.reader), channel)
+        Membership::new(channel)
     }
 
     /// Subscribes to the raw messages of a channel.
-    #[must_use]
     pub fn subscribe_raw(&self, name: &str) -> RawSubscription {
         RawSubscription::new(self.join(name))
     }
 
     /// The number of channels, with those that linger.
-    #[must_use]
     pub fn channel_count(&self) -> usize {
-        self.0.lock_channels().len()
+        self.0.channels.lock().len()
     }
 
     /// Bytes in all event buffers.
-    #[must_use]
     pub fn buffer_bytes(&self) -> usize {
         self.0.buffers.used_bytes()
     }
@@ -141,15 +133,12 @@ impl NotificationHandler for Shared {
             tracing::info!("store connection restored");
         }
         if let Some(barrier) = self.barrier_of(channel) {
-            return barrier.subscribed();
+            return barrier.set_subscribed(true);
         }
-        let Some(channel) = self.lock_channels().get(channel).cloned() else { return };
-        let must_start = {
-            let mut state = channel.lock();
-            state.link = Link::CatchingUp;
-            state.request_read()
-        };
-        self.start_or_wake_reader(&channel, must_start);
+        let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
+        let mut state = channel.state.lock();
+        state.link = Link::CatchingUp;
+        channel.request_read(state);
     }
 
     fn notified(&self, channel: &str, payload: &[u8]) {
@@ -159,42 +148,48 @@ impl NotificationHandler for Shared {
             }
             return;
         }
-        let Some(channel) = self.lock_channels().get(channel).cloned() else { return };
+        let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
         // An event over the limit is not parsed: an empty payload only requests a read.
         let payload = if payload.len() > self.settings.max_event_size { b"" } else { payload };
         let read_first = self.reader.barrier.get().is_some_and(|barrier| !barrier.is_synced());
-        let must_start = channel.notify(payload, read_first, Instant::now());
-        self.start_or_wake_reader(&channel, must_start);
+        channel.notify(payload, read_first, Instant::now());
     }
 
-    fn lost(&self, why: &str) {
+    fn lost(&self, reason: &str) {
         if self.is_store_up.swap(false, Ordering::Relaxed) {
-            tracing::warn!(%why, "store connection lost; streams stay open and catch up when it is restored");
+            tracing::warn!(reason, "store connection lost; streams stay open and catch up when it is restored");
         }
         if let Some(barrier) = self.reader.barrier.get() {
-            barrier.disconnected();
+            barrier.set_subscribed(false);
         }
-        for channel in self.lock_channels().values() {
-            channel.lock().link = Link::Down;
+        for channel in self.channels.lock().values() {
+            channel.state.lock().link = Link::Down;
         }
     }
 }
 
 impl Shared {
-    fn lock_channels(&self) -> MutexGuard<'_, HashMap<Arc<str>, Arc<Channel>>> {
-        self.channels.lock()
-    }
-
-    fn start_or_wake_reader(&self, channel: &Arc<Channel>, must_start: bool) {
-        if must_start {
-            self.reader.start(channel);
-        } else {
-            channel.wake_reader.notify_one();
-        }
+    fn new_channel(&self, name: Arc<str>) -> Channel {
+        let state = ChannelState {
+            link: Link::Down,
+            opened: false,
+            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.payloads)),
+            buffer: EventBuffer::new(Arc::clone(&self.buffers)),
+            metrics: Arc::clone(&self.metrics),
+            last_id: StreamId::ZERO,
+            epoch: 0,
+            reset_to: StreamId::ZERO,
+            members: Slab::new(),
+            raw_messages: None,
+            idle_since: Instant::now(),
+            reconcile_at: Instant::now(),
+            reads: Reads::default(),
+        };
+        Channel { name, state: Mutex::new(state), reader: Arc::clone(&self.reader), wake_reader: Notify::new() }
     }
 
     fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
-        self.reader.barrier.get().filter(|barrier| **barrier.key() == *key)
+        self.reader.barrier.get().filter(|barrier| *barrier.key == *key)
     }
 }
 
@@ -205,24 +200,22 @@ async fn run_timers(hub: Weak<Shared>) {
         let Some(hub) = hub.upgrade() else { return };
         let now = Instant::now();
         let mut due = Vec::new();
-        hub.lock_channels().retain(|name, channel| {
-            let mut state = channel.lock();
+        hub.channels.lock().retain(|name, channel| {
+            let mut state = channel.state.lock();
             state.buffer.trim();
             if state.members.is_empty() {
                 let keep = now.duration_since(state.idle_since) < hub.settings.linger;
                 if !keep {
-                    hub.store.unsubscribe(name);
+                    hub.reader.store.unsubscribe(name);
                 }
                 return keep;
             }
             if state.reconcile_at <= now && due.len() < MAX_RECONCILED_PER_INTERVAL && state.link != Link::Down {
                 state.reconcile_at = now + jitter(hub.settings.reconcile_interval);
-                if state.request_read() {
-                    due.push(Arc::clone(channel));
-                }
+                due.push(Arc::clone(channel));
             }
             true
         });
-        due.iter().for_each(|channel| hub.reader.start(channel));
+        due.iter().for_each(|channel| channel.request_read(channel.state.lock()));
     }
 }

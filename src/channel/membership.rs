@@ -1,17 +1,21 @@
 //! A stream's membership in a channel: it opens at a position, pulls frames from the event buffer, and rejoins the buffer
 //! after it replayed older events from the store.
 
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Waker;
+use std::task::{Poll, Waker};
 
+use bytes::Bytes;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 
-use crate::channel::gap::{Gap, GapReason};
-use crate::channel::reader::StoreReader;
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::Page;
+
+/// Messages of a channel that wait for its slowest subscriber.
+const MAX_WAITING_MESSAGES: usize = 64;
 
 /// Where a stream wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,8 +28,8 @@ pub enum StartPosition {
     Id(StreamId),
 }
 
-/// A stream's place in a channel.
-#[derive(Clone, Copy, Debug)]
+/// Where a stream is in a channel.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Cursor {
     /// Everything up to here was delivered to the stream.
     pub position: StreamId,
@@ -41,17 +45,10 @@ pub struct Cursor {
 
 impl Cursor {
     fn new(channel: &ChannelState, position: StreamId) -> Self {
-        Self {
-            position,
-            next_index: channel.buffer.index_after(position),
-            epoch: channel.epoch,
-            existed_to: StreamId::ZERO,
-            is_entry: false,
-        }
+        Self { position, next_index: channel.buffer.index_after(position), epoch: channel.epoch, ..Self::default() }
     }
 
     /// Whether the next frame has to be read from the store.
-    #[must_use]
     pub fn needs_replay(&self) -> bool {
         self.next_index.is_none()
     }
@@ -83,19 +80,17 @@ pub enum PullResult {
 
 /// A stream's membership in a channel. It keeps the channel subscribed.
 pub struct Membership {
-    reader: Arc<StoreReader>,
     pub(super) channel: Arc<Channel>,
     /// The stream's slot in the channel's `members`.
     member: usize,
 }
 
 impl Membership {
-    pub(super) fn new(reader: Arc<StoreReader>, channel: Arc<Channel>) -> Self {
-        let member = channel.lock().members.insert(None);
-        Self { reader, channel, member }
+    pub(super) fn new(channel: Arc<Channel>) -> Self {
+        let member = channel.state.lock().members.insert(None);
+        Self { channel, member }
     }
 
-    #[must_use]
     pub fn name(&self) -> &Arc<str> {
         &self.channel.name
     }
@@ -103,40 +98,37 @@ impl Membership {
     /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
     /// to each call for the same start.
     pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
-        let mut channel = self.channel.lock();
-        let opened = |cursor| OpenResult::Opened(cursor, None);
+        let mut channel = self.channel.state.lock();
         let last_id = channel.last_id;
-        let result = match (channel.link, start) {
-            (Link::WrongType, _) => OpenResult::WrongType,
-            (Link::Down | Link::CatchingUp, _) => OpenResult::Pending,
-            (Link::Live, StartPosition::Tail) => opened(Cursor::new(&channel, last_id)),
-            (Link::Live, StartPosition::From(id)) => opened(Cursor::new(&channel, last_id.min(id))),
-            (Link::Live, StartPosition::Id(id)) if id <= last_id => {
-                opened(Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&channel, id) })
-            }
-            (Link::Live, StartPosition::Id(id)) => {
-                // Another node may have delivered entries that this one has not read. Only a read that starts after this
-                // call proves that the entry is missing from the store.
-                let required = *required_read.get_or_insert(channel.reads_started + 1);
-                if channel.reads_completed >= required {
-                    let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
-                    let gap = Gap { after: id, resumed: last_id, certain, reason };
-                    OpenResult::Opened(Cursor::new(&channel, last_id), Some(gap))
-                } else {
-                    channel.read_awaited = true;
-                    OpenResult::Pending
+        if channel.link == Link::Live {
+            match start {
+                StartPosition::Tail => return OpenResult::Opened(Cursor::new(&channel, last_id), None),
+                StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, last_id.min(id)), None),
+                StartPosition::Id(id) if id <= last_id => {
+                    let cursor = Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&channel, id) };
+                    return OpenResult::Opened(cursor, None);
+                }
+                StartPosition::Id(after) => {
+                    // Another node may have delivered entries that this one has not read. Only a read that starts after this
+                    // call proves that the entry is missing from the store.
+                    let required = *required_read.get_or_insert(channel.reads.started + 1);
+                    if channel.reads.completed >= required {
+                        let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
+                        let gap = Gap { after, resumed: last_id, certain, reason };
+                        return OpenResult::Opened(Cursor::new(&channel, last_id), Some(gap));
+                    }
+                    channel.reads.awaited = true;
                 }
             }
-        };
-        let must_start = matches!(result, OpenResult::Pending) && channel.read_awaited && channel.request_read();
-        if !matches!(result, OpenResult::Opened(..)) {
-            channel.register_waker(self.member, waker);
         }
-        drop(channel);
-        if must_start {
-            self.reader.start(&self.channel);
+        channel.register_waker(self.member, waker);
+        if channel.link == Link::WrongType {
+            return OpenResult::WrongType;
         }
-        result
+        if channel.reads.awaited {
+            self.channel.request_read(channel);
+        }
+        OpenResult::Pending
     }
 
     /// Passes the frames after the cursor to the sink until it returns false.
@@ -146,7 +138,7 @@ impl Membership {
         waker: &Waker,
         mut sink: impl FnMut(&SequencedFrame) -> bool,
     ) -> PullResult {
-        let mut channel = self.channel.lock();
+        let mut channel = self.channel.state.lock();
         if cursor.epoch != channel.epoch {
             let reset_to = channel.reset_to;
             cursor.epoch = channel.epoch;
@@ -185,15 +177,14 @@ impl Membership {
     }
 
     /// The buffer's end. A replay notes it before it reads the store, for [`Self::rejoin`].
-    #[must_use]
     pub fn buffer_end(&self) -> u64 {
-        self.channel.lock().buffer.end_index()
+        self.channel.state.lock().buffer.end_index()
     }
 
     /// Continues in the buffer, if that reaches back to `cursor.position`, after a read brought everything up to there.
     /// `page` is the result of the read and `buffer_end` the end of the buffer before it.
     pub fn rejoin(&self, cursor: &mut Cursor, page: &Page, buffer_end: u64) {
-        let mut channel = self.channel.lock();
+        let channel = self.channel.state.lock();
         if cursor.epoch != channel.epoch {
             // The next pull reports the store reset.
             return;
@@ -209,18 +200,47 @@ impl Membership {
             }
         };
         // The stream ends before the buffer starts, so the store was reset. The channel's own read detects that.
-        let must_start = cursor.next_index.is_none() && page.complete && channel.request_read();
-        drop(channel);
-        if must_start {
-            self.reader.start(&self.channel);
+        if cursor.next_index.is_none() && page.complete {
+            self.channel.request_read(channel);
         }
     }
 }
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut channel = self.channel.lock();
+        let mut channel = self.channel.state.lock();
         channel.members.try_remove(self.member);
         channel.idle_since = Instant::now();
+    }
+}
+
+/// Receives the messages that are published on a channel, unchanged: for `/redis/subscribe` and the fleet's notifications.
+pub struct RawSubscription {
+    membership: Membership,
+    messages: broadcast::Receiver<Bytes>,
+}
+
+impl RawSubscription {
+    pub(super) fn new(membership: Membership) -> Self {
+        let mut channel = membership.channel.state.lock();
+        let sender = channel.raw_messages.get_or_insert_with(|| broadcast::Sender::new(MAX_WAITING_MESSAGES));
+        let messages = sender.subscribe();
+        drop(channel);
+        Self { membership, messages }
+    }
+
+    /// Waits until the subscription to the channel is confirmed.
+    pub async fn ready(&self) {
+        let mut required_read = None;
+        poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut required_read, cx.waker()) {
+            OpenResult::Pending => Poll::Pending,
+            _ => Poll::Ready(()),
+        })
+        .await;
+    }
+
+    /// The next message; `None` if this subscriber was too slow and messages were dropped.
+    pub async fn next(&mut self) -> Option<Bytes> {
+        self.messages.recv().await.ok()
     }
 }

@@ -3,10 +3,9 @@
 
 pub(crate) mod barrier;
 pub(crate) mod buffer;
-pub(crate) mod gap;
+pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod membership;
-pub mod raw_subscription;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 
@@ -19,8 +18,9 @@ use slab::Slab;
 use tokio::sync::{Notify, broadcast};
 use tokio::time::Instant;
 
-use crate::channel::buffer::{BufferBudget, EventBuffer};
-use crate::channel::sequencer::{PayloadBudget, Sequencer};
+use crate::channel::buffer::EventBuffer;
+use crate::channel::reader::StoreReader;
+use crate::channel::sequencer::Sequencer;
 use crate::event::{Notification, StreamId};
 use crate::telemetry::metrics::Metrics;
 
@@ -29,6 +29,7 @@ pub struct Channel {
     /// The channel's name, which is its key in the store.
     name: Arc<str>,
     state: Mutex<ChannelState>,
+    reader: Arc<StoreReader>,
     /// Wakes the reading task, if there is one, to decide again. It keeps one permit, so that a wake-up between two looks at
     /// the state is not lost.
     wake_reader: Notify,
@@ -66,104 +67,79 @@ struct ChannelState {
     raw_messages: Option<broadcast::Sender<Bytes>>,
     idle_since: Instant,
     reconcile_at: Instant,
-    /// There is a reading task. It looks at `read_requested` before it ends.
-    has_reader: bool,
-    read_requested: bool,
-    read_in_flight: bool,
+    reads: Reads,
+}
+
+/// The reads of a channel by its reading task.
+#[derive(Default)]
+struct Reads {
+    /// There is a reading task. It looks at `requested` before it ends.
+    has_task: bool,
+    requested: bool,
+    in_flight: bool,
     /// A stream waits for a read that shows where the stream ends.
-    read_awaited: bool,
+    awaited: bool,
     /// Reads are numbered from one. These are the numbers of the last one that was started and of the last one that was
     /// absorbed.
-    reads_started: u64,
-    reads_completed: u64,
+    started: u64,
+    completed: u64,
 }
 
 impl Channel {
-    fn new(name: Arc<str>, buffers: Arc<BufferBudget>, payloads: Arc<PayloadBudget>, metrics: Arc<Metrics>) -> Self {
-        let state = ChannelState {
-            link: Link::Down,
-            opened: false,
-            sequencer: Sequencer::new(Arc::clone(&name), payloads),
-            buffer: EventBuffer::new(buffers),
-            metrics,
-            last_id: StreamId::ZERO,
-            epoch: 0,
-            reset_to: StreamId::ZERO,
-            members: Slab::new(),
-            raw_messages: None,
-            idle_since: Instant::now(),
-            reconcile_at: Instant::now(),
-            has_reader: false,
-            read_requested: false,
-            read_in_flight: false,
-            read_awaited: false,
-            reads_started: 0,
-            reads_completed: 0,
-        };
-        Self { name, state: Mutex::new(state), wake_reader: Notify::new() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ChannelState> {
-        self.state.lock()
-    }
-
-    /// Takes in a published message. With `read_first`, nothing may be delivered without a read. Returns whether the caller
-    /// has to start the reading task.
-    fn notify(&self, payload: &[u8], read_first: bool, now: Instant) -> bool {
+    /// Takes in a published message. With `read_first`, nothing may be delivered without a read.
+    fn notify(self: &Arc<Self>, payload: &[u8], read_first: bool, now: Instant) {
         let notification = Notification::parse(payload);
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         if let Some(sender) = &state.raw_messages
             && sender.send(Bytes::copy_from_slice(payload)).is_err()
         {
             state.raw_messages = None;
         }
-        match notification {
-            Notification::System => false,
-            Notification::Unknown => state.request_read(),
-            Notification::Event(_) if !state.opened => state.request_read(),
-            Notification::Event(event) => {
-                let read_to = state.sequencer.read_to();
-                // A read under way may bring the entry too; only its page tells.
-                let read_first = read_first || state.read_in_flight;
-                if state.sequencer.notify(event, read_first) {
-                    return state.request_read();
-                }
-                if state.sequencer.read_to() != read_to {
-                    state.last_id = state.sequencer.read_to();
-                }
-                state.flush_ready(now);
-                // The entry that the reading task waits for may have gone out.
-                self.wake_reader.notify_one();
-                false
-            }
+        let event = match notification {
+            Notification::System => return,
+            Notification::Event(event) if state.opened => event,
+            Notification::Event(_) | Notification::Unknown => return self.request_read(state),
+        };
+        let read_to = state.sequencer.read_to();
+        // A read under way may bring the entry too; only its page tells.
+        let read_first = read_first || state.reads.in_flight;
+        if state.sequencer.notify(event, read_first) {
+            return self.request_read(state);
+        }
+        if state.sequencer.read_to() != read_to {
+            state.last_id = state.sequencer.read_to();
+        }
+        state.flush_ready(now);
+        drop(state);
+        // The entry that the reading task waits for may have gone out.
+        self.wake_reader.notify_one();
+    }
+
+    /// Requests a read from the reading task, and starts the task if there is none.
+    fn request_read(self: &Arc<Self>, mut state: MutexGuard<'_, ChannelState>) {
+        state.reads.requested = true;
+        let has_task = std::mem::replace(&mut state.reads.has_task, true);
+        drop(state);
+        if has_task {
+            self.wake_reader.notify_one();
+        } else {
+            tokio::spawn(Arc::clone(self).read_until_quiet());
         }
     }
 }
 
 impl ChannelState {
     fn register_waker(&mut self, member: usize, waker: &Waker) {
-        if let Some(slot) = self.members.get_mut(member) {
-            match slot {
-                Some(known) if known.will_wake(waker) => {}
-                _ => *slot = Some(waker.clone()),
-            }
+        match self.members.get_mut(member) {
+            Some(Some(known)) if known.will_wake(waker) => {}
+            Some(slot) => *slot = Some(waker.clone()),
+            None => {}
         }
     }
 
     /// Wakes all members that wait. Each registers again once it has taken everything.
     fn wake_members(&mut self) {
-        for (_, slot) in &mut self.members {
-            if let Some(waker) = slot.take() {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Requests a read. Returns whether the caller has to start the reading task, because there is none.
-    #[must_use]
-    fn request_read(&mut self) -> bool {
-        self.read_requested = true;
-        !std::mem::replace(&mut self.has_reader, true)
+        self.members.iter_mut().filter_map(|(_, slot)| slot.take()).for_each(Waker::wake);
     }
 
     /// Moves frames that are ready from the sequencer to the buffer. Returns the deadline of the first staged entry that

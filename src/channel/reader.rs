@@ -1,7 +1,7 @@
 //! The read loop of a channel: it decides when to read, reads the store, and absorbs the page into the channel.
 //!
 //! At most one task reads a channel, so pages arrive in order however many streams and notifications there are. The task ends
-//! when there is nothing to read and nothing waits; [`ChannelState::request_read`] tells who has to start the next one.
+//! when there is nothing to read and nothing waits; [`Channel::request_read`] starts the next one.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -27,7 +27,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// Reads channels from the store. If there is a command barrier, reads wait for it.
 pub(crate) struct StoreReader {
-    store: Arc<dyn EventStore>,
+    pub(super) store: Arc<dyn EventStore>,
     /// A larger entry becomes a gap.
     max_event_size: usize,
     permits: Semaphore,
@@ -54,33 +54,28 @@ impl StoreReader {
         barrier.wait_synced().await;
         page
     }
+}
 
-    /// Starts the reading task of a channel that has none.
-    pub fn start(self: &Arc<Self>, channel: &Arc<Channel>) {
-        tokio::spawn(Arc::clone(self).run(Arc::clone(channel)));
-    }
-
-    async fn run(self: Arc<Self>, channel: Arc<Channel>) {
+impl Channel {
+    /// The reading task.
+    pub(super) async fn read_until_quiet(self: Arc<Self>) {
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
         let mut bytes = PAGE_BYTES;
         loop {
             // The state must be unlocked before the task awaits.
-            let step = channel.lock().next_step();
+            let step = self.state.lock().next_step();
             match step {
                 Step::Stop => return,
                 Step::WaitUntil(deadline) => {
-                    tokio::select! {
-                        () = tokio::time::sleep_until(deadline) => {}
-                        () = channel.wake_reader.notified() => {}
-                    }
+                    let _ = tokio::time::timeout_at(deadline, self.wake_reader.notified()).await;
                 }
-                Step::Read { after, entries, with_grace, number } => {
+                Step::Read { after, entries, with_grace } => {
                     // An error means that the semaphore is closed, which never happens.
-                    let permit = self.permits.acquire().await;
-                    let result = self.read(&channel.name, after, entries, bytes).await;
+                    let permit = self.reader.permits.acquire().await;
+                    let result = self.reader.read(&self.name, after, entries, bytes).await;
                     drop(permit);
                     bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
-                    if channel.lock().finish_read(result, with_grace, number) {
+                    if self.state.lock().finish_read(result, with_grace) {
                         backoff.reset();
                     } else {
                         tokio::time::sleep(jitter(backoff.next_delay())).await;
@@ -100,61 +95,49 @@ enum Step {
         entries: usize,
         /// Entries wait for their notifications: the channel was live when the read began.
         with_grace: bool,
-        number: u64,
     },
 }
 
 impl ChannelState {
     fn next_step(&mut self) -> Step {
         let deadline = self.flush_ready(Instant::now());
-        if self.link == Link::Down {
-            // The next confirmation of the subscription requests a read.
-            self.has_reader = false;
-            return Step::Stop;
-        }
-        let is_requested = self.read_requested || (self.opened && self.sequencer.needs_read());
-        if is_requested && !self.sequencer.is_full() {
-            self.read_requested = false;
-            self.read_in_flight = true;
-            self.reads_started += 1;
-            self.sequencer.begin_read();
-            return Step::Read {
-                after: self.sequencer.read_to(),
-                // Opening takes the end of the stream only.
-                entries: if self.opened { PAGE_ENTRIES } else { 0 },
-                with_grace: self.link == Link::Live,
-                number: self.reads_started,
-            };
-        }
-        match deadline {
-            Some(deadline) => Step::WaitUntil(deadline),
-            None => {
-                self.has_reader = false;
-                Step::Stop
+        // On a link that is down, the next confirmation of the subscription requests a read.
+        if self.link != Link::Down {
+            let is_requested = self.reads.requested || (self.opened && self.sequencer.needs_read());
+            if is_requested && !self.sequencer.is_full() {
+                self.reads.requested = false;
+                self.reads.in_flight = true;
+                self.reads.started += 1;
+                self.sequencer.begin_read();
+                return Step::Read {
+                    after: self.sequencer.read_to(),
+                    // Opening takes the end of the stream only.
+                    entries: if self.opened { PAGE_ENTRIES } else { 0 },
+                    with_grace: self.link == Link::Live,
+                };
+            }
+            if let Some(deadline) = deadline {
+                return Step::WaitUntil(deadline);
             }
         }
+        self.reads.has_task = false;
+        Step::Stop
     }
 
     /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.
-    fn finish_read(&mut self, result: Result<Page, StoreError>, with_grace: bool, number: u64) -> bool {
-        self.read_in_flight = false;
+    fn finish_read(&mut self, result: Result<Page, StoreError>, with_grace: bool) -> bool {
+        self.reads.in_flight = false;
         match result {
+            // If the link was lost during the read, the page does not make the channel current.
+            Ok(_) if self.link == Link::Down => self.reads.requested = true,
             Ok(page) => {
-                if self.opened && !page.complete {
-                    self.read_requested = true;
-                }
-                // If the link was lost during the read, the page does not make the channel current.
-                if self.link == Link::Down {
-                    self.read_requested = true;
-                    return true;
-                }
+                self.reads.requested |= self.opened && !page.complete;
                 let link_before = self.link;
                 self.absorb(page, with_grace);
-                self.reads_completed = number;
-                if self.link != link_before || std::mem::take(&mut self.read_awaited) {
+                self.reads.completed = self.reads.started;
+                if self.link != link_before || std::mem::take(&mut self.reads.awaited) {
                     self.wake_members();
                 }
-                true
             }
             Err(StoreError::WrongType) => {
                 if self.link != Link::WrongType && self.link != Link::Down {
@@ -162,13 +145,13 @@ impl ChannelState {
                     self.opened = false;
                     self.wake_members();
                 }
-                true
             }
             Err(_) => {
-                self.read_requested = true;
-                false
+                self.reads.requested = true;
+                return false;
             }
         }
+        true
     }
 
     fn absorb(&mut self, page: Page, with_grace: bool) {
@@ -186,8 +169,8 @@ impl ChannelState {
             }
             self.flush_ready(now);
         } else {
-            // The channel opens, for the first time or after its key held another type. In the second case, members have to
-            // find their place again.
+            // The channel opens, for the first time or after its key had another type. In the second case, the new epoch makes the
+            // cursors of its members start from here.
             self.opened = true;
             self.sequencer.open(&page);
             self.restart(last_id);

@@ -13,11 +13,13 @@ use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::config;
 use crate::config::ConfigError;
 use crate::store::EventStore;
+use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;
@@ -68,8 +70,8 @@ pub struct FleetTargetArgs {
 
 /// What a command talks to.
 pub enum Target {
-    /// A store that answered, and the keys of the fleet on it.
-    Store(Box<RedisStore>, FleetKeys),
+    /// A store that answered, and the fleet on it.
+    Store { store: Box<RedisStore>, keys: FleetKeys, fleet: Arc<dyn FleetStore> },
     /// A gateway; no request was sent yet.
     Gateway(Box<ControlClient>),
 }
@@ -106,10 +108,11 @@ async fn open(
     };
     let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default())?;
     store.ping().await.with_context(|| format!("--store {url}"))?;
-    Ok(Target::Store(Box::new(store), FleetKeys::new(&fleet)))
+    let keys = FleetKeys::new(&fleet);
+    let fleet = store.fleet(&keys).context("this store has no fleet")?;
+    Ok(Target::Store { store: Box::new(store), keys, fleet })
 }
 
-/// The commands' HTTP client.
 pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client for http and https that trusts the system's certificates.
@@ -124,7 +127,6 @@ pub fn http_client() -> anyhow::Result<HttpClient> {
     Ok(Client::builder(TokioExecutor::new()).build(connector))
 }
 
-/// A client of a gateway's control port.
 pub struct ControlClient {
     client: HttpClient,
     base: String,
@@ -139,7 +141,7 @@ impl ControlClient {
         Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
     }
 
-    /// Sends a request and returns the response, whatever its status.
+    /// Sends a request, with JSON as its body, and returns the response, whatever its status.
     pub async fn request(
         &self,
         method: Method,
@@ -154,8 +156,7 @@ impl ControlClient {
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let body = Full::new(Bytes::from(body.unwrap_or_default()));
-        let request = request.body(body).context("--control: not an address")?;
+        let request = request.body(Full::from(body.unwrap_or_default())).context("--control: not an address")?;
         let response = self.client.request(request).await;
         let response =
             response.with_context(|| format!("no gateway answers at {url}: start one, or set --control or --store"))?;
@@ -167,11 +168,16 @@ impl ControlClient {
     /// Sends a request that has to succeed.
     pub async fn call(&self, method: Method, path: &str, body: Option<String>) -> anyhow::Result<Value> {
         let (status, answer) = self.request(method, path, body).await?;
+        self.check(status, answer)
+    }
+
+    /// The body of a response that has to be a success.
+    pub fn check(&self, status: StatusCode, answer: Value) -> anyhow::Result<Value> {
         if status.is_success() { Ok(answer) } else { bail!(self.error_text(status, &answer)) }
     }
 
     /// The message of an error response, with the remedy at a command line where the gateway cannot know it.
-    pub fn error_text(&self, status: StatusCode, answer: &Value) -> String {
+    fn error_text(&self, status: StatusCode, answer: &Value) -> String {
         match (answer["error"]["code"].as_str(), answer["error"]["message"].as_str()) {
             (Some("unauthorized"), _) if self.token.is_none() => {
                 format!("the control port at {} requires a token: set --token or TIDEGATE_CONTROL_TOKEN", self.base)
@@ -183,4 +189,10 @@ impl ControlClient {
             (_, message) => format!("the gateway answered {status}: {}", message.unwrap_or("no reason given")),
         }
     }
+}
+
+/// Parses the body of a response.
+pub fn parse<T: DeserializeOwned>(answer: Value) -> anyhow::Result<T> {
+    serde_json::from_value(answer)
+        .context("the gateway's response is not valid: it may have another version than this program")
 }

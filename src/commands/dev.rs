@@ -5,9 +5,8 @@ use std::path::Path;
 use clap::Args;
 use toml::Table;
 
-use crate::commands::ServeFlags;
-use crate::commands::serve;
 use crate::commands::serve::Start;
+use crate::commands::{ServeFlags, serve};
 use crate::config::policy::PolicyMode;
 use crate::config::{Config, ConfigError, sources};
 use crate::server::app::Playground;
@@ -54,22 +53,23 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     serve::start(start, Some(playground), |address, app| {
         let (path, port) = (&app.config.stream.path, address.port());
         let host = if address.ip().is_loopback() { format!("localhost:{port}") } else { address.to_string() };
-        println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
-        println!();
-        println!("  playground  http://{address}/");
-        println!();
-        println!("Run each of these in a terminal of its own:");
-        println!("  curl -N -H 'cookie: session=alice' 'http://{address}{path}?channel=team-red'");
-        let event = r#"{"channel":"team-red","event":"hello","data":"from curl"}"#;
-        println!("  curl -H 'content-type: application/json' -d '{event}' http://{address}/playground/emit");
-        println!();
-        println!("Settings for an app that uses @upstash/realtime:");
+        println!(
+            r#"tidegate {} listening on http://{address}
+
+  playground  http://{address}/
+
+Run each of these in a terminal of its own:
+  curl -N -H 'cookie: session=alice' 'http://{address}{path}?channel=team-red'
+  curl -H 'content-type: application/json' -d '{{"channel":"team-red","event":"hello","data":"from curl"}}' http://{address}/playground/emit
+
+Settings for an app that uses @upstash/realtime:"#,
+            env!("CARGO_PKG_VERSION")
+        );
         if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
             println!("UPSTASH_REDIS_REST_TOKEN={token}");
         }
-        println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>");
-        println!();
+        println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>\n");
         Ok(())
     })
 }

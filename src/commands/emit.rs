@@ -11,6 +11,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use crate::commands::control_client::{ChannelTargetArgs, Target};
+use crate::commands::print;
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{EventStore, Retention};
@@ -36,27 +37,24 @@ pub struct EmitArgs {
     json: bool,
 }
 
-pub fn run(args: EmitArgs) -> anyhow::Result<()> {
-    crate::commands::client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        match args.data.as_deref() {
-            Some(text) if text != "-" => emit(&target, &args, text).await,
-            None if std::io::stdin().is_terminal() => {
-                let text =
-                    "emit: no data: pass JSON, such as '{\"text\":\"hello\"}', or lines of JSON on standard input";
-                Err(ConfigError(text.into()).into())
-            }
-            _ => {
-                for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
-                    let line = line.context("cannot read standard input")?;
-                    if !line.trim().is_empty() {
-                        emit(&target, &args, &line).await.with_context(|| format!("line {number}"))?;
-                    }
-                }
-                Ok(())
-            }
+pub async fn run(args: &EmitArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    match args.data.as_deref() {
+        Some(text) if text != "-" => emit(&target, args, text).await,
+        None if std::io::stdin().is_terminal() => {
+            let text = "emit: no data: pass JSON, such as '{\"text\":\"hello\"}', or lines of JSON on standard input";
+            Err(ConfigError(text.into()).into())
         }
-    })
+        _ => {
+            for (number, line) in (1..).zip(std::io::stdin().lock().lines()) {
+                let line = line.context("cannot read standard input")?;
+                if !line.trim().is_empty() {
+                    emit(&target, args, &line).await.with_context(|| format!("line {number}"))?;
+                }
+            }
+            Ok(())
+        }
+    }
 }
 
 async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()> {
@@ -65,7 +63,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
     })?;
     let expire_seconds = args.expire.map(|time| time.as_secs().max(1));
     let id = match target {
-        Target::Store(store, _) => {
+        Target::Store { store, .. } => {
             let retention = Retention { max_length: args.max_length, expire_seconds };
             store.emit(&args.channel, &NewEvent::from_json(&*args.event, data), retention).await?.to_string()
         }
@@ -77,12 +75,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
             answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
         }
     };
-    if args.json {
-        println!("{}", json!({ "id": id }))
-    } else {
-        println!("{id}")
-    }
-    Ok(())
+    print(args.json, &json!({ "id": id }), || format!("{id}\n"))
 }
 
 /// Body of `POST /v1/emit`.
@@ -91,8 +84,6 @@ struct Body<'a> {
     channel: &'a str,
     event: &'a str,
     data: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
     max_length: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     expire_seconds: Option<u64>,
 }

@@ -4,6 +4,7 @@
 //! gateway's own listens only once the policy of the configuration is active: until then connections are refused, and no client waits
 //! in a backlog.
 
+use std::iter;
 use std::net::{SocketAddr, TcpListener};
 
 use anyhow::{Context, ensure};
@@ -20,12 +21,9 @@ const BACKLOG: u32 = 128;
 /// The names that a service manager may give to the sockets (`FileDescriptorName=`).
 const SOCKET_NAMES: [&str; 2] = ["data", "control"];
 
-/// The sockets that the service manager passed to this process.
+/// The sockets that the service manager passed to this process, in the order of [`SOCKET_NAMES`].
 #[derive(Debug, Default)]
-pub struct InheritedSockets {
-    data: Option<TcpListener>,
-    control: Option<TcpListener>,
-}
+pub struct InheritedSockets([Option<TcpListener>; 2]);
 
 impl InheritedSockets {
     /// Takes the sockets. It removes the variables that describe them, which are meant for this process alone, so it has to run before there
@@ -34,21 +32,20 @@ impl InheritedSockets {
         let names = std::env::var("LISTEN_FDNAMES").unwrap_or_default();
         let mut fds = ListenFd::from_env();
         let mut inherited = Self::default();
-        for (index, which) in assign(fds.len(), &names)?.into_iter().enumerate() {
-            let name = SOCKET_NAMES[which];
-            let what = || format!("LISTEN_FDS: socket {index} ({name})");
+        for (index, port) in assign(fds.len(), &names)?.into_iter().enumerate() {
+            let what = || format!("LISTEN_FDS: socket {index} ({})", SOCKET_NAMES[port]);
             let socket = fds.take_tcp_listener(index).with_context(what)?.with_context(what)?;
             let listens = SockRef::from(&socket).is_listener().with_context(what)?;
             ensure!(listens, "{}: the socket does not listen; with systemd, set Accept=no", what());
-            let slot = if which == 0 { &mut inherited.data } else { &mut inherited.control };
-            *slot = Some(socket);
+            inherited.0[port] = Some(socket);
         }
         Ok(inherited)
     }
 
     /// Binds the sockets that were not passed.
     pub fn bind(self, config: &Config) -> anyhow::Result<BoundSockets> {
-        if let Some(control) = &self.control {
+        let Self([data, control]) = self;
+        if let Some(control) = &control {
             let address = control.local_addr()?;
             let is_guarded = address.ip().is_loopback() || config.live.control_token.is_some();
             ensure!(
@@ -57,8 +54,8 @@ impl InheritedSockets {
             );
         }
         Ok(BoundSockets {
-            data: BoundSocket::new("listen", self.data, config.listen)?,
-            control: BoundSocket::new("control", self.control, config.control)?,
+            data: BoundSocket::new("listen", data, config.listen)?,
+            control: BoundSocket::new("control", control, config.control)?,
         })
     }
 }
@@ -72,7 +69,10 @@ pub struct BoundSockets {
 impl BoundSockets {
     /// Where clients connect.
     pub fn data_address(&self) -> anyhow::Result<SocketAddr> {
-        self.data.address()
+        Ok(match &self.data {
+            BoundSocket::Own { socket, .. } => socket.local_addr()?,
+            BoundSocket::Inherited(socket) => socket.local_addr()?,
+        })
     }
 
     /// Whether the system chooses the data port, so that it differs at each start.
@@ -95,27 +95,16 @@ enum BoundSocket {
 
 impl BoundSocket {
     fn new(key: &'static str, inherited: Option<TcpListener>, address: SocketAddr) -> anyhow::Result<Self> {
-        let Some(socket) = inherited else {
-            let bind = || {
-                let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-                // Like listeners of the standard library: a restart need not wait for connections of the previous process.
-                socket.set_reuseaddr(true)?;
-                socket.bind(address)?;
-                Ok::<_, std::io::Error>(socket)
-            };
-            let socket = bind().with_context(|| cannot_listen(key, address))?;
-            return Ok(Self::Own { socket, key, address });
-        };
-        let address = socket.local_addr()?;
-        tracing::info!(%address, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
-        Ok(Self::Inherited(socket))
-    }
-
-    fn address(&self) -> anyhow::Result<SocketAddr> {
-        Ok(match self {
-            Self::Own { socket, .. } => socket.local_addr()?,
-            Self::Inherited(socket) => socket.local_addr()?,
-        })
+        if let Some(socket) = inherited {
+            let address = socket.local_addr()?;
+            tracing::info!(%address, "inherited a listening socket (LISTEN_FDS); `{key}` is not used");
+            return Ok(Self::Inherited(socket));
+        }
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // Like listeners of the standard library: a restart need not wait for connections of the previous process.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address).with_context(|| cannot_listen(key, address))?;
+        Ok(Self::Own { socket, key, address })
     }
 
     fn listen(self) -> anyhow::Result<Listener> {
@@ -142,18 +131,16 @@ fn assign(count: usize, names: &str) -> anyhow::Result<Vec<usize>> {
         count <= SOCKET_NAMES.len(),
         "LISTEN_FDS: {count} sockets were passed; the gateway has two ports, data and control"
     );
-    let names: Vec<&str> = names.split(':').take(count).collect();
     // systemd names unnamed sockets after their unit.
-    if !names.iter().any(|name| SOCKET_NAMES.contains(name)) {
+    if !names.split(':').take(count).any(|name| SOCKET_NAMES.contains(&name)) {
         return Ok((0..count).collect());
     }
     let mut assigned = Vec::with_capacity(count);
-    for index in 0..count {
-        let name = names.get(index).copied().unwrap_or_default();
-        let which = SOCKET_NAMES.iter().position(|known| *known == name);
-        let which = which.with_context(|| format!("LISTEN_FDNAMES: {name:?} is neither data nor control"))?;
-        ensure!(!assigned.contains(&which), "LISTEN_FDNAMES: two sockets have the name {name}; each port has one");
-        assigned.push(which);
+    for name in names.split(':').chain(iter::repeat("")).take(count) {
+        let port = SOCKET_NAMES.iter().position(|known| *known == name);
+        let port = port.with_context(|| format!("LISTEN_FDNAMES: {name:?} is neither data nor control"))?;
+        ensure!(!assigned.contains(&port), "LISTEN_FDNAMES: two sockets have the name {name}; each port has one");
+        assigned.push(port);
     }
     Ok(assigned)
 }

@@ -1,4 +1,4 @@
-//! The command line, one file per command.
+//! The command line, one file per command. `policy list` and `policy promote` are with `policy status` and `policy shadow`.
 
 mod check;
 mod control_client;
@@ -11,17 +11,23 @@ mod revoke;
 mod serve;
 mod sse;
 mod startup;
-mod systemd;
 mod tail;
 
+use std::collections::HashMap;
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use toml::{Table, Value};
+use serde::Serialize;
+use serde_json::Value;
+use toml::Table;
 
 use crate::config::sources::{merge, single_option};
+use crate::store::memory::{MemoryStore, system_clock};
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.
@@ -54,26 +60,31 @@ enum Command {
     Compile,
 }
 
-/// The options of every command that starts a gateway; the configuration file has more.
-#[derive(Debug, Default, Args)]
+/// The options of every command that starts a gateway; the configuration file has more. They are serialized under their names there.
+#[derive(Debug, Default, Args, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct ServeFlags {
     /// Configuration file [default: tidegate.toml, if it exists]
     #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
     config: Option<PathBuf>,
     /// Listen address for clients [default: 127.0.0.1:8080]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
     /// Listen address for the control port [default: 127.0.0.1:7080]
     #[arg(long, value_name = "ADDRESS")]
+    #[serde(rename = "control.listen")]
     control: Option<String>,
     /// Store URL: redis://, rediss://, redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Name of the fleet on the store: 1 to 64 letters, digits and -_. [default: default]
     #[arg(long, value_name = "NAME")]
+    #[serde(rename = "fleet.name")]
     fleet: Option<String>,
     /// WebAssembly component of the policy
     #[arg(long, value_name = "FILE", conflicts_with = "allow_all")]
+    #[serde(rename = "policy.file")]
     policy: Option<PathBuf>,
     /// Allow every client to read every channel, without a policy
     #[arg(long)]
@@ -83,51 +94,32 @@ pub struct ServeFlags {
     wait_for_store: bool,
     /// Accept unsigned policies from the store (with policy.source = "fleet")
     #[arg(long)]
+    #[serde(rename = "policy.allow-unsigned")]
     allow_unsigned: bool,
 }
 
 impl ServeFlags {
     /// The flags, as a layer of the configuration.
     fn layer(&self) -> anyhow::Result<Table> {
+        let flags = Table::try_from(self).context("--policy: the path is not Unicode")?;
         let mut layer = Table::new();
-        let mut set = |path: &str, value: Value| merge(&mut layer, single_option(path, value));
-        let texts = [
-            ("listen", &self.listen),
-            ("control.listen", &self.control),
-            ("store", &self.store),
-            ("fleet.name", &self.fleet),
-        ];
-        for (path, text) in texts {
-            if let Some(text) = text {
-                set(path, text.clone().into());
-            }
-        }
-        if let Some(path) = &self.policy {
-            set("policy.file", path.to_str().context("--policy: the path is not Unicode")?.into());
-        }
-        for (path, flag) in [
-            ("allow-all", self.allow_all),
-            ("wait-for-store", self.wait_for_store),
-            ("policy.allow-unsigned", self.allow_unsigned),
-        ] {
-            if flag {
-                set(path, true.into());
-            }
+        // A flag that is not set does not override the other sources.
+        for (path, value) in flags.into_iter().filter(|(_, value)| value.as_bool() != Some(false)) {
+            merge(&mut layer, single_option(&path, value));
         }
         Ok(layer)
     }
 }
 
-/// Runs the command.
 pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(flags) => serve::run(&flags),
         Command::Dev(args) => dev::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Policy(command) => policy::run(command),
-        Command::Emit(args) => emit::run(args),
-        Command::Revoke(args) => revoke::run(&args),
-        Command::Tail(args) => tail::run(args),
+        Command::Emit(args) => block_on(emit::run(&args)),
+        Command::Revoke(args) => block_on(revoke::run(&args)),
+        Command::Tail(args) => block_on(tail::run(&args)),
         Command::Compile => crate::wasm::compile::run_child(),
     }
 }
@@ -135,6 +127,12 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
 /// Makes ring the TLS provider of this process. An error says that it already is: no other one is compiled in.
 fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
+}
+
+/// One line for each count that is not 0, with its meaning.
+fn count_lines(counts: impl IntoIterator<Item = (u64, impl Display)>) -> String {
+    let counts = counts.into_iter().filter(|(count, _)| *count > 0);
+    counts.map(|(count, meaning)| format!("{count:>10} {meaning}\n")).collect()
 }
 
 /// Formats ms since 1970 for people. A number from a store that is beyond the year 9999 stays a number.
@@ -147,9 +145,32 @@ fn time(ms: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
-/// A runtime for a command that runs no gateway.
-fn client_runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the runtime")
+/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
+/// error.
+fn print_text(text: &str) -> anyhow::Result<()> {
+    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
+    match std::io::stdout().write_all(plain.as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(anyhow::Error::from(error).context("cannot write to standard output"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints a result as a line of JSON, or as text.
+fn print(as_json: bool, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
+    print_text(&if as_json { format!("{json}\n") } else { text() })
+}
+
+/// A store without data, for decisions whose look-ups are answered by something else.
+fn empty_store() -> Arc<MemoryStore> {
+    Arc::new(MemoryStore::new(1 << 16, HashMap::new(), system_clock()))
+}
+
+/// Runs a command that is not a gateway, on this thread.
+fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start the runtime")?.block_on(command)
 }
 
 #[cfg(test)]

@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::{ArgGroup, Args};
-use http::{Method, StatusCode};
-use serde::Deserialize;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use crate::authz::revocation_list::Revocation;
-use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::time;
+use crate::commands::control_client::{FleetTargetArgs, Target, parse};
+use crate::commands::{print, time};
 use crate::config::ConfigError;
 use crate::fleet::revocation;
 use crate::fleet::revocation::{RevocationRequest, RevocationResult, RevokeError};
@@ -44,23 +44,15 @@ pub struct RevokeArgs {
     json: bool,
 }
 
-/// Response of `GET /v1/revocations`.
-#[derive(Deserialize)]
-struct List {
-    revocations: Vec<Revocation>,
-}
-
-pub fn run(args: &RevokeArgs) -> anyhow::Result<()> {
-    crate::commands::client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        if args.list {
-            return list(&target, args.json).await;
-        }
-        match &args.lift {
-            Some(id) => lift(&target, id, args.json).await,
-            None => revoke(&target, args).await,
-        }
-    })
+pub async fn run(args: &RevokeArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    if args.list {
+        return list(&target, args.json).await;
+    }
+    match &args.lift {
+        Some(id) => lift(&target, id, args.json).await,
+        None => revoke(&target, args).await,
+    }
 }
 
 async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
@@ -70,91 +62,69 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         all: args.all,
         time: args.time,
     };
-    // A mistake in the arguments is one in usage, and is found before anything is sent.
+    // Invalid arguments are a usage error, and are found before a request is sent.
     request.clone().check().map_err(|error| ConfigError(format!("revoke: {error}")))?;
     let revoked: RevocationResult = match target {
-        Target::Store(store, keys) => {
+        Target::Store { store, keys, .. } => {
             revocation::revoke(&**store, keys, request).await.map_err(|error| match error {
                 RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
                 other => other.into(),
             })?
         }
         Target::Gateway(gateway) => {
-            let body = serde_json::to_string(&request).context("the request is not JSON")?;
-            let answer = gateway.call(Method::POST, "/v1/revoke", Some(body)).await?;
-            serde_json::from_value(answer).context("the gateway's response is not valid")?
+            parse(gateway.call(Method::POST, "/v1/revoke", Some(json!(request).to_string())).await?)?
         }
     };
     if revoked.missing > 0 {
-        eprintln!("tidegate: {} did not report in time how many streams were closed there", nodes(revoked.missing));
+        let nodes = count(revoked.missing as u64, "node");
+        eprintln!("tidegate: {nodes} did not report in time how many streams were closed there");
     }
-    if args.json {
-        println!("{}", json!(revoked));
-        return Ok(());
-    }
-    println!("closed {} on {}", count(revoked.streams, "stream"), nodes(revoked.nodes.len()));
-    if let Some(Revocation { id, until, .. }) = &revoked.revocation {
-        println!("revoked until {}; to remove it: tidegate revoke --lift {id}", time(*until));
-    }
-    Ok(())
+    print(args.json, &json!(revoked), || {
+        let (streams, nodes) = (count(revoked.streams, "stream"), count(revoked.nodes.len() as u64, "node"));
+        let mut text = format!("closed {streams} on {nodes}\n");
+        if let Some(Revocation { id, until, .. }) = &revoked.revocation {
+            text += &format!("revoked until {}; to remove it: tidegate revoke --lift {id}\n", time(*until));
+        }
+        text
+    })
 }
 
-async fn list(target: &Target, json: bool) -> anyhow::Result<()> {
-    let list = match target {
-        Target::Store(store, keys) => revocation::list(&**store, keys).await.context("--store")?,
+async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
+    let list: Vec<Revocation> = match target {
+        Target::Store { store, keys, .. } => revocation::list(&**store, keys).await.context("--store")?,
         Target::Gateway(gateway) => {
-            let answer = gateway.call(Method::GET, "/v1/revocations", None).await?;
-            let List { revocations } = serde_json::from_value(answer).context("the gateway's response is not valid")?;
-            revocations
+            parse(gateway.call(Method::GET, "/v1/revocations", None).await?["revocations"].take())?
         }
     };
-    if json {
-        println!("{}", json!({ "revocations": list }));
-        return Ok(());
-    }
-    if list.is_empty() {
-        println!("no active revocations");
-    }
-    for Revocation { id, selector, until } in list {
-        println!("{id}  until {}  {}", time(until), describe(&selector));
-    }
-    Ok(())
+    print(as_json, &json!({ "revocations": list }), || {
+        if list.is_empty() {
+            return "no active revocations\n".into();
+        }
+        let line = |it: &Revocation| format!("{}  until {}  {}\n", it.id, time(it.until), describe(&it.selector));
+        list.iter().map(line).collect()
+    })
 }
 
-async fn lift(target: &Target, id: &str, json: bool) -> anyhow::Result<()> {
-    let removed = match target {
-        Target::Store(store, keys) => revocation::lift(&**store, keys, id).await.context("--store")?,
+async fn lift(target: &Target, id: &str, as_json: bool) -> anyhow::Result<()> {
+    let is_lifted = match target {
+        Target::Store { store, keys, .. } => revocation::lift(&**store, keys, id).await.context("--store")?,
         Target::Gateway(gateway) => {
-            let path = format!(
-                "/v1/revocations/{}",
-                percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC)
-            );
-            match gateway.request(Method::DELETE, &path, None).await? {
-                (StatusCode::NOT_FOUND, answer) if answer["error"]["code"] == "no_such_revocation" => false,
-                (status, answer) if !status.is_success() => anyhow::bail!(gateway.error_text(status, &answer)),
-                _ => true,
-            }
+            let path = format!("/v1/revocations/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+            let (status, answer) = gateway.request(Method::DELETE, &path, None).await?;
+            let is_unknown = answer["error"]["code"] == "no_such_revocation";
+            !is_unknown && gateway.check(status, answer).map(|_| true)?
         }
     };
-    anyhow::ensure!(removed, "no revocation has the id {id:?}: `tidegate revoke --list` shows all");
-    if json {
-        println!("{}", json!({ "lifted": id }));
-    } else {
-        println!("removed");
-    }
-    Ok(())
+    ensure!(is_lifted, "no revocation has the id {id:?}: `tidegate revoke --list` shows all");
+    print(as_json, &json!({ "lifted": id }), || "removed\n".into())
 }
 
-/// Subjects and channels come from others. They are quoted, so that control characters do not reach the terminal.
+/// Subjects and channels are quoted, so that control characters in them do not reach the terminal.
 fn describe(selector: &StreamSelector) -> String {
     let part = |what: &str, name: &Option<Box<str>>| name.as_ref().map(|name| format!("{what} {name:?}"));
     let parts: Vec<String> =
         [part("subject", &selector.subject), part("channel", &selector.channel)].into_iter().flatten().collect();
     if parts.is_empty() { "all streams".into() } else { parts.join(", ") }
-}
-
-fn nodes(number: usize) -> String {
-    count(number as u64, "node")
 }
 
 fn count(number: u64, what: &str) -> String {
@@ -166,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_selector_is_described_without_control_characters() {
+    fn selector_is_described_without_control_characters() {
         let selector = |subject: Option<&str>, channel: Option<&str>| StreamSelector {
             subject: subject.map(Into::into),
             channel: channel.map(Into::into),

@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use toml::Table;
 
 use crate::commands::listeners::InheritedSockets;
 use crate::commands::logging::LogHandle;
-use crate::commands::startup::Composed;
-use crate::commands::{ServeFlags, logging, startup, systemd};
+use crate::commands::{ServeFlags, logging, startup};
 use crate::config::{Config, ConfigError, ConfigRead};
 use crate::rollout::reload::LoadFn;
 use crate::server;
-use crate::server::app::App;
-use crate::server::app::Playground;
+use crate::server::app::{App, Playground};
 use crate::util::fingerprint::FileSnapshot;
 
 /// Limit for writing the last lines of the decision log at shutdown.
@@ -34,7 +33,6 @@ pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
 
 /// The configuration of a start, and how to read it again.
 pub struct Start {
-    /// The configuration.
     pub config: Config,
     files: FileSnapshot,
     load: LoadFn,
@@ -74,7 +72,7 @@ async fn serve(
     let reload = reload_signal()?;
     let sockets = inherited.bind(&config)?;
     let address = sockets.data_address()?;
-    let Composed { app, local_cache } = startup::compose(config, &sockets, playground).await?;
+    let (app, local_cache) = startup::compose(config, &sockets, playground).await?;
     startup::activate_first_policy(&app).await?;
 
     let listeners = sockets.listen()?;
@@ -87,7 +85,7 @@ async fn serve(
     let stop = stop_signal()?;
     on_listening(address, &app)?;
     println!("control on http://{control}");
-    systemd::notify_ready();
+    notify_service_manager(NotifyState::Ready);
     server::run(listeners, Arc::clone(&app), stop).await;
 
     if let Some(fleet) = app.fleet.get() {
@@ -116,11 +114,18 @@ fn stop_signal() -> anyhow::Result<impl Future<Output = ()>> {
     let mut int = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
     Ok(async move {
         tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
-        systemd::notify_stopping();
+        notify_service_manager(NotifyState::Stopping);
         tokio::spawn(async move {
             tokio::select! { _ = term.recv() => {}, _ = int.recv() => {} }
             tracing::warn!("second signal: exiting without waiting for streams");
             std::process::exit(1);
         });
     })
+}
+
+/// Notifies a service manager (`Type=notify` of systemd), where `NOTIFY_SOCKET` names one.
+fn notify_service_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot notify the service manager (NOTIFY_SOCKET)");
+    }
 }

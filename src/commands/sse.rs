@@ -1,12 +1,5 @@
 //! Parses an event stream as the HTML standard requires of browsers.
 
-/// One event of the stream.
-#[derive(Debug, PartialEq, Eq)]
-pub struct SseEvent {
-    /// The `data:` lines, joined by newlines.
-    pub data: String,
-}
-
 /// The rest of a longer line is dropped: no gateway sends one.
 const MAX_LINE_BYTES: usize = 512 << 20;
 
@@ -14,7 +7,7 @@ const MAX_LINE_BYTES: usize = 512 << 20;
 #[derive(Debug, Default)]
 pub struct Parser {
     line: Vec<u8>,
-    after_cr: bool,
+    is_after_cr: bool,
     data: Option<String>,
     id: Option<String>,
     /// The id of the last complete event, for `Last-Event-ID`.
@@ -29,43 +22,33 @@ impl Parser {
         *self = Self { last_id: self.last_id.take(), retry: self.retry, ..Self::default() };
     }
 
-    /// Parses a chunk and passes each completed event to `on_event`.
-    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(SseEvent)) {
+    /// Parses a chunk and passes the data of each completed event to `on_event`: its `data:` lines, joined by newlines.
+    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(String)) {
         for &byte in chunk {
+            let is_after_cr = std::mem::replace(&mut self.is_after_cr, byte == b'\r');
             match byte {
-                b'\n' if self.after_cr => self.after_cr = false,
+                // The end of a line was its CR.
+                b'\n' if is_after_cr => {}
                 b'\n' | b'\r' => {
-                    self.after_cr = byte == b'\r';
                     let line = std::mem::take(&mut self.line);
-                    if let Some(event) = self.line(&String::from_utf8_lossy(&line)) {
-                        on_event(event);
-                    }
+                    self.line(&String::from_utf8_lossy(&line)).into_iter().for_each(&mut on_event);
                 }
-                _ => {
-                    self.after_cr = false;
-                    if self.line.len() < MAX_LINE_BYTES {
-                        self.line.push(byte);
-                    }
-                }
+                _ if self.line.len() < MAX_LINE_BYTES => self.line.push(byte),
+                _ => {}
             }
         }
     }
 
-    fn line(&mut self, line: &str) -> Option<SseEvent> {
+    fn line(&mut self, line: &str) -> Option<String> {
         if line.is_empty() {
-            if let Some(id) = self.id.take() {
-                self.last_id = Some(id);
-            }
-            return self.data.take().map(|data| SseEvent { data });
+            self.last_id = self.id.take().or(self.last_id.take());
+            return self.data.take();
         }
         let (name, value) = line.split_once(':').unwrap_or((line, ""));
         let value = value.strip_prefix(' ').unwrap_or(value);
         match name {
             "data" => match &mut self.data {
-                Some(data) => {
-                    data.push('\n');
-                    data.push_str(value);
-                }
+                Some(data) => data.extend(["\n", value]),
                 None => self.data = Some(value.to_owned()),
             },
             "id" if !value.contains('\0') => self.id = Some(value.to_owned()),
@@ -87,12 +70,12 @@ mod tests {
             let mut parser = Parser::default();
             let mut events = Vec::new();
             for chunk in text.chunks(size) {
-                parser.push(chunk, |event| events.push(event.data));
+                parser.push(chunk, |data| events.push(data));
             }
             assert_eq!(events, ["a", "b\nc"], "in chunks of {size}");
             assert_eq!((parser.last_id.as_deref(), parser.retry), (Some("2"), Some(5)));
             parser.reconnect();
-            parser.push(b"\n\n", |event| panic!("nothing is left of {event:?}"));
+            parser.push(b"\n\n", |data| panic!("nothing is left of {data:?}"));
             assert_eq!(parser.last_id.as_deref(), Some("2"), "an id counts with its whole event");
         }
     }

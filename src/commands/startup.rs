@@ -14,8 +14,7 @@ use crate::authz::authorizer::Authorizer;
 use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
-use crate::config::policy::PolicyMode;
-use crate::config::policy::ShadowConfig;
+use crate::config::policy::{PolicyMode, ShadowConfig};
 use crate::config::{Config, StoreConfig};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
@@ -24,12 +23,11 @@ use crate::rollout::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
-use crate::server::app::App;
-use crate::server::app::Playground;
+use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
-use crate::store::EventStore;
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::redis::RedisStore;
+use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::fingerprint::FileSnapshot;
 use crate::util::id::random_id;
@@ -39,25 +37,20 @@ use crate::wasm::component::Policy;
 /// The example policy, built from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
 
-/// The gateway before it serves: the state that its handlers share, and the node's cache of the fleet's policy.
-pub struct Composed {
-    /// The state that handlers share.
-    pub app: Arc<App>,
-    /// The cache of the fleet's policy; none if the policy has another source.
-    pub local_cache: Option<LocalCache>,
-}
-
-/// Opens the store, the authorizer and the decision log, and composes the gateway of them. No policy is active yet.
+/// Opens the store, the authorizer and the decision log, and composes of them the state that the gateway's handlers share. No policy is
+/// active yet. The cache of the fleet's policy is returned if that is the policy's source.
 pub async fn compose(
     config: Config,
     sockets: &BoundSockets,
     playground: Option<Playground>,
-) -> anyhow::Result<Composed> {
+) -> anyhow::Result<(Arc<App>, Option<LocalCache>)> {
     let node = node_name(&config, sockets)?;
     if let Some(cache_dir) = &config.cache_dir {
         PolicyStore::warn_of_obsolete_directories(cache_dir);
     }
-    let local_cache = open_local_cache(&config, &node)?;
+    let records = config.node_records(&node).filter(|_| config.policy_mode == PolicyMode::Fleet);
+    let local_cache =
+        records.map(LocalCache::open).transpose().context("cache-dir: cannot store the fleet's policy there")?;
     let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.active_record(), Ok(Some(_))));
     let metrics = Arc::new(Metrics::new());
     let store = open_store(&config.store, has_cached_policy, Arc::clone(&metrics)).await?;
@@ -68,7 +61,7 @@ pub async fn compose(
         open_authorizer(&config, Arc::clone(&store), Arc::clone(&metrics))?.with_observers(observers.list());
     let hub = Hub::start(store, config.stream.hub.clone(), metrics);
     let app = App::new(config, node, hub, Arc::new(authorizer), observers, playground, signatures);
-    Ok(Composed { app: Arc::new(app), local_cache })
+    Ok((Arc::new(app), local_cache))
 }
 
 /// This node's name, in the fleet and for its files below `cache-dir`.
@@ -84,12 +77,10 @@ fn node_name(config: &Config, sockets: &BoundSockets) -> anyhow::Result<String> 
     Ok(node)
 }
 
-/// Activates the first policy.
 pub async fn activate_first_policy(app: &App) -> anyhow::Result<()> {
     match &app.config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => {
-            let config = &app.config;
-            let activated = app.rollout.activate_first(PolicySource::of(config), EXAMPLE).await;
+            let activated = app.rollout.activate_first(PolicySource::of(&app.config), EXAMPLE).await;
             activated.map_err(|error| describe_first_failure(&app.config, &error))?;
         }
         PolicyMode::AllowAll => tracing::warn!("--allow-all: every client may read every channel"),
@@ -159,13 +150,6 @@ pub fn describe_first_failure(config: &Config, error: &ActivationError) -> anyho
     anyhow::anyhow!("{which}: {}", error.reason)
 }
 
-/// Opens the folder in which a node keeps the fleet's policy.
-fn open_local_cache(config: &Config, node: &str) -> anyhow::Result<Option<LocalCache>> {
-    let records = config.node_records(node).filter(|_| config.policy_mode == PolicyMode::Fleet);
-    let cache = records.map(LocalCache::open).transpose();
-    cache.context("cache-dir: cannot store the fleet's policy there")
-}
-
 /// Joins the fleet on a shared store, and activates the fleet's policy if the fleet manages this node's.
 pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
@@ -196,7 +180,7 @@ async fn open_store(
     let store = RedisStore::new(client, config.timeout, metrics)?;
     let mut is_warned = false;
     while let Err(error) = store.check().await {
-        let unreachable = matches!(error, crate::store::StoreError::Unavailable(_));
+        let unreachable = matches!(error, StoreError::Unavailable(_));
         if unreachable && may_be_unreachable {
             tracing::warn!(store = %config.url, %error, "starting without the store");
             break;
@@ -228,8 +212,7 @@ pub fn open_authorizer(
     store: Arc<dyn EventStore>,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Authorizer> {
-    let env = config.env(store);
-    let limits = config.limits.clone();
+    let (env, limits) = (config.env(store), config.limits.clone());
     if config.policy_mode == PolicyMode::AllowAll {
         return Ok(Authorizer::allow_all(env, limits, metrics));
     }

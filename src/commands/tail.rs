@@ -46,7 +46,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value.trim().parse().map_err(|_| "the header's value is not valid")?))
 }
 
-pub fn run(args: TailArgs) -> anyhow::Result<()> {
+pub async fn run(args: &TailArgs) -> anyhow::Result<()> {
     let mut url = args.url.clone();
     if !matches!(url.scheme(), "http" | "https") {
         return Err(ConfigError(format!("tail: {url}: the URL has to begin with http:// or https://")).into());
@@ -58,40 +58,28 @@ pub fn run(args: TailArgs) -> anyhow::Result<()> {
             url.query_pairs_mut().append_pair(&format!("last_ack_{channel}"), since);
         }
     }
-    crate::commands::client_runtime()?.block_on(follow(args, url))
-}
-
-async fn follow(args: TailArgs, url: Url) -> anyhow::Result<()> {
     let client = http_client()?;
     let mut parser = Parser::default();
     let mut remaining = args.count.unwrap_or(u64::MAX);
     loop {
-        match follow_once(&client, &args, &url, &mut parser, &mut remaining).await? {
-            End::Done => return Ok(()),
-            End::Disconnected(reason) => {
-                let wait = parser.retry.map_or(DEFAULT_RETRY, Duration::from_millis);
-                if std::io::stderr().is_terminal() {
-                    eprintln!("tidegate: {reason}; reconnecting in {wait:?}");
-                }
-                tokio::time::sleep(wait).await;
-                parser.reconnect();
-            }
+        let Some(reason) = follow_once(&client, args, &url, &mut parser, &mut remaining).await? else { return Ok(()) };
+        let wait = parser.retry.map_or(DEFAULT_RETRY, Duration::from_millis);
+        if std::io::stderr().is_terminal() {
+            eprintln!("tidegate: {reason}; reconnecting in {wait:?}");
         }
+        tokio::time::sleep(wait).await;
+        parser.reconnect();
     }
 }
 
-enum End {
-    Done,
-    Disconnected(String),
-}
-
+/// Follows the stream until enough events were printed, or until the connection ends for the returned reason.
 async fn follow_once(
     client: &HttpClient,
     args: &TailArgs,
     url: &Url,
     parser: &mut Parser,
     remaining: &mut u64,
-) -> anyhow::Result<End> {
+) -> anyhow::Result<Option<String>> {
     let mut request =
         Request::get(url.as_str()).header("accept", "text/event-stream").header("cache-control", "no-cache");
     for (name, value) in &args.headers {
@@ -107,15 +95,15 @@ async fn follow_once(
         Err(error) if parser.last_id.is_none() => {
             return Err(error).with_context(|| format!("no gateway answers at {}", args.url));
         }
-        Err(error) => return Ok(End::Disconnected(error.to_string())),
+        Err(error) => return Ok(Some(error.to_string())),
     };
     let status = response.status();
     let mut body = response.into_body();
     if status != StatusCode::OK {
-        let text =
-            body.collect().await.map(|b| String::from_utf8_lossy(&b.to_bytes()).into_owned()).unwrap_or_default();
+        let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         if status.is_server_error() && parser.last_id.is_some() {
-            return Ok(End::Disconnected(format!("{status} {text}")));
+            return Ok(Some(format!("{status} {text}")));
         }
         bail!("the gateway answered {status}: {text}");
     }
@@ -124,23 +112,23 @@ async fn follow_once(
     loop {
         let frame = match tokio::time::timeout(SILENCE_TIMEOUT, body.frame()).await {
             Ok(Some(Ok(frame))) => frame,
-            Ok(Some(Err(error))) => return Ok(End::Disconnected(error.to_string())),
-            Ok(None) => return Ok(End::Disconnected("the stream ended".into())),
-            Err(_) => return Ok(End::Disconnected(format!("no data for {SILENCE_TIMEOUT:?}"))),
+            Ok(Some(Err(error))) => return Ok(Some(error.to_string())),
+            Ok(None) => return Ok(Some("the stream ended".into())),
+            Err(_) => return Ok(Some(format!("no data for {SILENCE_TIMEOUT:?}"))),
         };
         let Ok(chunk) = frame.into_data() else { continue };
-        parser.push(&chunk, |event| {
-            let Ok(value) = serde_json::from_str::<Value>(&event.data) else { return };
+        parser.push(&chunk, |data| {
+            let Ok(value) = serde_json::from_str::<Value>(&data) else { return };
             let is_event = value.get("event").is_some();
             if (is_event || args.all) && *remaining > 0 && broken.is_none() {
                 *remaining -= u64::from(is_event);
-                broken = writeln!(out, "{}", event.data).and_then(|()| out.flush()).err();
+                broken = writeln!(out, "{data}").and_then(|()| out.flush()).err();
             }
         });
         match broken.take() {
-            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(End::Done),
+            Some(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(None),
             Some(error) => return Err(error.into()),
-            None if *remaining == 0 => return Ok(End::Done),
+            None if *remaining == 0 => return Ok(None),
             None => {}
         }
     }

@@ -20,20 +20,15 @@ pub struct Origin {
 
 impl Origin {
     /// Parses an origin of the configuration.
-    #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (scheme_and_host, any_port) = match text.strip_suffix(":*") {
-            Some(host) => (host, true),
-            None => (text, false),
-        };
+        let scheme_and_host = text.strip_suffix(":*").unwrap_or(text);
         let url = url::Url::parse(scheme_and_host).ok()?;
         // Browsers send lower case, no default port and no path.
         (url.origin().ascii_serialization() == scheme_and_host)
-            .then(|| Self { scheme_and_host: scheme_and_host.to_owned(), any_port })
+            .then(|| Self { scheme_and_host: scheme_and_host.to_owned(), any_port: scheme_and_host != text })
     }
 
     /// Whether a browser's `Origin` header matches.
-    #[must_use]
     pub fn matches(&self, origin: &str) -> bool {
         match origin.strip_prefix(&*self.scheme_and_host) {
             Some("") => true,
@@ -43,7 +38,6 @@ impl Origin {
     }
 }
 
-/// Checks `[cors]`.
 pub fn check_cors(raw: &schema::Cors) -> Result<Cors, ConfigError> {
     let all = raw.origins.iter().any(|origin| origin == "*");
     if all && raw.credentials {

@@ -8,16 +8,15 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 use toml::{Table, Value};
 
-use crate::config::reloadable::Live;
-use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption, Source};
+use crate::config::policy::PolicyMode;
+use crate::config::reloadable::LiveOptions;
+use crate::config::schema::{OPTIONS, Raw, Reload, SchemaOption};
 use crate::config::{Config, ConfigError, interpolation, invalid};
 use crate::policy::Limits;
 use crate::store::EventStore;
+use crate::tokens::profile::{MAX_KEY_FILE_BYTES, ProfileOptions};
 use crate::util::files;
 use crate::wasm::host::PolicyContext;
-
-/// Maximum size of a file with keys; a JWKS is the largest.
-const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
 
 /// The option with the bearer token of the control port.
 const TOKEN: &str = "control.token";
@@ -39,20 +38,19 @@ impl std::fmt::Debug for ConfigSnapshot {
 }
 
 impl ConfigSnapshot {
-    /// Captures the options. This reads files before the configuration uses them, so that a change in between shows up as a difference next time.
+    /// Captures the options. This reads files before the configuration uses them, so that a change in between is a difference the next
+    /// time.
     pub fn of(raw: &Raw) -> Result<Self, ConfigError> {
         let options = Value::try_from(raw).map_err(|error| invalid("cannot be serialized", error))?;
         // A file that cannot be read, or is too large, is an error of the option that names it.
         let contents = |path: &PathBuf| files::read(path, MAX_KEY_FILE_BYTES).ok();
         let profile = |(name, profile): (&String, &_)| {
-            let crate::tokens::profile::WrittenProfile { secret, pem, jwks, .. } = profile;
+            let ProfileOptions { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
-            let secret =
-                secret.as_ref().and_then(|secret| secret.text()).and_then(|text| interpolation::resolve(text).ok());
-            for part in
-                [secret.map(String::into_bytes), pem.as_ref().and_then(contents), jwks.as_ref().and_then(contents)]
-            {
+            let secret = secret.as_ref().and_then(|secret| interpolation::resolve(secret.text()?).ok());
+            let files = [pem, jwks].map(|path| path.as_ref().and_then(contents));
+            for part in files.into_iter().chain([secret.map(String::into_bytes)]) {
                 // The length separates the parts, so that different parts never have the same digest.
                 digest.update(part.as_ref().map_or(0, Vec::len).to_be_bytes());
                 digest.update(part.unwrap_or_default());
@@ -84,7 +82,6 @@ impl ConfigSnapshot {
 
 impl Config {
     /// Whether both have the same policy environment.
-    #[must_use]
     pub fn has_same_policy_env(&self, other: &Self) -> bool {
         self.settings == other.settings
             && self.snapshot.profiles == other.snapshot.profiles
@@ -92,13 +89,12 @@ impl Config {
     }
 
     /// The options that differ from those of a running gateway and that it reads only at startup.
-    #[must_use]
     pub fn needs_restart(&self, running: &Self) -> Vec<&'static str> {
-        let (live_keys, kept_token) = (self.takes_keys_from(running), self.keeps_token_of(running));
+        let (live_keys, retains_token) = (self.takes_keys_from(running), self.retains_token_of(running));
         let is_read_at_start = |option: &SchemaOption| match option.reload {
             Reload::Restart => true,
             Reload::TrustedKeys => !live_keys,
-            Reload::Live => option.path == TOKEN && kept_token,
+            Reload::Live => option.path == TOKEN && retains_token,
             Reload::PolicyEnv | Reload::PolicyFile => false,
         };
         let changed =
@@ -108,25 +104,23 @@ impl Config {
 
     /// Whether a running gateway takes over the trusted keys: a policy in a file is verified again. Whether signatures are required at
     /// all is decided at startup.
-    #[must_use]
     pub fn takes_keys_from(&self, running: &Self) -> bool {
-        // Compares what was written: a gateway whose keys were removed keeps the keys that it has.
+        // Compares the files as written: a gateway keeps its keys when all of them are removed from the configuration.
         let wanted = !self.snapshot.keys.is_empty() && !running.snapshot.keys.is_empty();
-        wanted && self.rollout.source == Source::File && running.rollout.source == Source::File
+        wanted && self.policy_mode != PolicyMode::Fleet && running.policy_mode != PolicyMode::Fleet
     }
 
     /// Whether a removed token stays required: a gateway that started with one may listen on an address that others can reach.
-    fn keeps_token_of(&self, running: &Self) -> bool {
+    fn retains_token_of(&self, running: &Self) -> bool {
         self.live.control_token.is_none() && running.live.control_token.is_some()
     }
 
     /// The live options, in a gateway that was started with `running`.
-    #[must_use]
-    pub fn live_in(&self, running: &Self, now: &Live) -> Arc<Live> {
-        if !self.keeps_token_of(running) {
+    pub fn live_in(&self, running: &Self, now: &LiveOptions) -> Arc<LiveOptions> {
+        if !self.retains_token_of(running) {
             return Arc::clone(&self.live);
         }
-        Arc::new(Live { control_token: now.control_token.clone(), ..Live::clone(&self.live) })
+        Arc::new(LiveOptions { control_token: now.control_token.clone(), ..LiveOptions::clone(&self.live) })
     }
 
     /// Takes over fetched keys and open connections of an earlier configuration, where their options are unchanged.
@@ -143,7 +137,6 @@ impl Config {
     }
 
     /// The policy environment and limits, in a gateway whose engine was created for `running`.
-    #[must_use]
     pub fn context(&self, store: Arc<dyn EventStore>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             max_memory: running.max_memory,
@@ -178,28 +171,6 @@ mod tests {
         let classes: Vec<_> = OPTIONS.iter().map(|option| option.reload).collect();
         let count = |class| classes.iter().filter(|reload| **reload == class).count();
         assert_eq!((count(Reload::TrustedKeys), count(Reload::PolicyFile)), (1, 2));
-    }
-
-    #[test]
-    fn documentation_states_which_options_are_live() {
-        let text = include_str!("../../docs/configuration.md");
-        let mut documented = BTreeMap::new();
-        for row in text.lines().filter(|line| line.starts_with("| `")) {
-            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
-            // `policy.allow-unsigned`, `--allow-unsigned`; `policy.tokens.<profile>`
-            let names = cells[1].split('`').skip(1).step_by(2).map(|name| name.trim_end_matches(".<profile>"));
-            documented.extend(
-                names.filter(|name| OPTIONS.iter().any(|option| option.path == **name)).map(|name| (name, cells[3])),
-            );
-        }
-        for SchemaOption { path, reload } in OPTIONS.iter() {
-            let expect = match reload {
-                Reload::TrustedKeys => "in file mode",
-                Reload::Restart => "",
-                Reload::Live | Reload::PolicyEnv | Reload::PolicyFile => "yes",
-            };
-            assert_eq!(documented.get(&**path), Some(&expect), "docs/configuration.md: {path}");
-        }
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! References to secrets in values: `${NAME}` is an environment variable, `${file:/path}` the content of a file, `$$` a dollar.
 //! Errors never contain the value.
 
-use std::io::ErrorKind;
+use std::env::{self, VarError};
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::util::files;
@@ -12,66 +13,18 @@ const MAX_FILE_BYTES: u64 = 64 << 10;
 /// Why a reference cannot be resolved.
 #[derive(Debug, thiserror::Error)]
 pub enum ReferenceError {
-    /// A dollar that begins no reference.
     #[error("a $ that begins neither ${{NAME}} nor ${{file:/path}}: write a dollar as $$")]
     Dollar,
-    /// A reference without a closing brace.
     #[error("a ${{ without its }}")]
     Open,
-    /// The environment variable is not set.
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
-    /// The variable is not Unicode.
     #[error("the environment variable {0} is not Unicode")]
     NotUnicode(String),
-    /// The file cannot be read.
     #[error("the file {0} cannot be read: {1}")]
-    File(String, std::io::Error),
-    /// The file is not UTF-8, or too large.
+    File(String, io::Error),
     #[error("the file {0}: must be UTF-8 text of at most 64 KiB")]
     NotText(String),
-}
-
-/// Replaces references with what they refer to.
-pub fn resolve(text: &str) -> Result<String, ReferenceError> {
-    let mut value = String::new();
-    parse_parts(text, |part| {
-        match part {
-            Part::Text(text) => value.push_str(text),
-            Part::Dollar => value.push('$'),
-            Part::Variable(name) => value.push_str(&read_variable(name)?),
-            Part::File(path) => value.push_str(&read_file(path)?),
-        }
-        Ok(())
-    })?;
-    Ok(value)
-}
-
-/// The files that a text refers to; none if it is invalid, as [`resolve`] reports.
-pub fn list_files(text: &str) -> Vec<PathBuf> {
-    let mut files = Vec::new();
-    let parsed = parse_parts(text, |part| {
-        if let Part::File(path) = part {
-            files.push(PathBuf::from(path));
-        }
-        Ok(())
-    });
-    if parsed.is_ok() { files } else { Vec::new() }
-}
-
-/// The text with its files relative to a directory; unchanged if it is invalid, as [`resolve`] reports.
-pub fn rebase_files(text: &str, folder: &Path) -> String {
-    let mut moved = String::new();
-    let parsed = parse_parts(text, |part| {
-        match part {
-            Part::Text(text) => moved.push_str(text),
-            Part::Dollar => moved.push_str("$$"),
-            Part::Variable(name) => moved.push_str(&format!("${{{name}}}")),
-            Part::File(path) => moved.push_str(&format!("${{file:{}}}", folder.join(path).to_string_lossy())),
-        }
-        Ok(())
-    });
-    if parsed.is_ok() { moved } else { text.to_owned() }
 }
 
 /// A part of a value with references.
@@ -82,58 +35,76 @@ enum Part<'a> {
     File(&'a str),
 }
 
-/// Passes the parts of a text in order; an error of `part` ends it.
-fn parse_parts<'a>(
-    mut text: &'a str,
-    mut part: impl FnMut(Part<'a>) -> Result<(), ReferenceError>,
-) -> Result<(), ReferenceError> {
+/// Replaces references with what they refer to.
+pub fn resolve(text: &str) -> Result<String, ReferenceError> {
+    let resolve_part = |part| match part {
+        Part::Text(text) => Ok(text.to_owned()),
+        Part::Dollar => Ok("$".to_owned()),
+        Part::Variable(name) => read_variable(name),
+        Part::File(path) => read_file(path),
+    };
+    parse(text)?.into_iter().map(resolve_part).collect()
+}
+
+/// The files that a text refers to; none if it is invalid, as [`resolve`] reports.
+pub fn list_files(text: &str) -> Vec<PathBuf> {
+    let file = |part| if let Part::File(path) = part { Some(path.into()) } else { None };
+    parse(text).into_iter().flatten().filter_map(file).collect()
+}
+
+/// The text with its files relative to a directory; unchanged if it is invalid, as [`resolve`] reports.
+pub fn rebase_files(text: &str, folder: &Path) -> String {
+    let rebase_part = |part| match part {
+        Part::Text(text) => text.to_owned(),
+        Part::Dollar => "$$".to_owned(),
+        Part::Variable(name) => format!("${{{name}}}"),
+        Part::File(path) => format!("${{file:{}}}", folder.join(path).to_string_lossy()),
+    };
+    parse(text).map_or_else(|_| text.to_owned(), |parts| parts.into_iter().map(rebase_part).collect())
+}
+
+fn parse(mut text: &str) -> Result<Vec<Part<'_>>, ReferenceError> {
+    let mut parts = Vec::new();
     while let Some((before, after)) = text.split_once('$') {
-        part(Part::Text(before))?;
+        parts.push(Part::Text(before));
         if let Some(rest) = after.strip_prefix('$') {
-            part(Part::Dollar)?;
+            parts.push(Part::Dollar);
             text = rest;
             continue;
         }
         let inner = after.strip_prefix('{').ok_or(ReferenceError::Dollar)?;
         let (inner, rest) = inner.split_once('}').ok_or(ReferenceError::Open)?;
-        part(match inner.strip_prefix("file:") {
+        parts.push(match inner.strip_prefix("file:") {
             Some(path) => Part::File(path),
-            // An invalid name may be part of a secret with a dollar in it, so the error does not contain it.
             None if is_name(inner) => Part::Variable(inner),
+            // The error does not contain the name, which may be a part of a secret with a dollar in it.
             None => return Err(ReferenceError::Dollar),
-        })?;
+        });
         text = rest;
     }
-    part(Part::Text(text))
+    parts.push(Part::Text(text));
+    Ok(parts)
 }
 
 fn is_name(text: &str) -> bool {
-    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    text.starts_with(|c: char| word(c) && !c.is_ascii_digit()) && text.chars().all(word)
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    text.starts_with(|c: char| is_word(c) && !c.is_ascii_digit()) && text.chars().all(is_word)
 }
 
 fn read_variable(name: &str) -> Result<String, ReferenceError> {
-    std::env::var(name).map_err(|error| match error {
-        std::env::VarError::NotPresent => ReferenceError::NoVariable(name.into()),
-        std::env::VarError::NotUnicode(_) => ReferenceError::NotUnicode(name.into()),
+    env::var(name).map_err(|error| match error {
+        VarError::NotPresent => ReferenceError::NoVariable(name.into()),
+        VarError::NotUnicode(_) => ReferenceError::NotUnicode(name.into()),
     })
 }
 
 /// The content of a file, without the newline at its end.
 fn read_file(path: &str) -> Result<String, ReferenceError> {
-    let not_text = || ReferenceError::NotText(path.into());
-    let bytes = files::read(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
-        ErrorKind::FileTooLarge => not_text(),
+    let text = files::read_text(Path::new(path), MAX_FILE_BYTES).map_err(|error| match error.kind() {
+        ErrorKind::FileTooLarge | ErrorKind::InvalidData => ReferenceError::NotText(path.into()),
         _ => ReferenceError::File(path.into(), error),
     })?;
-    let mut text = String::from_utf8(bytes).map_err(|_| not_text())?;
-    if text.ends_with('\n') {
-        text.pop();
-        if text.ends_with('\r') {
-            text.pop();
-        }
-    }
-    Ok(text)
+    Ok(text.strip_suffix("\r\n").or_else(|| text.strip_suffix('\n')).unwrap_or(&text).to_owned())
 }
 
 #[cfg(test)]

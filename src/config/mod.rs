@@ -1,12 +1,9 @@
 //! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
 
 pub(crate) mod cors;
-pub(crate) mod decisions;
 pub(crate) mod diff;
-pub(crate) mod fleet;
 pub(crate) mod interpolation;
 pub(crate) mod policy;
-pub(crate) mod referenced_files;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
 pub(crate) mod sources;
@@ -24,9 +21,10 @@ use ipnet::IpNet;
 use toml::Table;
 
 use crate::artifact::policy_store::{NodeRecords, PolicyStore};
+use crate::artifact::signature::key::TrustedKeys;
 use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
-use crate::config::reloadable::Live;
+use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
 use crate::config::stream::StreamConfig;
 use crate::config::validate::{check_positive, check_size, parse_address};
@@ -59,7 +57,7 @@ fn invalid(key: &str, what: impl std::fmt::Display) -> ConfigError {
 pub struct ConfigRead {
     /// The configuration, or why it is invalid.
     pub config: Result<Config, ConfigError>,
-    /// The files it was read from, as they were before: its own, whether it exists or not, then those that it refers to.
+    /// The files that it was read from, as they were before the read: its own, whether it exists or not, then those that it refers to.
     pub files: FileSnapshot,
 }
 
@@ -70,13 +68,11 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Listen address for operators.
     pub control: SocketAddr,
-    /// The store.
     pub store: StoreConfig,
     /// Directory for data that can be recreated, such as compiled policies.
     pub cache_dir: Option<PathBuf>,
     /// Which policy decides.
     pub policy_mode: PolicyMode,
-    /// Limits of decisions.
     pub limits: Limits,
     /// Prefixes of the keys that policies may look up.
     pub lookup_prefixes: Vec<String>,
@@ -86,13 +82,11 @@ pub struct Config {
     pub tokens: Tokens,
     /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
-    /// Event streams.
     pub stream: StreamConfig,
     /// Networks of proxies whose forwarding headers are trusted.
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
-    /// Where the policy comes from.
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -101,7 +95,7 @@ pub struct Config {
     /// Format of log lines.
     pub log_format: LogFormat,
     /// Options that change without a restart.
-    pub live: Arc<Live>,
+    pub live: Arc<LiveOptions>,
     /// All options as they were written, for comparison with a later configuration.
     pub snapshot: ConfigSnapshot,
 }
@@ -109,13 +103,12 @@ pub struct Config {
 /// The connection to the store.
 #[derive(Debug)]
 pub struct StoreConfig {
-    /// Its URL.
     pub url: StoreUrl,
     /// PEM file of CA certificates to trust, instead of the system's.
     pub ca: Option<PathBuf>,
     /// Timeout for connecting and for each reply.
     pub timeout: Duration,
-    /// Whether startup waits until the store answers.
+    /// Whether startup waits until the store replies.
     pub wait: bool,
     /// Maximum bytes of a `memory:` store.
     pub memory_max_size: usize,
@@ -132,7 +125,6 @@ pub struct ChannelRules {
 
 impl ChannelRules {
     /// Whether a key may be a channel. `lookup_prefixes` are those of the active policy.
-    #[must_use]
     pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
         let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
         let reserved = name.starts_with(RESERVED_PREFIX) || looked_up();
@@ -148,13 +140,12 @@ impl Config {
     }
 
     /// Like [`load`](Self::load), with the files to watch for changes.
-    #[must_use]
     pub fn read(base: Table, path: Option<&Path>, flags: Table) -> ConfigRead {
-        let (file, is_named) = Self::locate(path);
+        let (file, must_exist) = Self::locate(path);
         let mut files = FileSnapshot::take(vec![file.clone()]);
-        let raw = Self::merge_sources(base, Some(&*file).filter(|file| is_named || file.exists()), flags);
+        let raw = Self::merge_sources(base, Some(&*file).filter(|file| must_exist || file.exists()), flags);
         let config = raw.and_then(|raw| {
-            files.add(referenced_files::list_files(&raw));
+            files.add(sources::list_referenced_files(&raw));
             Self::validate(raw)
         });
         ConfigRead { config, files }
@@ -172,9 +163,8 @@ impl Config {
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
-        let failed = |what: String| ConfigError(format!("{}: {what}", path.display()));
-        let bytes = files::read(path, MAX_FILE_BYTES).map_err(|error| failed(format!("cannot be read: {error}")))?;
-        let text = String::from_utf8(bytes).map_err(|_| failed("must be UTF-8 text".into()))?;
+        let text = files::read_text(path, MAX_FILE_BYTES)
+            .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
         sources::parse_file(path, &text)
     }
 
@@ -185,7 +175,6 @@ impl Config {
         (named.unwrap_or_else(|| "tidegate.toml".into()), is_named)
     }
 
-    /// Validates the options.
     pub fn validate(raw: Raw) -> Result<Self, ConfigError> {
         let snapshot = ConfigSnapshot::of(&raw)?;
         let listen = parse_address("listen", &raw.listen)?;
@@ -194,7 +183,7 @@ impl Config {
             let what = format!("{control} is not a loopback address: set control.token");
             return Err(invalid("control.listen", what));
         }
-        let live = Live::validate(&raw)?;
+        let live = LiveOptions::validate(&raw)?;
         let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(invalid(
@@ -203,8 +192,12 @@ impl Config {
             ));
         }
         let limits = policy::check_limits(&raw.policy)?;
-        let rollout = policy::check_rollout(&raw.policy)?;
-        let policy_mode = match rollout.source {
+        let trust = TrustedKeys::load(&raw.policy.trusted_keys);
+        let rollout = RolloutConfig {
+            cases: raw.policy.cases.clone(),
+            trust: Arc::new(trust.map_err(|error| invalid("policy.trusted-keys", error))?),
+        };
+        let policy_mode = match raw.policy.source {
             Source::File => policy::choose_local_mode(raw.allow_all, raw.policy.file)?,
             Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };
@@ -227,7 +220,7 @@ impl Config {
             store: StoreConfig {
                 url,
                 ca: raw.store_ca,
-                timeout: check_positive("store-timeout", raw.store_timeout)?,
+                timeout: check_positive("store-timeout", raw.store_timeout.0)?,
                 wait: raw.wait_for_store,
                 memory_max_size: check_size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
                 seed: raw.memory_store.seed,
@@ -243,8 +236,8 @@ impl Config {
             trusted_proxies: raw.server.trusted_proxies,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
-            fleet_keys: FleetKeys::new(&fleet::parse_fleet_name(&raw.fleet.name)?),
-            node_name: raw.fleet.node_name.map(fleet::check_node_name).transpose()?,
+            fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
+            node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
             snapshot,
@@ -252,7 +245,6 @@ impl Config {
     }
 
     /// The environment of policies, with this store.
-    #[must_use]
     pub fn env(&self, store: Arc<dyn EventStore>) -> PolicyEnv {
         PolicyEnv {
             lookup_prefixes: self.lookup_prefixes.clone(),
@@ -264,19 +256,16 @@ impl Config {
     }
 
     /// This node's name: the configured one, or the host name with the address of the data port.
-    #[must_use]
     pub fn node_at(&self, listen: SocketAddr) -> String {
-        self.node_name.clone().unwrap_or_else(|| fleet::build_node_name(listen))
+        self.node_name.clone().unwrap_or_else(|| validate::build_node_name(listen))
     }
 
     /// The records of the node of this name below `cache-dir`; `None` without a `cache-dir`.
-    #[must_use]
     pub fn node_records(&self, node: &str) -> Option<NodeRecords> {
         self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
     }
 
     /// Whether a client's address is a trusted proxy's.
-    #[must_use]
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
@@ -291,12 +280,11 @@ pub fn fleet_name() -> Result<FleetName, ConfigError> {
     let value = std::env::var(&variable).ok().map(|value| (variable, value));
     sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
     let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
-    fleet.map_or_else(|| Ok(FleetName::default()), fleet::parse_fleet_name)
+    fleet.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)
 }
 
 /// The default directory for data that can be recreated: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory; none if the
 /// user has none.
-#[must_use]
 pub fn cache_dir() -> Option<PathBuf> {
     let folder = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let own = || Some(folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")))?.join("tidegate"));

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use toml::Value;
 
 use crate::artifact::signature::key::TrustedKeys;
-use crate::config::schema::{self, Source};
-use crate::config::validate::{check_at_most, check_count, check_positive, check_share, check_size};
+use crate::config::schema;
+use crate::config::validate::{check_positive, check_range, check_size};
 use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
@@ -16,9 +16,9 @@ use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
-use crate::tokens::profile::{WrittenProfile, profile};
+use crate::tokens::profile::{self, ProfileOptions, ResolveFn};
 
-/// Concurrent outbound requests of all decisions.
+/// Maximum concurrent outbound requests of all decisions.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
 
 /// The name of the example policy, instead of a path.
@@ -27,7 +27,6 @@ pub const EXAMPLE: &str = "example:rust-role-based";
 /// Which policy decides.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PolicyMode {
-    /// The component in a file.
     File(PathBuf),
     /// The example policy that is built into the program.
     Example,
@@ -37,18 +36,15 @@ pub enum PolicyMode {
     AllowAll,
 }
 
-/// Where the policy comes from, and what it must pass.
+/// What a policy must pass before its activation.
 #[derive(Clone, Debug)]
 pub struct RolloutConfig {
-    /// A file or the store.
-    pub source: Source,
     /// Test cases to pass before activation; `None` for the file next to the component.
     pub cases: Option<PathBuf>,
     /// Trusted public keys; if there is one, policies must be signed.
     pub trust: Arc<TrustedKeys>,
 }
 
-/// A shadow policy.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShadowConfig {
     /// Its component, if the configuration names one.
@@ -57,54 +53,37 @@ pub struct ShadowConfig {
     pub share: f64,
 }
 
-/// Validates where the policy comes from.
-pub fn check_rollout(raw: &schema::Policy) -> Result<RolloutConfig, ConfigError> {
-    Ok(RolloutConfig {
-        source: raw.source,
-        cases: raw.cases.clone(),
-        trust: Arc::new(TrustedKeys::load(&raw.trusted_keys).map_err(|error| invalid("policy.trusted-keys", error))?),
-    })
-}
-
-/// Validates `[policy.shadow]`.
-pub fn check_shadow(raw: &schema::Shadow) -> Result<ShadowConfig, ConfigError> {
-    Ok(ShadowConfig { file: raw.file.clone(), share: check_share("policy.shadow.share", raw.share)? })
-}
-
 /// Validates the limits of `[policy]`.
 pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
     Ok(Limits {
-        cpu_time: check_positive("policy.cpu-time", raw.cpu_time)?,
-        timeout: check_positive("policy.timeout", raw.timeout)?,
+        cpu_time: check_positive("policy.cpu-time", raw.cpu_time.0)?,
+        timeout: check_positive("policy.timeout", raw.timeout.0)?,
         max_memory: check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
-        concurrency: check_count("policy.concurrency", raw.concurrency, 10_000)?,
-        prewarmed_instances: check_at_most("policy.prewarmed-instances", raw.prewarmed_instances, 1_000)?,
-        queue_timeout: raw.queue_timeout,
+        concurrency: check_range("policy.concurrency", raw.concurrency, 1, 10_000)?,
+        prewarmed_instances: check_range("policy.prewarmed-instances", raw.prewarmed_instances, 0, 1_000)?,
+        queue_timeout: raw.queue_timeout.0,
         max_response_size: check_size("policy.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
-        lookup_timeout: check_positive("policy.lookup.timeout", raw.lookup.timeout)?,
+        lookup_timeout: check_positive("policy.lookup.timeout", raw.lookup.timeout.0)?,
         max_lookups: raw.lookup.max_lookups,
         max_requests: raw.egress.max_requests,
         log_rate: raw.log_rate,
-        shadow_concurrency: check_count("policy.shadow.concurrency", raw.shadow.concurrency, 1_000)?,
-        compile_timeout: check_positive("policy.compile-timeout", raw.compile_timeout)?,
+        shadow_concurrency: check_range("policy.shadow.concurrency", raw.shadow.concurrency, 1, 1_000)?,
+        compile_timeout: check_positive("policy.compile-timeout", raw.compile_timeout.0)?,
         cache_size: check_size("policy.cache-size", raw.cache_size, 0, 1 << 40)?,
-        cache_max_age: raw.cache_max_age,
+        cache_max_age: raw.cache_max_age.0,
     })
 }
 
-/// The settings, with references to secrets resolved.
+/// The settings, with references to secrets resolved. Errors never contain a value.
 pub fn resolve_settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
-    let named = |(name, value): (&String, &Value)| {
-        Ok((name.clone(), resolve_secret(&format!("policy.settings.{name}"), value)?))
+    let resolve = |(name, value): (&String, &Value)| {
+        let key = format!("policy.settings.{name}");
+        let wrong_type = || invalid(&key, format!("a {} where a string is expected", value.type_str()));
+        let text = value.as_str().ok_or_else(wrong_type)?;
+        let resolved = interpolation::resolve(text).map_err(|error| invalid(&key, error))?;
+        Ok((name.clone(), resolved))
     };
-    raw.iter().map(named).collect()
-}
-
-/// Resolves a value that may refer to a secret. Errors never contain the value.
-fn resolve_secret(key: &str, value: &Value) -> Result<String, ConfigError> {
-    let text =
-        value.as_str().ok_or_else(|| invalid(key, format!("a {} where a string is expected", value.type_str())))?;
-    interpolation::resolve(text).map_err(|error| invalid(key, error))
+    raw.iter().map(resolve).collect()
 }
 
 /// The origins that policies may send requests to.
@@ -117,19 +96,19 @@ pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
         EgressOrigin::parse(url, private).map_err(|error| invalid("policy.egress.hosts", format!("{url:?}: {error}")))
     };
     let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
-    let bounds = EgressLimits {
-        timeout: check_positive("policy.egress.timeout", raw.timeout)?,
+    let limits = EgressLimits {
+        timeout: check_positive("policy.egress.timeout", raw.timeout.0)?,
         max_response_size: check_size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: MAX_CONCURRENT_REQUESTS,
     };
-    Ok(Egress::new(origins, bounds))
+    Ok(Egress::new(origins, limits))
 }
 
 /// The token profiles. Reads files, but fetches no URLs.
-pub fn load_tokens(raw: &BTreeMap<String, WrittenProfile>) -> Result<Tokens, ConfigError> {
-    let resolve = |text: &str| interpolation::resolve(text).map_err(|error| error.to_string());
-    let check = |(name, raw): (&String, &WrittenProfile)| {
-        let profile = profile(&format!("policy.tokens.{name}"), raw, &resolve);
+pub fn load_tokens(raw: &BTreeMap<String, ProfileOptions>) -> Result<Tokens, ConfigError> {
+    let resolve: ResolveFn = |text| interpolation::resolve(text).map_err(|error| error.to_string());
+    let check = |(name, raw): (&String, &ProfileOptions)| {
+        let profile = profile::validate(&format!("policy.tokens.{name}"), raw, resolve);
         Ok((name.clone(), profile.map_err(|error| invalid(&error.key, error.reason))?))
     };
     raw.iter().map(check).collect()

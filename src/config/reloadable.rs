@@ -5,23 +5,30 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use crate::audit;
+use crate::audit::recording::RecordingConfig;
+use crate::audit::{AuditConfig, LogTarget};
 use crate::config::cors::Cors;
 use crate::config::policy::ShadowConfig;
-use crate::config::schema::Raw;
-use crate::config::{ChannelRules, ConfigError, cors, decisions, invalid, policy, validate};
+use crate::config::schema::{Decisions, Raw};
+use crate::config::validate::{
+    MAX_STEP, check_duration, check_range, check_size, compile_patterns, is_token, parse_log_filter,
+};
+use crate::config::{ChannelRules, ConfigError, cors, invalid};
+
+/// The value of `decisions.log` for standard output instead of a file.
+pub const STDOUT: &str = "stdout";
+/// The maximum of `reject.delay`.
+const MAX_REJECT_DELAY: Duration = Duration::from_secs(60);
 
 /// Publishes the current options and their changes.
-pub type Options = watch::Sender<Arc<Live>>;
+pub type LiveOptionsSender = watch::Sender<Arc<LiveOptions>>;
 
-/// The validated live options.
 #[derive(Clone, Debug)]
-pub struct Live {
+pub struct LiveOptions {
     /// Bearer token of the control port.
     pub control_token: Option<String>,
-    /// Streams that an older policy admitted are closed within this time; `None` keeps them open.
+    /// Streams that an older policy admitted are closed within this time after an activation; `None` keeps them open.
     pub rotation_window: Option<Duration>,
-    /// The shadow policy.
     pub shadow: ShadowConfig,
     /// Which keys may be channels.
     pub channels: ChannelRules,
@@ -31,44 +38,60 @@ pub struct Live {
     pub reject_delay: Duration,
     /// Bearer tokens of `/redis`.
     pub rest_tokens: Vec<String>,
-    /// The decision log and the recording.
-    pub decisions: audit::AuditConfig,
+    pub decisions: AuditConfig,
     /// How long a node keeps serving after the signal to stop.
     pub drain_delay: Duration,
-    /// The time over which streams are closed then.
+    /// The time over which streams are closed after `drain_delay`.
     pub drain_duration: Duration,
-    /// The log filter.
     pub log_filter: String,
 }
 
-impl Live {
-    /// Validates the options.
+impl LiveOptions {
     pub fn validate(raw: &Raw) -> Result<Self, ConfigError> {
-        let tokens = [&raw.control.token].into_iter().flatten().chain(&raw.redis_rest.tokens);
-        if let Some(token) = tokens.into_iter().find(|token| !validate::is_token(token)) {
+        if let Some(token) = raw.control.token.iter().chain(&raw.redis_rest.tokens).find(|token| !is_token(token)) {
             let what =
                 format!("a token of {} characters: must have at least one, all visible ASCII", token.chars().count());
             return Err(invalid("control.token and redis-rest.tokens", what));
         }
-        validate::parse_log_filter(&raw.log.filter)?;
-        let within = raw.policy.rotation_window.0;
+        parse_log_filter(&raw.log.filter)?;
+        let check_step = |key, time| check_duration(key, time, MAX_STEP, "a day");
+        let rotation_window = raw.policy.rotation_window.0;
+        let reject_limit = "60s, because proxies time out a silent response then";
         Ok(Self {
             control_token: raw.control.token.clone(),
-            rotation_window: within
-                .map(|time| validate::check_at_most_a_day("policy.rotation-window", time))
-                .transpose()?,
-            shadow: policy::check_shadow(&raw.policy.shadow)?,
+            rotation_window: rotation_window.map(|time| check_step("policy.rotation-window", time)).transpose()?,
+            shadow: ShadowConfig {
+                file: raw.policy.shadow.file.clone(),
+                share: check_range("policy.shadow.share", raw.policy.shadow.share, 0.0, 1.0)?,
+            },
             channels: ChannelRules {
-                allow: validate::compile_patterns("channels.allow", &raw.channels.allow)?,
-                deny: validate::compile_patterns("channels.deny", &raw.channels.deny)?,
+                allow: compile_patterns("channels.allow", &raw.channels.allow)?,
+                deny: compile_patterns("channels.deny", &raw.channels.deny)?,
             },
             cors: cors::check_cors(&raw.cors)?,
-            reject_delay: validate::check_reject_delay(raw.reject.delay)?,
+            reject_delay: check_duration("reject.delay", raw.reject.delay.0, MAX_REJECT_DELAY, reject_limit)?,
             rest_tokens: raw.redis_rest.tokens.clone(),
-            decisions: decisions::check_decisions(&raw.decisions)?,
-            drain_delay: validate::check_at_most_a_day("drain.delay", raw.drain.delay)?,
-            drain_duration: validate::check_at_most_a_day("drain.duration", raw.drain.duration)?,
+            decisions: check_decisions(&raw.decisions)?,
+            drain_delay: check_step("drain.delay", raw.drain.delay.0)?,
+            drain_duration: check_step("drain.duration", raw.drain.duration.0)?,
             log_filter: raw.log.filter.clone(),
         })
     }
+}
+
+fn check_decisions(raw: &Decisions) -> Result<AuditConfig, ConfigError> {
+    let log = raw.log.as_ref().map(|target| match &**target {
+        STDOUT => LogTarget::Stdout,
+        path => LogTarget::File(path.into()),
+    });
+    let share = check_range("decisions.recording.share", raw.recording.share, 0.0, 1.0)?;
+    let limit = check_size("decisions.recording.max-size", raw.recording.max_size, 1 << 10, 1 << 40)? as u64;
+    if log.is_some() && log == raw.recording.file.clone().map(LogTarget::File) {
+        return Err(invalid(
+            "decisions.recording.file",
+            "must not be the file of decisions.log: the recording contains credentials",
+        ));
+    }
+    let recording = raw.recording.file.clone().map(|file| RecordingConfig { file, share, limit });
+    Ok(AuditConfig { log, masked_fields: raw.masked_fields.clone(), recording })
 }

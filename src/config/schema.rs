@@ -1,22 +1,20 @@
 //! The schema of `tidegate.toml`: the name, type and default of every option.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::marker::PhantomData;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use toml::Value;
 
+use crate::audit::mask::MaskedField;
 use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::ProfileOptions;
+use crate::util::duration::HumanDuration;
 
 /// When a change of an option takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +38,9 @@ pub struct SchemaOption {
     pub path: String,
     /// When a change takes effect.
     pub reload: Reload,
+    /// The attributes of its field, of which those of the form `doc = "…"` are its documentation.
+    #[cfg_attr(not(test), expect(dead_code, reason = "a test writes the table of options in docs/configuration.md"))]
+    pub attributes: &'static [&'static str],
 }
 
 /// All options, in the order of the schema.
@@ -50,6 +51,8 @@ pub static OPTIONS: LazyLock<Vec<SchemaOption>> = LazyLock::new(|| {
 });
 
 /// Declares a table of options. Each field has a type, a default and a [`Reload`] class, or `Table` if it is a table of options itself.
+/// The comment of an option is its row in `docs/configuration.md`, so that links are relative to `docs`; `Flag: …` and `Default: …` at its
+/// end are columns of the table.
 macro_rules! section {
     ($(#[$doc:meta])* $name:ident {
         $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr => $reload:ident,)*
@@ -61,7 +64,13 @@ macro_rules! section {
 
         impl $name {
             fn list_options(prefix: &str, options: &mut Vec<SchemaOption>) {
-                $(list_option!($reload, $type, format!("{prefix}{}", stringify!($field).replace('_', "-")), options);)*
+                $(list_option!(
+                    $reload,
+                    $type,
+                    format!("{prefix}{}", stringify!($field).replace('_', "-")),
+                    &[$(stringify!($field_doc)),*],
+                    options
+                );)*
             }
         }
 
@@ -74,37 +83,36 @@ macro_rules! section {
 }
 
 macro_rules! list_option {
-    (Table, $type:ty, $path:expr, $options:ident) => {
+    (Table, $type:ty, $path:expr, $attributes:expr, $options:ident) => {
         <$type>::list_options(&($path + "."), $options)
     };
-    ($reload:ident, $type:ty, $path:expr, $options:ident) => {
-        $options.push(SchemaOption { path: $path, reload: Reload::$reload })
+    ($reload:ident, $type:ty, $path:expr, $attributes:expr, $options:ident) => {
+        $options.push(SchemaOption { path: $path, reload: Reload::$reload, attributes: $attributes })
     };
 }
 
 section! {
     /// `tidegate.toml`, before validation.
     Raw {
-        /// Listen address for clients.
+        /// Listen address for clients (the data port).
         listen: String = "127.0.0.1:8080".into() => Restart,
         /// The control port.
-        #[serde(deserialize_with = "control_table")]
         control: Control = Control::default() => Table,
-        /// Store URL: `redis://`, `rediss://`, `redis+unix://` or `memory:`.
+        /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
         store: String = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
-        #[serde(with = "crate::util::duration")]
-        store_timeout: Duration = Duration::from_secs(2) => Restart,
+        store_timeout: HumanDuration = HumanDuration::from_secs(2) => Restart,
         /// Wait at startup until the store answers, instead of failing.
         wait_for_store: bool = false => Restart,
-        /// Directory for compiled policies, rollback history and the toolchains of `policy build`. Default: in the user's cache directory.
+        /// Directory of the policy store: compiled policies (a restart need not compile them again), recent policies to roll back to, the
+        /// fleet's policy and the last sequence number. Gateways of one user may share it; keep it across restarts. It also has the
+        /// toolchains of `policy build`. Default: `tidegate` in `$XDG_CACHE_HOME`, else in `~/.cache`.
         cache_dir: Option<PathBuf> = None => Restart,
-        /// Admit every request, without a policy.
+        /// Admit every request to every channel, without a policy.
         allow_all: bool = false => Restart,
         /// The policy and its limits.
-        #[serde(deserialize_with = "policy_table")]
         policy: Policy = Policy::default() => Table,
         /// Event streams.
         stream: Stream = Stream::default() => Table,
@@ -134,9 +142,9 @@ section! {
 section! {
     /// `[control]`
     Control {
-        /// Listen address for operators.
+        /// Listen address for operators (the control port). Flag: `--control`.
         listen: String = "127.0.0.1:7080".into() => Restart,
-        /// Bearer token of the control port; required unless `listen` is a loopback address.
+        /// Bearer token of the control port; required unless the address is a loopback address.
         token: Option<String> = None => Live,
     }
 }
@@ -144,53 +152,55 @@ section! {
 section! {
     /// `[policy]`
     Policy {
-        /// The policy component.
+        /// The policy component. The file is [watched](operations/activation.md#by-the-policys-file): a new component is activated when it
+        /// has passed all stages. Flag: `--policy`.
         file: Option<PathBuf> = None => PolicyFile,
-        /// Where the policy comes from: `file`, or `fleet` for the policy that was pushed to the store.
+        /// Where the policy comes from: `file`, or `fleet` for the policy that was pushed to the store; see [Fleets](operations/fleet.md).
         source: Source = Source::File => Restart,
-        /// Test cases that a policy must pass before it is activated. Default: `<name>.cases.toml` next to `<name>.wasm`, if it exists.
+        /// Test cases that a policy must pass before it is activated, and what it [requires](policies/testing.md#requirements). Default:
+        /// `<name>.cases.toml` next to `<name>.wasm`, if the file exists.
         cases: Option<PathBuf> = None => PolicyFile,
-        /// PEM files of Ed25519 public keys; a policy must be signed by one of them.
+        /// PEM files of Ed25519 public keys. If at least one is set, a policy must be signed by one of them; if none is set, a policy must
+        /// not be signed; see [Signatures](operations/signatures.md).
         trusted_keys: Vec<PathBuf> = Vec::new() => TrustedKeys,
-        /// Accept unsigned policies from the store: anyone who can write to the store can then replace the policy.
+        /// Accept unsigned policies from the store: anyone who can write to the store can then replace the policy. Flag:
+        /// `--allow-unsigned`.
         allow_unsigned: bool = false => Restart,
-        /// After an activation, streams that an older policy admitted are closed, spread over this time; `off` keeps them open.
+        /// After an activation, streams that an older policy admitted are closed, spread over this time, so that their clients reconnect
+        /// and are authorized again; `0s` closes all at once, `off` keeps them open; see [Rotation](operations/revocation.md#rotation).
         rotation_window: OrOff = OrOff(Some(Duration::from_secs(60))) => Live,
         /// A shadow policy, evaluated without effect.
         shadow: Shadow = Shadow::default() => Table,
         /// CPU time limit of one decision.
-        #[serde(with = "crate::util::duration")]
-        cpu_time: Duration = Duration::from_millis(100) => PolicyEnv,
-        /// Wall-clock limit of one decision.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(2) => PolicyEnv,
+        cpu_time: HumanDuration = HumanDuration(Duration::from_millis(100)) => PolicyEnv,
+        /// Wall-clock limit of one decision, including look-ups.
+        timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
         /// Memory limit of one instance: all its linear memories and tables.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
-        /// Number of instances that are started in advance, for policies that take long to start.
+        /// Number of instances that are started in advance, for policies that take longer than 100 µs to start or export `preparation`;
+        /// each instance is used once.
         prewarmed_instances: usize = 8 => Restart,
-        /// How long a decision waits for a free instance.
-        #[serde(with = "crate::util::duration")]
-        queue_timeout: Duration = Duration::from_secs(1) => Restart,
-        /// Time limit for compiling a component. The largest one measured takes 10 s on two idle cores; a busy machine may need several times that.
-        #[serde(with = "crate::util::duration")]
-        compile_timeout: Duration = Duration::from_secs(120) => Restart,
+        /// How long a decision waits for a free instance; then the response is 503.
+        queue_timeout: HumanDuration = HumanDuration::from_secs(1) => Restart,
+        /// Time limit for compiling a component, in a separate process that may use at most 3 GiB of memory.
+        compile_timeout: HumanDuration = HumanDuration::from_secs(120) => Restart,
         /// Maximum size of the headers and body of a policy's response.
         max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
-        /// Size of the decision cache; 0 disables it.
+        /// Size of the decision cache, for decisions that the policy marked as cacheable (`answer.cache-for`); `0` disables it.
         cache_size: ByteSize = ByteSize::mib(16) => PolicyEnv,
-        /// Maximum time for which a decision is reused.
-        #[serde(with = "crate::util::duration")]
-        cache_max_age: Duration = Duration::from_secs(300) => PolicyEnv,
+        /// Maximum time for which a decision is reused, whatever the policy allows.
+        cache_max_age: HumanDuration = HumanDuration::from_secs(300) => PolicyEnv,
         /// Look-ups in the store.
         lookup: Lookup = Lookup::default() => Table,
-        /// Names and values that the policy can read.
+        /// Names and values that the policy can read, as `settings` and as `wasi:config/store`; see [below](#secrets).
         settings: BTreeMap<String, Value> = BTreeMap::new() => PolicyEnv,
-        /// Lines per second that policies may write to the log, over all decisions.
+        /// Lines per second that the policy may write to the log, over all decisions (with bursts of five seconds' worth, and 8 KiB per
+        /// decision); further lines are dropped and counted.
         log_rate: u32 = 100 => PolicyEnv,
-        /// Token profiles: issuers whose tokens the policy can have verified.
-        tokens: BTreeMap<String, WrittenProfile> = BTreeMap::new() => PolicyEnv,
+        /// Issuers whose tokens the policy can have verified; see [below](#tokens).
+        tokens: BTreeMap<String, ProfileOptions> = BTreeMap::new() => PolicyEnv,
         /// Outbound HTTP requests of the policy.
         egress: Egress = Egress::default() => Table,
     }
@@ -199,7 +209,8 @@ section! {
 section! {
     /// `[policy.shadow]`
     Shadow {
-        /// The component of the shadow policy.
+        /// A shadow policy, evaluated next to the active policy without effect; see [Shadow
+        /// policy](operations/shadow-and-replay.md#shadow-policy).
         file: Option<PathBuf> = None => Live,
         /// Share of clients for which the shadow policy is evaluated, from 0 to 1.
         share: f64 = 0.1 => Live,
@@ -211,10 +222,11 @@ section! {
 section! {
     /// `[decisions]`
     Decisions {
-        /// Destination of the decision log, one line of JSON per decision: `stdout`, or a file.
+        /// Destination of the decision log, one line of JSON per decision: `stdout`, or a file; see [Decision
+        /// log](operations/shadow-and-replay.md#decision-log).
         log: Option<String> = None => Live,
         /// Fields of the decision log to mask: `subject`, `channels`, `reason`.
-        masked_fields: Vec<String> = Vec::new() => Live,
+        masked_fields: Vec<MaskedField> = Vec::new() => Live,
         /// The recording of whole requests, for replay.
         recording: Recording = Recording::default() => Table,
     }
@@ -223,7 +235,8 @@ section! {
 section! {
     /// `[decisions.recording]`
     Recording {
-        /// File for whole requests and the replies of their look-ups. It contains credentials.
+        /// File that records whole requests **with their credentials**, for replay; see
+        /// [Recordings](operations/shadow-and-replay.md#recordings).
         file: Option<PathBuf> = None => Live,
         /// Share of decisions to record, from 0 to 1.
         share: f64 = 0.01 => Live,
@@ -235,9 +248,11 @@ section! {
 section! {
     /// `[fleet]`
     Fleet {
-        /// The fleet's name, part of its keys in the store: fleets with different names on one store share nothing.
+        /// Name of the fleet, part of all its keys in the store: 1 to 64 letters, digits and `-_.`; see [Several
+        /// fleets](operations/fleet.md#several-fleets-on-one-redis).
         name: String = FleetName::default().to_string() => Restart,
-        /// Name of this node, unique on its store. Default: the host name and the address of the data port.
+        /// Name of this node, in the fleet and for its files below `cache-dir`; unique on the store and below `cache-dir`: up to 64
+        /// letters, digits and `-._:[]`. Default: the host name and the bound address.
         node_name: Option<String> = None => Restart,
     }
 }
@@ -253,40 +268,35 @@ pub enum Source {
 }
 
 /// A duration, or `off`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct OrOff(pub Option<Duration>);
 
-impl Serialize for OrOff {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match self.0 {
-            Some(time) => humantime_serde::serialize(&time, to),
-            None => to.serialize_str("off"),
-        }
+impl TryFrom<String> for OrOff {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let invalid = |_| format!("{text:?} is neither off nor a time such as 60s");
+        Ok(Self(if text == "off" { None } else { Some(humantime::parse_duration(&text).map_err(invalid)?) }))
     }
 }
 
-impl<'de> Deserialize<'de> for OrOff {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        if text == "off" {
-            return Ok(Self(None));
-        }
-        let invalid = || D::Error::custom(format!("{text:?} is neither off nor a time such as 60s"));
-        humantime::parse_duration(&text).map(|time| Self(Some(time))).map_err(|_| invalid())
+impl From<OrOff> for String {
+    fn from(value: OrOff) -> Self {
+        value.0.map_or_else(|| "off".into(), |time| humantime::format_duration(time).to_string())
     }
 }
 
 section! {
     /// `[policy.egress]`
     Egress {
-        /// Origins that the policy may send requests to.
+        /// Origins that the policy may send HTTP requests to; see [below](#outbound-requests).
         hosts: Vec<Host> = Vec::new() => PolicyEnv,
         /// Time limit of one request, until the last byte of its response.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
+        timeout: HumanDuration = HumanDuration::from_secs(1) => PolicyEnv,
         /// Maximum size of a response body.
         max_response_size: ByteSize = ByteSize::mib(1) => PolicyEnv,
-        /// Maximum number of requests of one decision.
+        /// Maximum number of requests of one decision; one more is an error (kind `limit`), and the client is not admitted.
         max_requests: u32 = 8 => PolicyEnv,
     }
 }
@@ -316,11 +326,10 @@ section! {
     Lookup {
         /// Prefixes of the keys that a policy may look up; such keys are never channels.
         prefixes: Vec<String> = Vec::new() => PolicyEnv,
-        /// Maximum number of look-ups of one decision.
+        /// Maximum number of look-ups of one decision; one more is an error (kind `limit`), and the client is not admitted.
         max_lookups: u32 = 64 => PolicyEnv,
         /// Time limit of one look-up.
-        #[serde(with = "crate::util::duration")]
-        timeout: Duration = Duration::from_secs(1) => PolicyEnv,
+        timeout: HumanDuration = HumanDuration::from_secs(1) => PolicyEnv,
     }
 }
 
@@ -329,31 +338,30 @@ section! {
     Stream {
         /// Path of the streams; with `/*` at the end, every path below it as well.
         path: String = "/api/realtime".into() => Restart,
-        /// How often an idle stream sends a ping; the stock client gives up after 75 s of silence.
-        #[serde(with = "crate::util::duration")]
-        ping_interval: Duration = Duration::from_secs(25) => Restart,
-        /// Maximum size of an event; a larger one becomes a gap.
+        /// How often an idle stream sends a ping (the stock client gives up after 75 s of silence).
+        ping_interval: HumanDuration = HumanDuration::from_secs(25) => Restart,
+        /// Maximum size of an event; a larger one becomes a `gap`.
         max_event_size: ByteSize = ByteSize::mib(8) => Restart,
         /// Maximum number of channels of one stream.
         max_channels_per_stream: usize = 100 => Restart,
-        /// Maximum number of open streams.
+        /// Maximum number of open streams on this node; the next request gets a 503.
         max_streams: usize = 20_000 => Restart,
-        /// Memory for the event buffers of all channels.
+        /// Memory for the event buffers: recent events of all channels, shared by their streams.
         buffer_memory: ByteSize = ByteSize::mib(128) => Restart,
-        /// Memory for the replays of all streams.
+        /// Memory for replays from the store: streams that resume from an old position or read slowly.
         replay_memory: ByteSize = ByteSize::mib(32) => Restart,
         /// How often the gateway checks a quiet channel for entries whose notification was lost.
-        #[serde(with = "crate::util::duration")]
-        reconcile_interval: Duration = Duration::from_secs(5) => Restart,
+        reconcile_interval: HumanDuration = HumanDuration::from_secs(5) => Restart,
     }
 }
 
 section! {
     /// `[channels]`
     Channels {
-        /// Patterns of names that may be channels.
+        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels.
         allow: Vec<String> = vec!["*".into()] => Live,
-        /// Patterns of names that may not be channels; they take precedence over `allow`.
+        /// Patterns of names that may not be channels; they take precedence over `allow`. Names that begin with `tidegate:` are never
+        /// channels.
         deny: Vec<String> = Vec::new() => Live,
     }
 }
@@ -361,9 +369,9 @@ section! {
 section! {
     /// `[cors]`
     Cors {
-        /// Origins that may read streams, `*` for all; `http://localhost:*` stands for any port of a host.
+        /// Origins of web pages that may read streams; `http://localhost:*` stands for any port of a host.
         origins: Vec<String> = vec!["*".into()] => Live,
-        /// Whether pages of these origins may send cookies.
+        /// Whether these pages may send cookies; requires named origins.
         credentials: bool = false => Live,
     }
 }
@@ -371,9 +379,8 @@ section! {
 section! {
     /// `[reject]`
     Reject {
-        /// Delay for a client that was rejected and repeats the request shortly after.
-        #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::ZERO => Live,
+        /// Delay for a client that was rejected (4xx) and repeats the request within 10 s; see [below](#throttling-rejected-clients).
+        delay: HumanDuration = HumanDuration(Duration::ZERO) => Live,
     }
 }
 
@@ -388,9 +395,9 @@ section! {
 section! {
     /// `[memory-store]`
     MemoryStore {
-        /// Size of the store; when it is full, the oldest entries are deleted.
+        /// Size of the `memory:` store; when it is full, the oldest entries are deleted.
         max_size: ByteSize = ByteSize::mib(64) => Restart,
-        /// Initial keys, for look-ups: a string, a list (a set) or a table (a hash).
+        /// Initial keys of the `memory:` store, for look-ups: a string, a list (a set) or a table (a hash).
         seed: HashMap<String, Seed> = HashMap::new() => Restart,
     }
 }
@@ -398,7 +405,7 @@ section! {
 section! {
     /// `[server]`
     Server {
-        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are trusted.
+        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted.
         trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
         max_header_size: ByteSize = ByteSize::kib(64) => Restart,
@@ -408,12 +415,11 @@ section! {
 section! {
     /// `[drain]`
     Drain {
-        /// How long the node keeps serving after the signal while it reports not ready, so that load balancers can react.
-        #[serde(with = "crate::util::duration")]
-        delay: Duration = Duration::from_secs(5) => Live,
-        /// Then streams are closed, spread over this time, so that their clients reconnect.
-        #[serde(with = "crate::util::duration")]
-        duration: Duration = Duration::from_secs(5) => Live,
+        /// After `SIGTERM`, how long the node keeps serving while it reports not ready, so that load balancers can react.
+        delay: HumanDuration = HumanDuration::from_secs(5) => Live,
+        /// Then the data port closes and streams are closed, spread over this time, so that their clients reconnect; see
+        /// [Shutdown](operations/shutdown.md).
+        duration: HumanDuration = HumanDuration::from_secs(5) => Live,
     }
 }
 
@@ -422,7 +428,7 @@ section! {
     Log {
         /// `text` or `json`.
         format: LogFormat = LogFormat::Text => Restart,
-        /// Log filter, in the syntax of `tracing`.
+        /// Log filter, for example `warn,tidegate=debug`.
         filter: String = "info".into() => Live,
     }
 }
@@ -435,47 +441,4 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
-pub const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
-
-/// What to write instead of a string in the place of a table.
-pub fn string_for_table(table: &str, option: &str, text: &str) -> String {
-    format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`")
-}
-
-fn control_table<'de, D: Deserializer<'de>>(from: D) -> Result<Control, D::Error> {
-    mistakable_table(from, MISTAKABLE[0])
-}
-
-fn policy_table<'de, D: Deserializer<'de>>(from: D) -> Result<Policy, D::Error> {
-    mistakable_table(from, MISTAKABLE[1])
-}
-
-/// Reads a table. The error for a string says what to write.
-fn mistakable_table<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
-    from: D,
-    names: (&'static str, &'static str),
-) -> Result<T, D::Error> {
-    struct TableVisitor<T>((&'static str, &'static str), PhantomData<T>);
-
-    impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-        type Value = T;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a table")
-        }
-
-        fn visit_str<E: Error>(self, text: &str) -> Result<T, E> {
-            let (table, option) = self.0;
-            Err(E::custom(string_for_table(table, option, text)))
-        }
-
-        fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<T, M::Error> {
-            T::deserialize(MapAccessDeserializer::new(map))
-        }
-    }
-
-    from.deserialize_any(TableVisitor(names, PhantomData))
 }

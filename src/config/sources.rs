@@ -1,24 +1,24 @@
 //! Reads and merges the sources: flags over environment over file over defaults.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use crate::config::ConfigError;
-use crate::config::decisions::STDOUT;
-use crate::config::interpolation;
-use crate::config::schema::{MISTAKABLE, OPTIONS, Raw, string_for_table};
+use crate::config::reloadable::STDOUT;
+use crate::config::schema::{OPTIONS, Raw};
+use crate::config::{ConfigError, interpolation};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
 /// Minimum Jaro-Winkler similarity of a name that an error suggests.
-const ALIKE: f64 = 0.8;
-/// Variables that are not options: the file's path, and one that tests and wrappers set.
+const MIN_SIMILARITY: f64 = 0.8;
+/// Variables that are not options: the file's path, and those that tests and wrappers set.
 const NOT_OPTIONS: [&str; 5] =
     ["TIDEGATE_CONFIG", "TIDEGATE_BIN", "TIDEGATE_REQUIRE_GUESTS", "TIDEGATE_SOAK", "TIDEGATE_FUZZ"];
+/// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
+const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
 
 /// A table with a single option.
-#[must_use]
 pub fn single_option(path: &str, value: Value) -> Table {
     let (first, rest) = path.split_once('.').unwrap_or((path, ""));
     let value = if rest.is_empty() { value } else { Value::Table(single_option(rest, value)) };
@@ -40,100 +40,118 @@ pub fn merge(under: &mut Table, over: Table) {
 
 /// Reads the options of a file. Errors name the file, the line and the key.
 pub fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> {
-    let error = |error: String| ConfigError(format!("{}: {}", path.display(), error.trim_end()));
-    let mut table: Table = toml::from_str(text).map_err(|cause| {
-        let hint = string_in_place_of_table(text).map(|hint| format!("{}\n{hint}", cause.to_string().trim_end()));
-        error(hint.unwrap_or_else(|| cause.to_string()))
-    })?;
-    toml::from_str::<Raw>(text).map_err(|cause| error(cause.to_string()))?;
-    // A path is relative to the file that contains it.
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let from_here = |value: &mut Value| {
+    let invalid = |error: toml::de::Error| {
+        let error = format!("{}: {}", path.display(), error.to_string().trim_end());
+        ConfigError(string_for_table(text).map_or_else(|| error.clone(), |hint| format!("{error}\n{hint}")))
+    };
+    let mut table: Table = toml::from_str(text).map_err(invalid)?;
+    toml::from_str::<Raw>(text).map_err(invalid)?;
+    rebase(&mut table, path.parent().unwrap_or(Path::new("")));
+    Ok(table)
+}
+
+/// What to write instead of a string for a table, such as `policy = "x.wasm"`. It is searched in the text, because with a `[policy.lookup]`
+/// below it the text is not valid TOML.
+fn string_for_table(text: &str) -> Option<String> {
+    let top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
+    top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
+        MISTAKABLE.into_iter().find_map(|(table, option)| {
+            let text = line.get(table)?.as_str()?;
+            Some(format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`"))
+        })
+    })
+}
+
+/// Makes the paths of a file's options relative to the directory of the file.
+fn rebase(table: &mut Table, folder: &Path) {
+    let rebase_path = |value: &mut Value| {
         if let Value::String(path) = value {
             *path = folder.join(&*path).to_string_lossy().into_owned();
         }
     };
-    if let Some(Value::Table(policy)) = table.get_mut("policy") {
-        for key in ["file", "cases"] {
-            policy.get_mut(key).map(from_here);
+    let rebase_references = |value: &mut Value| {
+        if let Value::String(text) = value {
+            *text = interpolation::rebase_files(text, folder);
         }
-        if let Some(Value::Array(keys)) = policy.get_mut("trusted-keys") {
-            keys.iter_mut().for_each(from_here);
-        }
-        policy.get_mut("shadow").and_then(|shadow| shadow.get_mut("file")).map(from_here);
-        if let Some(Value::Table(settings)) = policy.get_mut("settings") {
-            settings.iter_mut().for_each(|(_, value)| rebase_references(folder, value));
-        }
-        let profiles = policy.get_mut("tokens").and_then(Value::as_table_mut);
-        for profile in profiles.into_iter().flatten().filter_map(|(_, value)| value.as_table_mut()) {
-            if let Some(value) = profile.get_mut("secret") {
-                rebase_references(folder, value);
-            }
-            profile.get_mut("pem").map(from_here);
-            profile.get_mut("jwks").map(from_here);
+    };
+    for path in
+        ["store-ca", "cache-dir", "policy.file", "policy.cases", "policy.shadow.file", "decisions.recording.file"]
+    {
+        find_mut(table, path).map(rebase_path);
+    }
+    find_mut(table, "decisions.log").filter(|log| log.as_str() != Some(STDOUT)).map(rebase_path);
+    if let Some(Value::Array(keys)) = find_mut(table, "policy.trusted-keys") {
+        keys.iter_mut().for_each(rebase_path);
+    }
+    if let Some(Value::Table(settings)) = find_mut(table, "policy.settings") {
+        settings.iter_mut().for_each(|(_, value)| rebase_references(value));
+    }
+    if let Some(Value::Table(profiles)) = find_mut(table, "policy.tokens") {
+        for profile in profiles.iter_mut().filter_map(|(_, profile)| profile.as_table_mut()) {
+            profile.get_mut("secret").map(rebase_references);
+            profile.get_mut("pem").map(rebase_path);
+            profile.get_mut("jwks").map(rebase_path);
         }
     }
-    if let Some(Value::Table(decisions)) = table.get_mut("decisions") {
-        decisions.get_mut("log").filter(|log| log.as_str() != Some(STDOUT)).map(from_here);
-        decisions.get_mut("recording").and_then(|recording| recording.get_mut("file")).map(from_here);
-    }
-    table.get_mut("store-ca").map(from_here);
-    table.get_mut("cache-dir").map(from_here);
-    Ok(table)
 }
 
-/// What to write for a string in the place of a table, such as `policy = "x.wasm"` with a `[policy.lookup]` below it: TOML itself
-/// does not allow that, so the schema never sees it.
-fn string_in_place_of_table(text: &str) -> Option<String> {
-    let top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
-    top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
-        let hint = |(table, option): (&str, &str)| Some(string_for_table(table, option, line.get(table)?.as_str()?));
-        MISTAKABLE.into_iter().find_map(hint)
-    })
+fn find_mut<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
+    match path.split_once('.') {
+        Some((key, rest)) => find_mut(table.get_mut(key)?.as_table_mut()?, rest),
+        None => table.get_mut(path),
+    }
 }
 
-/// Makes the files that a value refers to relative to a directory.
-fn rebase_references(folder: &Path, value: &mut Value) {
-    if let Value::String(text) = value {
-        *text = interpolation::rebase_files(text, folder);
-    }
+/// The files that a configuration refers to, whether they exist or not. They are watched like the configuration's own file.
+pub fn list_referenced_files(raw: &Raw) -> Vec<PathBuf> {
+    let (settings, profiles) = (raw.policy.settings.values(), raw.policy.tokens.values());
+    let settings = settings.filter_map(Value::as_str);
+    let secrets = profiles.clone().filter_map(|profile| profile.secret.as_ref()?.text());
+    let mut files: Vec<PathBuf> = settings.chain(secrets).flat_map(interpolation::list_files).collect();
+    files.extend(profiles.flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
+    files.extend(raw.policy.trusted_keys.iter().cloned());
+    files.sort();
+    files.dedup();
+    files
 }
 
 /// Reads the options of the environment. Errors name the variable but never its value, which may be a secret.
 pub fn parse_environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
-    // The same error each time.
+    // So that of several errors always the same one is reported.
     variables.sort();
     for (name, text) in variables {
         if NOT_OPTIONS.contains(&&*name) {
             continue;
         }
+        let invalid = |what: String| ConfigError(format!("the environment: {name}{what}"));
         if let Some((table, option)) = MISTAKABLE.into_iter().find(|(table, _)| variable_name(table) == name) {
             let right = variable_name(&format!("{table}.{option}"));
-            return Err(ConfigError(format!("the environment: {name}: `{table}` is a table: set {right}")));
+            return Err(invalid(format!(": `{table}` is a table: set {right}")));
         }
         let option = OPTIONS.iter().find(|option| variable_name(&option.path) == name).ok_or_else(|| {
-            let names = OPTIONS.iter().map(|option| variable_name(&option.path));
-            // The common prefix says nothing about similarity.
-            let likeness =
-                |s: &str| strsim::jaro_winkler(s.trim_start_matches(PREFIX), name.trim_start_matches(PREFIX));
-            let near = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-            let near = near.filter(|near| likeness(near) > ALIKE);
-            let near = near.map_or_else(String::new, |near| format!("; the nearest is {near}"));
-            ConfigError(format!("the environment: {name} is not an option{near}"))
+            let nearest = nearest_variable(&name).map_or_else(String::new, |near| format!("; the nearest is {near}"));
+            invalid(format!(" is not an option{nearest}"))
         })?;
-        let value = parse_value(&option.path, &text).map_err(|why| {
-            let why = if text.is_empty() { why } else { why.replace(&text, "…") };
-            ConfigError(format!("the environment: {name}: {why}"))
+        let value = parse_value(&option.path, &text).map_err(|reason| {
+            let reason = if text.is_empty() { reason } else { reason.replace(&text, "…") };
+            invalid(format!(": {reason}"))
         })?;
         merge(&mut table, single_option(&option.path, value));
     }
     Ok(table)
 }
 
+/// The variable whose name is most similar, if it is similar enough.
+fn nearest_variable(name: &str) -> Option<String> {
+    // Without the prefix, because all names have it.
+    let similarity = |other: &str| strsim::jaro_winkler(&other[PREFIX.len()..], &name[PREFIX.len()..]);
+    let names = OPTIONS.iter().map(|option| variable_name(&option.path));
+    names.max_by(|a, b| similarity(a).total_cmp(&similarity(b))).filter(|near| similarity(near) > MIN_SIMILARITY)
+}
+
 /// The environment variable of an option.
-#[must_use]
 pub fn variable_name(path: &str) -> String {
     format!("{PREFIX}{}", path.to_uppercase().replace(['.', '-'], "_"))
 }
@@ -150,4 +168,30 @@ fn parse_value(path: &str, text: &str) -> Result<Value, String> {
         }
     }
     Err(first_error.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn referenced_files_are_listed() {
+        let raw: Raw = toml::from_str(
+            "[policy]
+            file = 'policy.wasm'
+            trusted-keys = ['one.pub.pem', 'two.pub.pem']
+            settings.pepper = '${file:/run/pepper}${HOME}${file:/run/salt}'
+            settings.same = '${file:/run/salt}'
+            settings.none = '$${file:/run/none}'
+            settings.broken = '${file:/run/none'
+            [policy.tokens]
+            a = { secret = '${file:secret}' }
+            b = { pem = 'keys.pem' }
+            c = { jwks = 'keys.json' }
+            d = { jwks-url = 'https://auth.example' }",
+        )
+        .expect("toml");
+        let expect = ["/run/pepper", "/run/salt", "keys.json", "keys.pem", "one.pub.pem", "secret", "two.pub.pem"];
+        assert_eq!(list_referenced_files(&raw), expect.map(PathBuf::from));
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use humantime::format_duration;
+
 use crate::channel::hub::HubSettings;
-use crate::config::validate::{check_count, check_positive, check_size};
+use crate::config::validate::{check_positive, check_range, check_size};
 use crate::config::{ConfigError, invalid, schema};
 
 /// How long the hub keeps a channel without streams.
@@ -30,7 +32,6 @@ pub struct StreamConfig {
 
 impl StreamConfig {
     /// Whether a request's path is the path of the streams.
-    #[must_use]
     pub fn matches(&self, path: &str) -> bool {
         match path.strip_prefix(&*self.path) {
             Some("") => true,
@@ -42,13 +43,10 @@ impl StreamConfig {
 
 /// Validates `[stream]`.
 pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
-    let ping_interval = raw.ping_interval;
+    let ping_interval = raw.ping_interval.0;
     if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
         let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
-        return Err(invalid(
-            "stream.ping-interval",
-            format!("{}: must be {what}", humantime::format_duration(ping_interval)),
-        ));
+        return Err(invalid("stream.ping-interval", format!("{}: must be {what}", format_duration(ping_interval))));
     }
     let (path, below) = parse_path(&raw.path)?;
     let max_event_size = check_size("stream.max-event-size", raw.max_event_size, 1 << 10, 256 << 20)?;
@@ -56,12 +54,12 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
         path,
         below,
         ping_interval,
-        max_channels_per_stream: check_count("stream.max-channels-per-stream", raw.max_channels_per_stream, 1_000)?,
-        max_streams: check_count("stream.max-streams", raw.max_streams, 10_000_000)?,
+        max_channels_per_stream: check_range("stream.max-channels-per-stream", raw.max_channels_per_stream, 1, 1_000)?,
+        max_streams: check_range("stream.max-streams", raw.max_streams, 1, 10_000_000)?,
         replay_memory: check_size("stream.replay-memory", raw.replay_memory, 1 << 20, 1 << 40)?,
         hub: HubSettings {
             buffer_memory: check_size("stream.buffer-memory", raw.buffer_memory, 0, 1 << 40)?,
-            reconcile_interval: check_positive("stream.reconcile-interval", raw.reconcile_interval)?,
+            reconcile_interval: check_positive("stream.reconcile-interval", raw.reconcile_interval.0)?,
             max_event_size,
             linger: CHANNEL_LINGER,
         },
@@ -70,12 +68,8 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
 
 /// The path without a trailing `/*`, and whether every path below matches as well.
 fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
-    let (path, below) = match text.strip_suffix("/*") {
-        Some(path) => (path, true),
-        None => (text, false),
-    };
-    let valid = path.starts_with('/') && !path.contains(['?', '#', '*', ' ']);
-    if !valid {
+    let path = text.strip_suffix("/*").unwrap_or(text);
+    if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
         return Err(invalid(
             "stream.path",
             format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
@@ -84,5 +78,5 @@ fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
         return Err(invalid("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
     }
-    Ok((path.to_owned(), below))
+    Ok((path.to_owned(), path != text))
 }

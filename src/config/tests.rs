@@ -1,5 +1,8 @@
+use toml::Value;
+
 use super::*;
 use crate::config::cors::Origin;
+use crate::config::schema::{OPTIONS, Reload, SchemaOption};
 
 fn load(text: &str) -> Result<Config, ConfigError> {
     let table = sources::parse_file(Path::new("tidegate.toml"), text)?;
@@ -63,11 +66,66 @@ fn toml_examples_of_the_documents_load() {
     assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
     assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
     assert!(config.live.cors.credentials);
-    // These refer to secrets that are not here.
-    let documented = examples(include_str!("../../docs/configuration.md"));
-    assert!(documented.len() >= 3);
-    for text in documented {
-        sources::parse_file(Path::new("tidegate.toml"), &text).expect(&text);
+    let directories = ["docs", "docs/operations", "docs/policies", "docs/internals"];
+    let pages = directories.iter().flat_map(|directory| std::fs::read_dir(directory).expect("a directory"));
+    let paths =
+        pages.map(|page| page.expect("a page").path()).filter(|path| path.extension().is_some_and(|e| e == "md"));
+    let mut count = 0;
+    for path in paths {
+        for text in examples(&std::fs::read_to_string(&path).expect("text")) {
+            // It may refer to secrets and files that are not here, so that its values are not validated.
+            let table = sources::parse_file(&path, &text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+            table.try_into::<Raw>().unwrap_or_else(|error| panic!("{}: {error}\n{text}", path.display()));
+            count += 1;
+        }
+    }
+    assert!(count >= 5, "{count} examples");
+}
+
+/// One row of the table of options: its path and flag, default, whether it is live, and meaning.
+fn option_row(option: &SchemaOption, defaults: &Table) -> String {
+    let comment = |attribute: &&str| {
+        let text = attribute.strip_prefix("doc =")?.trim_start().trim_start_matches('r').trim_matches('"');
+        Some(text.replace("\\\"", "\""))
+    };
+    let text: String = option.attributes.iter().filter_map(comment).collect();
+    let (text, stated) = text.split_once(" Default: ").unwrap_or((&text, ""));
+    let (meaning, flag) = text.split_once(" Flag: ").unwrap_or((text, ""));
+    let value = option.path.split('.').try_fold(&Value::Table(defaults.clone()), |table, key| table.get(key)).cloned();
+    let default = match value {
+        _ if !stated.is_empty() => stated.trim_end_matches('.').to_owned(),
+        // Sizes as in a configuration file: `64MiB`, not `64.0 MiB`.
+        Some(Value::String(text)) => format!("`{}`", text.replace(".0 ", "")),
+        Some(Value::Array(values)) if values.is_empty() => "none".into(),
+        Some(Value::Table(values)) if values.is_empty() => "none".into(),
+        Some(value) => format!("`{value}`"),
+        None => String::new(),
+    };
+    let flag = if flag.is_empty() { String::new() } else { format!(", {}", flag.trim_end_matches('.')) };
+    let live = match option.reload {
+        Reload::TrustedKeys => "in file mode",
+        Reload::Restart => "",
+        Reload::Live | Reload::PolicyEnv | Reload::PolicyFile => "yes",
+    };
+    let cells = [format!("`{}`{flag}", option.path), default, live.into(), meaning.trim().into()];
+    cells.iter().fold("|".to_owned(), |row, cell| row + if cell.is_empty() { "" } else { " " } + cell + " |")
+}
+
+/// `cargo xtask bless` writes the table from the schema.
+#[test]
+fn golden_table_of_options() {
+    let (start, end) = ("<!-- options -->\n", "<!-- /options -->");
+    let defaults = Table::try_from(Raw::default()).expect("a table");
+    let header = "| option | default | live | meaning |\n| --- | --- | --- | --- |\n".to_owned();
+    let table = OPTIONS.iter().fold(header, |table, option| table + &option_row(option, &defaults) + "\n");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let page = std::fs::read_to_string(&path).expect("the page");
+    let (before, rest) = page.split_once(start).expect("the start of the table");
+    let (present, after) = rest.split_once(end).expect("the end of the table");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, format!("{before}{start}{table}{end}{after}")).expect("written");
+    } else {
+        assert_eq!(present, table, "docs/configuration.md is not up to date with the schema: run `cargo xtask bless`");
     }
 }
 
@@ -209,7 +267,7 @@ fn every_option_can_be_set_by_the_environment() {
     for option in schema::OPTIONS.iter() {
         let name = sources::variable_name(&option.path);
         let try_value = |value: &str| sources::parse_environment([(name.clone(), value.to_owned())].into_iter());
-        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file"];
+        let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file", "subject"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
 }

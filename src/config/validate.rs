@@ -1,13 +1,23 @@
-//! Validates single values. Errors name the option and a valid value.
+//! Validates values of options. Errors name the option and a valid value.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
+use humantime::format_duration;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, invalid};
-use crate::util::ratio::Ratio;
+use crate::store::fleet_keys::FleetName;
+use crate::util::files;
+
+/// Maximum size of a host name; the kernel accepts 64 bytes.
+const MAX_HOST_NAME_BYTES: u64 = 256;
+/// The maximum duration of a step of a shutdown or rotation.
+pub const MAX_STEP: Duration = Duration::from_secs(86_400);
 
 /// An address to listen on.
 pub fn parse_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
@@ -21,56 +31,36 @@ pub fn is_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
 }
 
-/// A duration greater than 0.
 pub fn check_positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {
     if time.is_zero() { Err(invalid(key, "must be greater than 0")) } else { Ok(time) }
 }
 
-/// A number from 1.
-pub fn check_count(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number == 0 { Err(invalid(key, format!("0: must be from 1 to {max}"))) } else { check_at_most(key, number, max) }
-}
-
-/// A number from 0.
-pub fn check_at_most(key: &str, number: usize, max: usize) -> Result<usize, ConfigError> {
-    if number <= max { Ok(number) } else { Err(invalid(key, format!("{number}: must be at most {max}"))) }
-}
-
-/// A share, from 0 to 1.
-pub fn check_share(key: &str, share: f64) -> Result<f64, ConfigError> {
-    Ratio::try_from(share).map(f64::from).map_err(|error| invalid(key, error))
-}
-
-/// Validates the duration of a shutdown or rotation step.
-pub fn check_at_most_a_day(key: &str, time: Duration) -> Result<Duration, ConfigError> {
-    if time <= Duration::from_secs(86_400) {
-        return Ok(time);
+/// A number from `min` to `max`.
+pub fn check_range<T: Copy + PartialOrd + Display>(key: &str, number: T, min: T, max: T) -> Result<T, ConfigError> {
+    if (min..=max).contains(&number) {
+        return Ok(number);
     }
-    Err(invalid(key, format!("{}: must be at most a day", humantime::format_duration(time))))
+    Err(invalid(key, format!("{number}: must be from {min} to {max}")))
 }
 
-/// A number of bytes within a range.
-pub fn check_size(key: &str, size: bytesize::ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
-    let bytes = usize::try_from(size.as_u64()).ok().filter(|_| (min..=max).contains(&size.as_u64()));
-    let range = || format!("{size}: must be from {} to {}", bytesize::ByteSize(min), bytesize::ByteSize(max));
-    bytes.ok_or_else(|| invalid(key, range()))
+/// A duration of at most `max`, which `limit` describes.
+pub fn check_duration(key: &str, time: Duration, max: Duration, limit: &str) -> Result<Duration, ConfigError> {
+    if time <= max {
+        Ok(time)
+    } else {
+        Err(invalid(key, format!("{}: must be at most {limit}", format_duration(time))))
+    }
 }
 
-/// The log filter.
+/// A number of bytes from `min` to `max`.
+pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize, ConfigError> {
+    let size = check_range(key, size, ByteSize(min), ByteSize(max))?;
+    usize::try_from(size.as_u64()).map_err(|error| invalid(key, error))
+}
+
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     let expected = "expected a filter such as info or warn,tidegate=debug";
     EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
-}
-
-/// The value of `reject.delay`.
-pub fn check_reject_delay(time: Duration) -> Result<Duration, ConfigError> {
-    let what = || {
-        format!(
-            "{}: must be at most 60s, because proxies time out a silent response then",
-            humantime::format_duration(time)
-        )
-    };
-    if time <= Duration::from_secs(60) { Ok(time) } else { Err(invalid("reject.delay", what())) }
 }
 
 /// Patterns of names.
@@ -81,4 +71,28 @@ pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<GlobSet, Confi
         set.add(glob.map_err(|error| invalid(key, error))?);
     }
     set.build().map_err(|error| invalid(key, error))
+}
+
+pub fn parse_fleet_name(name: &str) -> Result<FleetName, ConfigError> {
+    name.parse().map_err(|error| invalid("fleet.name", error))
+}
+
+/// The name of a node, which is part of file names.
+pub fn check_node_name(name: String) -> Result<String, ConfigError> {
+    if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
+        return Ok(name);
+    }
+    Err(invalid("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
+}
+
+/// The default name of a node: the host name and an address.
+pub fn build_node_name(listen: SocketAddr) -> String {
+    let host = files::read_text(Path::new("/proc/sys/kernel/hostname"), MAX_HOST_NAME_BYTES).ok();
+    let host = host.or_else(|| std::env::var("HOSTNAME").ok()).unwrap_or_else(|| "node".into());
+    let host: String = host.trim().chars().filter(|c| is_of_names(*c)).take(40).collect();
+    format!("{host}:{listen}").chars().filter(|c| is_of_names(*c)).collect()
+}
+
+fn is_of_names(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "-._:[]".contains(c)
 }

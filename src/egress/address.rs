@@ -11,7 +11,6 @@ pub enum AddressKind {
     Forbidden,
 }
 
-#[must_use]
 pub fn classify(address: IpAddr) -> AddressKind {
     match address {
         IpAddr::V4(address) => classify_v4(address),

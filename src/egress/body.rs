@@ -1,65 +1,38 @@
 //! Bodies with a maximum size and a deadline.
 
+use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, Sleep};
 
 use crate::egress::EgressError;
 
-/// A body that fails beyond a number of bytes.
-pub struct CappedBody<B> {
-    inner: B,
-    remaining: usize,
-    error: EgressError,
+/// A request body that fails beyond a number of bytes.
+pub fn limit_request_body(
+    body: impl Body<Data = Bytes, Error = EgressError>,
+    max_bytes: usize,
+) -> impl Body<Data = Bytes, Error = EgressError> {
+    Limited::new(body, max_bytes).map_err(|error| map_error(error, EgressError::RequestTooLarge))
 }
 
-impl<B> CappedBody<B> {
-    /// A body of more than `max_bytes` fails with `error`.
-    pub fn new(inner: B, max_bytes: usize, error: EgressError) -> Self {
-        Self { inner, remaining: max_bytes, error }
-    }
-}
-
-impl<B: Body<Data = Bytes> + Unpin> Body for CappedBody<B>
-where
-    EgressError: From<B::Error>,
-{
-    type Data = Bytes;
-    type Error = EgressError;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, EgressError>>> {
-        let frame = match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
-            Some(Ok(frame)) => frame,
-            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-            None => return Poll::Ready(None),
-        };
-        let size = frame.data_ref().map_or(0, Buf::remaining);
-        match self.remaining.checked_sub(size) {
-            Some(remaining) => {
-                self.remaining = remaining;
-                Poll::Ready(Some(Ok(frame)))
-            }
-            None => Poll::Ready(Some(Err(self.error.clone()))),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+fn map_error(error: Box<dyn Error + Send + Sync>, too_large: EgressError) -> EgressError {
+    match error.downcast::<EgressError>() {
+        Ok(own) => *own,
+        Err(error) if error.is::<LengthLimitError>() => too_large,
+        Err(error) => EgressError::Http(error.to_string()),
     }
 }
 
 /// The body of a response. It holds the permit of its request until it is dropped.
 pub struct ResponseBody {
-    inner: CappedBody<hyper::body::Incoming>,
+    inner: Limited<Incoming>,
     deadline: Pin<Box<Sleep>>,
     /// The timeout between two frames, and its timer.
     idle_timeout: Option<(Duration, Pin<Box<Sleep>>)>,
@@ -68,14 +41,14 @@ pub struct ResponseBody {
 
 impl ResponseBody {
     pub(super) fn new(
-        body: hyper::body::Incoming,
+        body: Incoming,
         max_bytes: usize,
         deadline: Instant,
         idle_timeout: Option<Duration>,
         permit: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            inner: CappedBody::new(body, max_bytes, EgressError::TooLarge),
+            inner: Limited::new(body, max_bytes),
             deadline: Box::pin(tokio::time::sleep_until(deadline)),
             idle_timeout: idle_timeout.map(|time| (time, Box::pin(tokio::time::sleep(time)))),
             _permit: permit,
@@ -96,7 +69,7 @@ impl Body for ResponseBody {
                 let next = Instant::now() + *time;
                 timer.as_mut().reset(next);
             }
-            return Poll::Ready(frame);
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| map_error(error, EgressError::TooLarge))));
         }
         if let Some((_, timer)) = &mut self.idle_timeout {
             ready!(timer.as_mut().poll(cx));

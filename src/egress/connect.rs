@@ -18,7 +18,7 @@ use crate::egress::EgressError;
 use crate::egress::address::{AddressKind, classify};
 use crate::egress::origin::EgressOrigin;
 
-/// Addresses of one name.
+/// Maximum addresses of one name that are tried.
 const MAX_ADDRESSES_TRIED: usize = 4;
 
 #[async_trait]
@@ -41,7 +41,7 @@ impl Resolve for SystemResolver {
 pub struct Connector {
     pub origins: Arc<[EgressOrigin]>,
     pub resolver: Arc<dyn Resolve>,
-    /// Of one attempt to connect.
+    /// The timeout of one attempt to connect.
     pub timeout: Duration,
 }
 
@@ -63,7 +63,7 @@ impl Connector {
         };
         let mut last_error = EgressError::Prohibited;
         for address in addresses.into_iter().filter(is_allowed).take(MAX_ADDRESSES_TRIED) {
-            let address = SocketAddr::new(address, origin.port());
+            let address = SocketAddr::new(address, origin.port);
             match tokio::time::timeout(self.timeout, TcpStream::connect(address)).await {
                 Ok(Ok(stream)) => {
                     // A request is one small write, which should not be delayed; without the option it only is slower.

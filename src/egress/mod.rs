@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
 use crate::egress::body::ResponseBody;
@@ -29,7 +30,7 @@ use crate::egress::origin::EgressOrigin;
 
 pub type RequestBody = UnsyncBoxBody<Bytes, EgressError>;
 
-/// Idle connections per origin.
+/// Maximum idle connections per origin.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 /// Shorter than the timeouts of common servers, so that few requests meet a connection that its server is closing.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -76,20 +77,14 @@ pub enum EgressError {
     Http(String),
 }
 
-impl From<hyper::Error> for EgressError {
-    fn from(error: hyper::Error) -> Self {
-        Self::Http(error.to_string())
-    }
-}
-
 /// The limits of a client.
 #[derive(Clone, Debug)]
 pub struct EgressLimits {
-    /// Of a request, to the last byte of its response.
+    /// The timeout of a request, until the last byte of its response.
     pub timeout: Duration,
-    /// Bytes of a response's body.
+    /// Maximum bytes of a response's body.
     pub max_response_size: usize,
-    /// Concurrent requests.
+    /// Maximum concurrent requests.
     pub concurrency: usize,
 }
 
@@ -116,12 +111,10 @@ type HttpClient = Client<HttpsConnector<Connector>, RequestBody>;
 
 impl Egress {
     /// A client that may send requests to these origins only.
-    #[must_use]
     pub fn new(origins: Vec<EgressOrigin>, limits: EgressLimits) -> Self {
         Self::with_resolver(origins, limits, Arc::new(SystemResolver))
     }
 
-    #[must_use]
     pub fn with_resolver(origins: Vec<EgressOrigin>, limits: EgressLimits, resolver: Arc<dyn Resolve>) -> Self {
         let connector = Connector { origins: origins.into(), resolver, timeout: limits.timeout };
         let permits = Arc::new(Semaphore::new(limits.concurrency));
@@ -129,7 +122,6 @@ impl Egress {
     }
 
     /// Whether the origin of a URI is allowed. Its addresses are checked when it is connected to.
-    #[must_use]
     pub fn allows(&self, uri: &http::Uri) -> bool {
         self.connector.origins.iter().any(|origin| origin.matches(uri))
     }
@@ -141,7 +133,11 @@ impl Egress {
         timeouts: RequestTimeouts,
     ) -> impl Future<Output = Result<http::Response<ResponseBody>, EgressError>> + Send + 'static {
         let egress = Arc::clone(self);
-        async move { run(async move { egress.exchange(request, timeouts).await }).await? }
+        async move {
+            let mut task = spawn(async move { egress.exchange(request, timeouts).await })?;
+            let result = task.join_next().await.and_then(Result::ok);
+            result.unwrap_or_else(|| Err(EgressError::Connect("the task of the request was aborted".into())))
+        }
     }
 
     async fn exchange(
@@ -180,42 +176,16 @@ impl std::fmt::Debug for Egress {
     }
 }
 
-/// Runs a future on the egress runtime; dropping the returned future aborts it.
-pub async fn run<F>(future: F) -> Result<F::Output, EgressError>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    spawn(future)?.await.ok_or_else(|| EgressError::Connect("the task of the request was aborted".into()))
-}
-
-/// Spawns a task on the egress runtime.
-pub fn spawn<F>(future: F) -> Result<Task<F::Output>, EgressError>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
+/// Spawns a task on the egress runtime. It is aborted when the set is dropped.
+pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> Result<JoinSet<T>, EgressError> {
     let runtime =
         RUNTIME.as_ref().map_err(|error| EgressError::Connect(format!("cannot start the egress threads: {error}")))?;
-    Ok(Task(runtime.spawn(future)))
+    let mut task = JoinSet::new();
+    task.spawn_on(future, runtime.handle());
+    Ok(task)
 }
 
-/// A task that is aborted when its handle is dropped.
-pub struct Task<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Future for Task<T> {
-    type Output = Option<T>;
-
-    fn poll(mut self: std::pin::Pin<&mut Self>, cx: &mut std::task::Context<'_>) -> std::task::Poll<Option<T>> {
-        std::pin::Pin::new(&mut self.0).poll(cx).map(Result::ok)
-    }
-}
-
-impl<T> Drop for Task<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Reads the root certificates of the system, which is slow; so only the first request does.
+/// Reads the root certificates of the system, which is slow, so only the first request creates a client.
 fn client(connector: &Connector) -> Result<HttpClient, EgressError> {
     let tls = || {
         ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -225,7 +195,7 @@ fn client(connector: &Connector) -> Result<HttpClient, EgressError> {
     let tls = match tls()?.with_native_roots() {
         Ok(config) => config.with_no_client_auth(),
         Err(error) => {
-            tracing::warn!(%error, "the system has no root certificates: every https request of a policy will fail");
+            tracing::warn!(%error, "cannot read the root certificates of the system: every https request of a policy will fail");
             tls()?.with_root_certificates(RootCertStore::empty()).with_no_client_auth()
         }
     };

@@ -6,10 +6,10 @@ use url::Url;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressOrigin {
-    is_https: bool,
+    scheme: Scheme,
     /// In lower case; an IPv6 address has its brackets.
     host: String,
-    port: u16,
+    pub port: u16,
     /// Whether the host may have addresses of this machine or its network.
     pub allow_private: bool,
 }
@@ -39,34 +39,23 @@ impl EgressOrigin {
 
     /// The origin of a URL.
     pub fn of(url: &Url, allow_private: bool) -> Result<Self, OriginError> {
-        let is_https = match url.scheme() {
-            "https" => true,
-            "http" => false,
+        let scheme = match url.scheme() {
+            "https" => Scheme::HTTPS,
+            "http" => Scheme::HTTP,
             _ => return Err(OriginError::Scheme),
         };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(OriginError::NotUrl)?.to_owned();
         let port = url.port_or_known_default().ok_or(OriginError::NotUrl)?;
-        Ok(Self { is_https, host, port, allow_private })
+        Ok(Self { scheme, host, port, allow_private })
     }
 
     /// The host for resolution: without the brackets of an IPv6 address.
-    #[must_use]
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
-    #[must_use]
-    pub fn port(&self) -> u16 {
-        self.port
-    }
-
     /// Whether a URI has this origin. Hosts are compared as text: another spelling of the same address does not match.
-    #[must_use]
     pub fn matches(&self, uri: &Uri) -> bool {
-        let is_https = uri.scheme() == Some(&Scheme::HTTPS);
-        if !is_https && uri.scheme() != Some(&Scheme::HTTP) {
-            return false;
-        }
         let Some(authority) = uri.authority().filter(|authority| !authority.as_str().contains('@')) else {
             return false;
         };
@@ -74,10 +63,10 @@ impl EgressOrigin {
             Some(port) => port.as_u16(),
             // `host:` or `host:x`: a port that is not a number.
             None if authority.as_str().len() != authority.host().len() => return false,
-            None if is_https => 443,
+            None if self.scheme == Scheme::HTTPS => 443,
             None => 80,
         };
-        is_https == self.is_https && authority.host().eq_ignore_ascii_case(&self.host) && port == self.port
+        uri.scheme() == Some(&self.scheme) && authority.host().eq_ignore_ascii_case(&self.host) && port == self.port
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::egress::body::CappedBody;
+use crate::egress::body::limit_request_body;
 
 /// A resolver with scripted answers; the last one repeats.
 struct ScriptedResolver {
@@ -192,7 +192,7 @@ async fn request_body_is_limited() {
     let (address, _) = server().await;
     let url = format!("http://{address}");
     let body = Full::new(Bytes::from(vec![b'x'; 100])).map_err(|never| -> EgressError { match never {} });
-    let body = CappedBody::new(body, 99, EgressError::RequestTooLarge).boxed_unsync();
+    let body = limit_request_body(body, 99).boxed_unsync();
     let request = Request::post(&url).body(body).expect("a request");
     let sent = egress(&url, true, &ScriptedResolver::new(&[])).send(request, RequestTimeouts::default()).await;
     assert_eq!(sent.map(|_| ()), Err(EgressError::RequestTooLarge));

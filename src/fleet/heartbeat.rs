@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::authz::authorizer::Authorizer;
-use crate::channel::raw_subscription::RawSubscription;
+use crate::channel::membership::RawSubscription;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus};
 use crate::fleet::record;
@@ -268,7 +268,7 @@ pub mod fixtures {
     use crate::channel::hub::Hub;
     use crate::config::Config;
     use crate::store::EventStore;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
     use crate::store::memory::{MemoryStore, system_clock};
     use crate::telemetry::metrics::Metrics;
     use crate::wasm::compile::Compiler;
@@ -304,7 +304,7 @@ mod tests {
     use crate::fleet::node_status::live_nodes;
     use crate::store::command::Command;
     use crate::store::fleet::RecordRead;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
 
     fn heartbeat(node: NodeContext) -> (Heartbeat, mpsc::Sender<StateChange>) {
         let (changes, receiver) = mpsc::channel(1);

@@ -76,7 +76,7 @@ mod tests {
     use super::*;
     use crate::fleet::heartbeat::fixtures::test_node;
     use crate::fleet::node_status::live_nodes;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
 
     #[tokio::test(start_paused = true)]
     async fn a_node_that_joins_publishes_its_status_until_it_leaves() {

@@ -346,7 +346,7 @@ mod tests {
     use super::*;
     use crate::fleet::node_status::fixtures::test_status;
     use crate::rollout::stage::Stage;
-    use crate::store::memory::fleet::MemoryFleetStore;
+    use crate::store::fleet::tests::MemoryFleetStore;
 
     #[test]
     fn failure_of_several_nodes_is_described_once() {

@@ -1,4 +1,4 @@
-//! Decisions as lists of named fields, in which test cases, recordings and decisions can be compared.
+//! Decisions as lists of named fields, the form in which test cases, recordings and decisions are compared.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,6 @@ pub fn headers(headers: &HeaderMap) -> Value {
 
 impl DecisionView {
     /// `requested` are the channels of the request.
-    #[must_use]
     pub fn new(decision: &Decision, requested: &[String]) -> Self {
         let mut fields = match &decision.outcome {
             Outcome::Allowed(grant) => {
@@ -80,26 +79,22 @@ impl DecisionView {
     }
 
     /// Reads what [`Self::to_json`] writes; fields may be missing.
-    #[must_use]
     pub fn from_json(object: &Map<String, Value>) -> Self {
         let fields = FIELDS.iter().filter_map(|name| Some((*name, object.get(*name)?.clone())));
         Self { fields: fields.collect() }
     }
 
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value)
     }
 
     /// This expectation, with the actual value in place of each header that may have any value.
-    #[must_use]
     pub fn filled(&self, got: &Self) -> Self {
         let fill = |(name, value): &(&'static str, Value)| (*name, fill(value, got.get(name)));
         Self { fields: self.fields.iter().map(fill).collect() }
     }
 
     /// The differences from this expectation. In a decision of another kind every field differs.
-    #[must_use]
     pub fn differences(&self, got: &Self) -> Vec<Difference> {
         let value = |answer: &Self, field| answer.get(field).unwrap_or(&Value::Null).clone();
         let expected = self.fields.iter().map(|(field, _)| *field);
@@ -114,19 +109,16 @@ impl DecisionView {
     }
 
     /// `allow`, `status` or `error`.
-    #[must_use]
     pub fn kind(&self) -> Option<&'static str> {
         self.fields.first().map(|(name, _)| *name)
     }
 
     /// The fields as a JSON object.
-    #[must_use]
     pub fn to_json(&self) -> Value {
         self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Map<_, _>>().into()
     }
 
     /// The fields as lines for a text diff: those that `only` has, or all.
-    #[must_use]
     pub fn lines(&self, only: Option<&Self>) -> Vec<String> {
         let shown = self.fields.iter().filter(|(field, _)| only.is_none_or(|only| only.get(field).is_some()));
         shown.flat_map(|(field, value)| lines(field, value)).collect()

@@ -1,8 +1,6 @@
 //! What a policy is, as operators see it.
 
-use std::sync::Arc;
-
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::artifact::signature::Statement;
 
@@ -32,22 +30,11 @@ pub struct PolicyInfo {
     /// Counts the activations of this process, from 1.
     pub generation: u64,
     /// `sha256:…` of the component.
-    #[serde(serialize_with = "as_text")]
-    pub digest: Arc<str>,
+    pub digest: Box<str>,
     /// `sha256:…` of the cases that came with it.
-    #[serde(serialize_with = "as_optional_text")]
-    pub cases: Option<Arc<str>>,
+    pub cases: Option<Box<str>>,
     /// When it was activated, in milliseconds since the Unix epoch.
     pub since: u64,
-    /// Where it comes from.
     #[serde(flatten)]
     pub origin: PolicyOrigin,
-}
-
-fn as_text<S: Serializer>(text: &Arc<str>, to: S) -> Result<S::Ok, S::Error> {
-    to.serialize_str(text)
-}
-
-fn as_optional_text<S: Serializer>(text: &Option<Arc<str>>, to: S) -> Result<S::Ok, S::Error> {
-    text.as_deref().serialize(to)
 }

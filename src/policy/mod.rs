@@ -16,6 +16,9 @@ use http::{HeaderMap, StatusCode};
 
 use crate::policy::info::PolicyInfo;
 
+/// Approximate bytes that a header takes in addition to its name and value.
+const HEADER_OVERHEAD_BYTES: usize = 128;
+
 /// A client's request, as a policy sees it.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -66,18 +69,18 @@ impl Rejection {
     }
 }
 
-/// Why there is no decision. The client gets no stream, and is not told why; the texts are for operators.
+/// Why there is no decision. The client gets no stream and no reason; the texts are for operators.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     #[error("no policy is active")]
     NoPolicy,
     #[error("the policy trapped: {0}")]
     Trap(String),
-    #[error("the policy used more CPU time than policy.cpu allows")]
+    #[error("the policy used more CPU time than policy.cpu-time allows")]
     Cpu,
     #[error("the policy took longer than policy.timeout allows")]
     Timeout,
-    #[error("the policy wanted more memory than policy.memory allows")]
+    #[error("the policy wanted more memory than policy.max-memory allows")]
     Memory,
     #[error("no instance became free within policy.queue-timeout")]
     Busy,
@@ -95,7 +98,6 @@ impl Failure {
         ["no-policy", "trap", "cpu", "timeout", "memory", "busy", "invalid-answer", "limit", "host"];
 
     /// The name of the cause in logs, metrics and test cases.
-    #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::NoPolicy => "no-policy",
@@ -118,6 +120,30 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+impl Outcome {
+    /// Approximate bytes of its texts and headers.
+    pub(crate) fn size(&self) -> usize {
+        match self {
+            Self::Allowed(Grant { subject, channels, headers, .. }) => {
+                let channels = channels.as_deref().map_or(0, strings_size);
+                subject.as_ref().map_or(0, String::len) + channels + headers_size(headers)
+            }
+            Self::Rejected(Rejection { headers, body, .. }) => headers_size(headers) + body.len(),
+            Self::Failed(_) => 0,
+        }
+    }
+}
+
+/// Approximate bytes of these strings.
+pub(crate) fn strings_size(strings: &[String]) -> usize {
+    strings.iter().map(|string| size_of::<String>() + string.len()).sum()
+}
+
+/// Approximate bytes of these headers.
+pub(crate) fn headers_size(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| HEADER_OVERHEAD_BYTES + name.as_str().len() + value.len()).sum()
+}
+
 /// The outcome of a request, with what logs and the playground show about it.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -136,9 +162,12 @@ pub struct Decision {
 
 impl Decision {
     /// The digest of the policy that decided, `sha256:…`; empty if there was none.
-    #[must_use]
     pub fn policy_digest(&self) -> &str {
         self.policy.as_ref().map_or("", |info| &info.digest)
+    }
+
+    pub fn duration_us(&self) -> u64 {
+        u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX)
     }
 }
 

@@ -1,19 +1,20 @@
 //! Reads requests, for the gateway and for test cases alike.
 
+use std::collections::HashSet;
+
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
 
 /// The channels that a query names, parsed like `URLSearchParams`: in the order of the URL, without duplicates; `default` if there are
 /// none.
-#[must_use]
 pub fn channels(query: &str) -> Vec<String> {
     let named = form_urlencoded::parse(query.as_bytes()).filter(|(name, _)| name == "channel");
     let mut channels: Vec<String> = named.map(|(_, value)| value.into_owned()).collect();
     if channels.is_empty() {
         channels.push("default".into());
     }
-    let mut seen = std::collections::HashSet::new();
-    channels.retain(|channel| seen.insert(channel.clone()));
+    let mut unique = HashSet::new();
+    channels.retain(|channel| unique.insert(channel.clone()));
     channels
 }
 

@@ -1,4 +1,4 @@
-//! The settings that the operator gives a policy, some of which are secrets.
+//! The settings that the operator gives a policy.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,15 +12,14 @@ pub struct Settings(Arc<Values>);
 
 #[derive(Default)]
 struct Values {
-    named: BTreeMap<String, Secret>,
+    named: BTreeMap<String, String>,
     /// A copy for `wasi:config/store`, which needs its own type.
     variables: WasiConfigVariables,
 }
 
 impl Settings {
-    #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.named.get(name).map(Secret::reveal)
+        self.0.named.get(name).map(String::as_str)
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -28,7 +27,6 @@ impl Settings {
     }
 
     /// The values for `wasi:config/store`.
-    #[must_use]
     pub fn variables(&self) -> &WasiConfigVariables {
         &self.0.variables
     }
@@ -36,13 +34,9 @@ impl Settings {
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
     fn from_iter<I: IntoIterator<Item = (N, V)>>(values: I) -> Self {
-        let mut settings = Values::default();
-        for (name, value) in values {
-            let (name, value) = (name.into(), value.into());
-            settings.variables.insert(name.clone(), value.clone());
-            settings.named.insert(name, Secret::new(value));
-        }
-        Self(Arc::new(settings))
+        let named: BTreeMap<_, _> = values.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let variables = named.clone().into_iter().collect();
+        Self(Arc::new(Values { named, variables }))
     }
 }
 
@@ -54,29 +48,7 @@ impl PartialEq for Settings {
 
 impl fmt::Debug for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map().entries(&self.0.named).finish()
-    }
-}
-
-/// A string that `Debug` does not show.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    #[must_use]
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("…")
+        f.debug_map().entries(self.names().map(|name| (name, format_args!("…")))).finish()
     }
 }
 

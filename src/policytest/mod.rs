@@ -7,9 +7,9 @@ pub(crate) mod run;
 
 use std::collections::{BTreeMap, HashMap};
 
-use http::HeaderMap;
 use serde::Deserialize;
 
+use crate::policy::Request;
 use crate::policy::decision_view::DecisionView;
 use crate::store::memory::Seed;
 use crate::tokens::Tokens;
@@ -41,29 +41,13 @@ pub struct TestCase {
     pub name: String,
     /// The line where it begins in its file, counted from 1.
     pub line: usize,
-    pub request: TestRequest,
+    /// Its id is replaced in each evaluation.
+    pub request: Request,
+    /// The channels in the request's query.
+    pub channels: Vec<String>,
     pub env: TestEnv,
     /// The expected fields of the decision. Other fields may have any value.
     pub expect: DecisionView,
-}
-
-/// A request to read channels.
-#[derive(Clone, Debug)]
-pub struct TestRequest {
-    /// `GET`, unless the case says otherwise.
-    pub method: String,
-    /// `http` or `https`.
-    pub scheme: String,
-    /// Host and port.
-    pub authority: String,
-    /// Path and query.
-    pub path_with_query: String,
-    /// Header fields; several `cookie` fields are joined into one.
-    pub headers: HeaderMap,
-    /// The client's IP address.
-    pub client_address: String,
-    /// The channels in the query.
-    pub channels: Vec<String>,
 }
 
 /// The environment of a policy in one test case.

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::authz::authorizer::Authorizer;
 use crate::policy::decision_view::{DecisionView, Difference};
 use crate::policy::{Decision, Limits, Outcome, Request};
-use crate::policytest::{TestCase, TestEnv, TestRequest};
+use crate::policytest::{TestCase, TestEnv};
 use crate::store::memory::{MemoryStore, system_clock};
 use crate::store::{KeyLookup, StoreError};
 use crate::util::id::random_id;
@@ -27,18 +27,16 @@ pub struct CaseOutcome {
     /// The fields in which `got` is not as expected.
     pub differences: Vec<Difference>,
     /// Whether the instance was prewarmed. If so, a new instance decided as expected before.
-    pub prepared: bool,
+    pub prewarmed: bool,
 }
 
 impl CaseOutcome {
-    #[must_use]
     pub fn passed(&self) -> bool {
         self.differences.is_empty()
     }
 }
 
 impl TestEnv {
-    #[must_use]
     pub fn policy_env(&self, limits: &Limits) -> PolicyEnv {
         let clock = self.now.map_or_else(system_clock, |now| Arc::new(move || now));
         let store: Arc<dyn KeyLookup> = if self.store_unavailable {
@@ -80,24 +78,14 @@ impl KeyLookup for UnavailableStore {
     }
 }
 
-impl TestRequest {
-    /// Converts to a request with a random id.
-    #[must_use]
-    pub fn to_request(&self) -> Request {
-        Request {
-            method: self.method.clone(),
-            scheme: self.scheme.clone(),
-            authority: self.authority.clone(),
-            path_with_query: self.path_with_query.clone(),
-            headers: self.headers.clone(),
-            client_address: self.client_address.clone(),
-            id: random_id(),
-        }
+impl TestCase {
+    /// The request with a new id.
+    pub(super) fn new_request(&self) -> Request {
+        Request { id: random_id(), ..self.request.clone() }
     }
 }
 
 /// An authorizer with this policy active in a case's environment. It prewarms no instances by itself and caches no decisions.
-#[must_use]
 pub fn authorizer(compiler: &Compiler, policy: &Policy, limits: &Limits, env: &TestEnv) -> Authorizer {
     let limits = Limits { prewarmed_instances: 0, cache_size: 0, ..limits.clone() };
     let authorizer = Authorizer::new(compiler.clone(), env.policy_env(&limits), limits, Arc::default());
@@ -116,29 +104,19 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
     let outcome = match authorizer.prewarm_one().await {
         Ok(()) => evaluate(&authorizer, case).await,
         Err(failure) => {
-            let outcome = Outcome::Failed(failure);
-            compare(
-                case,
-                &Decision {
-                    outcome,
-                    reason: None,
-                    cached: false,
-                    revoked: false,
-                    duration: Duration::ZERO,
-                    policy: None,
-                },
-            )
+            let (outcome, duration) = (Outcome::Failed(failure), Duration::ZERO);
+            compare(case, &Decision { outcome, reason: None, cached: false, revoked: false, duration, policy: None })
         }
     };
-    CaseOutcome { prepared: true, ..outcome }
+    CaseOutcome { prewarmed: true, ..outcome }
 }
 
 async fn evaluate(authorizer: &Authorizer, case: &TestCase) -> CaseOutcome {
-    compare(case, &authorizer.evaluate(&case.request.to_request(), &case.request.channels).await)
+    compare(case, &authorizer.evaluate(&case.new_request(), &case.channels).await)
 }
 
 fn compare(case: &TestCase, decision: &Decision) -> CaseOutcome {
-    let got = DecisionView::new(decision, &case.request.channels);
+    let got = DecisionView::new(decision, &case.channels);
     let expected = case.expect.filled(&got);
-    CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false }
+    CaseOutcome { differences: expected.differences(&got), expected, got, prewarmed: false }
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use serde_json::json;
 
 use super::*;
@@ -34,7 +34,7 @@ fn unset_fields_have_defaults() {
     let case = one(CASE);
     assert_eq!((case.line, &*case.request.method, &*case.request.scheme), (1, "GET", "https"));
     assert_eq!((&*case.request.path_with_query, &*case.request.client_address), ("/api/realtime", "192.0.2.1"));
-    assert_eq!(case.request.channels, ["default"]);
+    assert_eq!(case.channels, ["default"]);
     assert_eq!(case.request.headers["host"], case.request.authority);
     assert_eq!((case.env.now, case.env.store_unavailable, case.env.prefixes.len()), (None, false, 0));
     assert_eq!(case.expect.fields, [("allow", json!(true))]);
@@ -42,14 +42,20 @@ fn unset_fields_have_defaults() {
 
 #[test]
 fn channels_are_encoded_in_the_path_like_the_client_does() {
-    let path = |more: &str| one(&format!("{CASE}{more}")).request;
-    let request = path(r#"channels = ["a b", "ü&c=+", "", "a b"]"#);
-    assert_eq!(request.path_with_query, "/api/realtime?channel=a%20b&channel=%C3%BC%26c%3D%2B&channel=&channel=a%20b");
-    assert_eq!(request.channels, ["a b", "ü&c=+", ""]);
-    assert_eq!(path("channels = [\"a\"]\nrequest.path = \"/x?ticket=1\"").path_with_query, "/x?ticket=1&channel=a");
-    let request = path("request.path = \"/x?channel=a+b&channel=%63\"");
+    let path = |more: &str| one(&format!("{CASE}{more}"));
+    let case = path(r#"channels = ["a b", "ü&c=+", "", "a b"]"#);
     assert_eq!(
-        (&*request.path_with_query, &*request.channels),
+        case.request.path_with_query,
+        "/api/realtime?channel=a%20b&channel=%C3%BC%26c%3D%2B&channel=&channel=a%20b"
+    );
+    assert_eq!(case.channels, ["a b", "ü&c=+", ""]);
+    assert_eq!(
+        path("channels = [\"a\"]\nrequest.path = \"/x?ticket=1\"").request.path_with_query,
+        "/x?ticket=1&channel=a"
+    );
+    let case = path("request.path = \"/x?channel=a+b&channel=%63\"");
+    assert_eq!(
+        (&*case.request.path_with_query, &*case.channels),
         ("/x?channel=a+b&channel=%63", &["a b".into(), "c".into()][..])
     );
 }
@@ -112,7 +118,7 @@ fn prefixes_default_to_the_prefixes_of_the_store() {
 }
 
 #[test]
-fn errors_name_the_place_and_a_valid_value() {
+fn errors_name_the_line_and_a_valid_value() {
     let text = |more: &str| format!("{CASE}\n[[case]]\nname = \"b\"\n{more}");
     wrong("", &["x/cases.toml", "no case", "[[case]]"]);
     wrong("now = 1", &["no case"]);

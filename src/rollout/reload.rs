@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditWriters;
-use crate::config::reloadable::Options;
+use crate::config::reloadable::LiveOptionsSender;
 use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
@@ -38,8 +38,8 @@ pub struct Reloader {
     store: Arc<dyn EventStore>,
     /// The configuration that the process was started with.
     startup: Arc<Config>,
-    /// The options that change without a restart. The tasks that use them subscribe.
-    options: Options,
+    /// Publishes the options that change without a restart.
+    options: LiveOptionsSender,
     load: LoadFn,
     /// The configuration's file and then those that it refers to, as they were read last.
     files: FileSnapshot,
@@ -60,7 +60,7 @@ impl Reloader {
         rollout: Rollout,
         store: Arc<dyn EventStore>,
         startup: Arc<Config>,
-        options: Options,
+        options: LiveOptionsSender,
         files: FileSnapshot,
         load: LoadFn,
     ) -> Self {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use http::header::{ALLOW, HeaderValue};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::SignatureError;
@@ -14,18 +14,16 @@ use crate::fleet::push::PushError;
 use crate::fleet::record::MissingBlob;
 use crate::fleet::revocation::RevokeError;
 use crate::fleet::shadow::push::NoShadowPolicy;
-use crate::fleet::status::NoFleetPolicy;
 use crate::policy::Failure;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::replace::ReplaceError;
 use crate::rollout::stage::{ActivationError, Stage};
 use crate::server::data::request::InvalidAck;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 use crate::store::StoreError;
 use crate::store::command::CommandError;
 
-/// Longest pause between two pieces of a body.
+/// Longest pause between two parts of a body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time for a whole body.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
@@ -97,10 +95,8 @@ pub enum ApiError {
     #[error("an event of more than {max_bytes} bytes (stream.max-event-size) cannot be delivered")]
     EventTooLarge { max_bytes: usize },
 
-    #[error("{0}")]
-    InvalidRevocation(String),
     #[error(transparent)]
-    TooManyRevocations(RevokeError),
+    Revoke(#[from] RevokeError),
     #[error("there is no revocation with this id")]
     NoSuchRevocation,
     /// The store could not distribute the revocation; this node ended its own streams.
@@ -130,11 +126,11 @@ pub enum ApiError {
     )]
     SignatureRequired,
     #[error(transparent)]
-    ActivationFailed(Arc<ActivationError>),
+    ActivationFailed(#[from] Arc<ActivationError>),
     #[error("{cause}")]
     InvalidSignature { cause: SignatureError, digest: Digest },
     #[error(transparent)]
-    Push(PushError),
+    Push(#[from] PushError),
 
     #[error("there is no shadow policy: PUT one to /v1/policy/shadow (`tidegate policy shadow`)")]
     NoShadowPolicy,
@@ -168,7 +164,9 @@ impl ApiError {
             Self::LoopbackOnly => (S::FORBIDDEN, "loopback_only"),
             Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
             Self::UnsupportedMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::Body(BodyError::TooLarge(_)) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Body(BodyError::TooLarge(_)) | Self::Push(PushError::TooLarge { .. }) => {
+                (S::PAYLOAD_TOO_LARGE, "body_too_large")
+            }
             Self::Body(BodyError::Incomplete) => (S::BAD_REQUEST, "body_incomplete"),
             Self::Body(BodyError::Timeout) => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::InvalidBody { code, .. } => (S::BAD_REQUEST, code),
@@ -181,25 +179,39 @@ impl ApiError {
             Self::Decision(Failure::NoPolicy | Failure::Busy) => (S::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Decision(_) => (S::INTERNAL_SERVER_ERROR, "decision_error"),
 
-            Self::Store(cause) | Self::RevokedOnThisNodeOnly { cause, .. } => classify_store(cause),
+            Self::Store(cause)
+            | Self::Revoke(RevokeError::Store(cause))
+            | Self::RevokedOnThisNodeOnly { cause, .. }
+            | Self::Push(PushError::Store(cause)) => classify_store(cause),
             Self::Command(CommandError::Unknown(_)) => (S::BAD_REQUEST, "unknown_command"),
             Self::Command(_) => (S::BAD_REQUEST, "invalid_command"),
             Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
 
-            Self::InvalidRevocation(_) => (S::BAD_REQUEST, "invalid_revocation"),
-            Self::TooManyRevocations(_) => (S::CONFLICT, "too_many_revocations"),
+            Self::Revoke(RevokeError::InvalidRequest(_)) => (S::BAD_REQUEST, "invalid_revocation"),
+            Self::Revoke(RevokeError::Full) => (S::CONFLICT, "too_many_revocations"),
             Self::NoSuchRevocation => (S::NOT_FOUND, "no_such_revocation"),
 
             Self::PolicyNotManagedHere(_) => (S::CONFLICT, "policy_not_managed_here"),
             Self::NoFleet(_) => (S::CONFLICT, "no_fleet"),
             Self::TooManyUploads { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::PreconditionFailed { .. } => (S::PRECONDITION_FAILED, "precondition_failed"),
-            Self::Superseded => (S::CONFLICT, "superseded"),
-            Self::NotPrepared { .. } => (S::SERVICE_UNAVAILABLE, "not_prepared"),
+            Self::Superseded | Self::Push(PushError::Superseded) => (S::CONFLICT, "superseded"),
+            Self::NotPrepared { .. }
+            | Self::Push(PushError::NoNodes | PushError::Expired | PushError::PrepareTimeout { .. }) => {
+                (S::SERVICE_UNAVAILABLE, "not_prepared")
+            }
             Self::NoPreviousPolicy(_) => (S::CONFLICT, "no_previous_policy"),
             Self::SignatureRequired => (S::CONFLICT, "signature_required"),
             Self::ActivationFailed(_) | Self::InvalidSignature { .. } => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
-            Self::Push(cause) => classify_push(cause),
+            Self::Push(PushError::PrepareFailed(_)) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
+            Self::Push(PushError::InProgress) => (S::CONFLICT, "push_in_progress"),
+            Self::Push(PushError::Replaced(_) | PushError::CommitLost) => (S::CONFLICT, "replaced"),
+            Self::Push(PushError::SequenceNotIncreasing { .. } | PushError::SequencesExhausted) => {
+                (S::CONFLICT, "sequence_not_increasing")
+            }
+            Self::Push(PushError::ActivationTimeout { .. } | PushError::CommitUnknown(_)) => {
+                (S::GATEWAY_TIMEOUT, "partially_applied")
+            }
 
             Self::NoShadowPolicy => (S::NOT_FOUND, "no_shadow_policy"),
             Self::OtherShadowPolicy { .. } => (S::PRECONDITION_FAILED, "digest_mismatch"),
@@ -225,19 +237,11 @@ impl ApiError {
         match self {
             Self::Decision(Failure::NoPolicy | Failure::Busy) => "this request cannot be decided now; try again".into(),
             Self::Decision(_) => "this request could not be decided".into(),
-            Self::Store(StoreError::Unavailable(_)) => "the store does not answer".into(),
+            Self::Store(StoreError::Unavailable(_)) | Self::Push(PushError::Store(StoreError::Unavailable(_))) => {
+                "the store does not answer".into()
+            }
             Self::Internal(_) => "internal error; the gateway's log has the cause".into(),
             _ => self.to_string(),
-        }
-    }
-
-    /// More fields of the error, for programs.
-    fn details(&self) -> Option<Value> {
-        match self {
-            Self::ActivationFailed(failure) => Some(json!({ "stage": failure.stage, "digest": failure.digest })),
-            Self::InvalidSignature { digest, .. } => Some(json!({ "stage": Stage::Verified, "digest": digest })),
-            Self::Push(PushError::PrepareFailed(nodes)) => Some(json!({ "nodes": nodes })),
-            _ => None,
         }
     }
 
@@ -251,22 +255,36 @@ impl ApiError {
             _ => {}
         }
         let mut error = json!({ "code": code, "message": self.message() });
-        if let (Some(error), Some(Value::Object(details))) = (error.as_object_mut(), self.details()) {
-            error.extend(details);
-        }
-        let mut response = respond::json(status, &json!({ "error": error }));
         match &self {
-            Self::MethodNotAllowed { allow } => {
-                if let Ok(allow) = HeaderValue::from_str(allow) {
-                    response.headers_mut().insert(ALLOW, allow);
-                }
+            Self::ActivationFailed(failure) => {
+                error["stage"] = json!(failure.stage);
+                error["digest"] = json!(failure.digest);
             }
-            Self::PreconditionFailed { active } => {
-                response = respond::with_etag(response, active.as_deref().map(|info| &*info.digest));
+            Self::InvalidSignature { digest, .. } => {
+                error["stage"] = json!(Stage::Verified);
+                error["digest"] = json!(digest);
             }
+            Self::Push(PushError::PrepareFailed(nodes)) => error["nodes"] = json!(nodes),
             _ => {}
         }
+        let mut response = respond::json(status, &json!({ "error": error }));
+        if let Self::MethodNotAllowed { allow } = &self
+            && let Ok(allow) = HeaderValue::from_str(allow)
+        {
+            response.headers_mut().insert(ALLOW, allow);
+        }
+        if let Self::PreconditionFailed { active } = &self {
+            response = respond::with_etag(response, active.as_deref());
+        }
         response
+    }
+
+    /// A policy of the fleet cannot be fetched. `missing` is the error if the store does not have it.
+    pub fn not_fetched(cause: MissingBlob, missing: fn(String) -> Self) -> Self {
+        match cause {
+            MissingBlob::Store(cause) => Self::Store(cause),
+            cause => missing(cause.to_string()),
+        }
     }
 }
 
@@ -278,34 +296,6 @@ const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
         StoreError::WrongType => (S::CONFLICT, "wrong_type"),
         StoreError::InvalidCommand(_) => (S::BAD_REQUEST, "invalid_command"),
         StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),
-    }
-}
-
-const fn classify_push(cause: &PushError) -> (StatusCode, &'static str) {
-    use StatusCode as S;
-    match cause {
-        PushError::Store(cause) => classify_store(cause),
-        PushError::PrepareFailed(_) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
-        PushError::TooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
-        PushError::InProgress => (S::CONFLICT, "push_in_progress"),
-        PushError::Superseded => (S::CONFLICT, "superseded"),
-        PushError::Replaced(_) | PushError::CommitLost => (S::CONFLICT, "replaced"),
-        PushError::SequenceNotIncreasing { .. } | PushError::SequencesExhausted => {
-            (S::CONFLICT, "sequence_not_increasing")
-        }
-        PushError::NoNodes | PushError::Expired | PushError::PrepareTimeout { .. } => {
-            (S::SERVICE_UNAVAILABLE, "not_prepared")
-        }
-        PushError::ActivationTimeout { .. } | PushError::CommitUnknown(_) => (S::GATEWAY_TIMEOUT, "partially_applied"),
-    }
-}
-
-impl From<PushError> for ApiError {
-    fn from(cause: PushError) -> Self {
-        match cause {
-            PushError::Store(cause) => Self::Store(cause),
-            cause => Self::Push(cause),
-        }
     }
 }
 
@@ -322,12 +312,6 @@ impl From<ReplaceError> for ApiError {
     }
 }
 
-impl From<Arc<ActivationError>> for ApiError {
-    fn from(failure: Arc<ActivationError>) -> Self {
-        Self::ActivationFailed(failure)
-    }
-}
-
 impl From<NoShadowPolicy> for ApiError {
     fn from(cause: NoShadowPolicy) -> Self {
         match cause {
@@ -336,30 +320,6 @@ impl From<NoShadowPolicy> for ApiError {
             NoShadowPolicy::Changed => Self::ShadowPolicyChanged,
             unreadable @ NoShadowPolicy::Unreadable(_) => Self::ShadowPolicyUnreadable(unreadable.to_string()),
         }
-    }
-}
-
-impl ApiError {
-    /// The policy to roll back to cannot be fetched.
-    pub fn previous_policy(cause: MissingBlob) -> Self {
-        match cause {
-            MissingBlob::Store(cause) => Self::Store(cause),
-            lost => Self::NoPreviousPolicy(lost.to_string()),
-        }
-    }
-
-    /// The fleet's shadow policy cannot be fetched.
-    pub fn shadow_policy(cause: MissingBlob) -> Self {
-        match cause {
-            MissingBlob::Store(cause) => Self::Store(cause),
-            lost => Self::ShadowPolicyUnreadable(lost.to_string()),
-        }
-    }
-}
-
-impl From<NoFleetPolicy> for ApiError {
-    fn from(cause: NoFleetPolicy) -> Self {
-        Self::NoPreviousPolicy(cause.to_string())
     }
 }
 

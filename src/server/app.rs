@@ -2,26 +2,25 @@
 
 use std::sync::{Arc, OnceLock};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
-use crate::channel::gap::GapReason;
+use crate::channel::frame::GapReason;
 use crate::channel::hub::Hub;
 use crate::config::Config;
-use crate::config::reloadable::{Live, Options};
+use crate::config::reloadable::{LiveOptions, LiveOptionsSender};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
 use crate::fleet::revocation::RevocationService;
 use crate::policy::Failure;
 use crate::rollout::stage::Stage;
 use crate::rollout::{Observers, Rollout};
-use crate::server::api_error::REFUSAL_CODES;
+use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::control::stream_stats::StreamStatsCache;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
-use crate::server::shutdown_state::ShutdownState;
 use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::StreamContext;
 use crate::stream::registry::StreamRegistry;
@@ -40,7 +39,7 @@ pub struct App {
     /// The configuration that the process was started with.
     pub config: Arc<Config>,
     /// The options that change without a restart.
-    pub options: Options,
+    pub options: LiveOptionsSender,
     /// When the gateway started, ms since the Unix epoch.
     pub(super) started_at: u64,
     /// The counters of this gateway, the same as the hub's.
@@ -66,12 +65,23 @@ pub struct App {
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
     pub(super) rejection_delay: RejectionDelay,
-    pub(super) replays: Arc<ReplayBudget>,
-    pub(super) shutdown: ShutdownState,
+    pub(super) stream_context: StreamContext,
+    pub(super) phase: watch::Sender<Phase>,
     pub(super) recent_rejections: RecentRejections,
     pub(super) stream_stats: StreamStatsCache,
     /// Limits how many policies are uploaded at once.
     pub(super) policy_uploads: Semaphore,
+}
+
+/// The phases of a node's life, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Phase {
+    /// Ready and serving.
+    Running,
+    /// Serving, and reported as not ready, so that load balancers send no more clients.
+    NotReady,
+    /// The data port is closed and streams are being closed.
+    Draining,
 }
 
 /// The content of the playground.
@@ -88,7 +98,6 @@ pub struct Playground {
 
 impl App {
     /// Composes the state of the node with this name. Its parts count in the metrics of the hub.
-    #[must_use]
     pub fn new(
         config: Config,
         node: String,
@@ -118,8 +127,12 @@ impl App {
                 config.stream.max_streams.div_ceil(STREAMS_PER_DELAYED_REQUEST),
                 authorizer.generations(),
             ),
-            replays: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
-            shutdown: ShutdownState::new(),
+            stream_context: StreamContext {
+                hub: hub.clone(),
+                replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
+                ping_interval: config.stream.ping_interval,
+            },
+            phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),
             fleet: OnceLock::new(),
@@ -129,7 +142,7 @@ impl App {
             rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, records, Arc::clone(&metrics)),
             metrics,
             started_at: now_ms(),
-            options: Options::new(Arc::clone(&config.live)),
+            options: LiveOptionsSender::new(Arc::clone(&config.live)),
             config: Arc::new(config),
             hub,
             authorizer,
@@ -138,39 +151,43 @@ impl App {
     }
 
     /// This node's name, in the fleet and for its files below `cache-dir`.
-    #[must_use]
     pub fn node(&self) -> &str {
         self.commands.node()
     }
 
     /// The current values of the options that change without a restart.
-    #[must_use]
-    pub fn live(&self) -> Arc<Live> {
+    pub fn live(&self) -> Arc<LiveOptions> {
         Arc::clone(&self.options.borrow())
     }
 
-    /// Whether the configuration allows this key as a channel.
-    #[must_use]
-    pub fn permits(&self, name: &str) -> bool {
-        self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes)
+    /// Fails if the configuration does not allow this key as a channel.
+    pub(super) fn check_channel(&self, name: &str) -> Result<(), ApiError> {
+        let allowed = self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes);
+        if allowed { Ok(()) } else { Err(ApiError::ChannelNotAllowed(name.to_owned())) }
     }
 
-    pub(super) fn stream_context(&self) -> StreamContext {
-        StreamContext {
-            hub: self.hub.clone(),
-            replay_budget: Arc::clone(&self.replays),
-            ping_interval: self.config.stream.ping_interval,
-        }
+    /// The fleet, if it manages this node's policy.
+    pub(super) fn managing_fleet(&self) -> Option<&Arc<Fleet>> {
+        self.fleet.get().filter(|fleet| fleet.is_fleet_managed())
     }
 
     /// How many requests are delayed (`reject.delay`).
-    #[must_use]
     pub fn delayed_requests(&self) -> usize {
         self.rejection_delay.delayed()
     }
 
+    /// Whether the shutdown has begun: the node is not ready any more.
     pub(super) fn is_draining(&self) -> bool {
-        self.shutdown.has_begun()
+        *self.phase.borrow() >= Phase::NotReady
+    }
+
+    /// Waits until endless responses have to end.
+    pub(super) fn draining(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut phase = self.phase.subscribe();
+        async move {
+            // A closed channel means that the node was dropped: that is an end, too.
+            let _ = phase.wait_for(|phase| *phase == Phase::Draining).await;
+        }
     }
 }
 

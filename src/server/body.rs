@@ -79,25 +79,25 @@ mod tests {
         use futures_util::{StreamExt, stream};
         use http_body::Frame;
         use http_body_util::{Full, StreamBody};
-        type Piece = Result<Frame<Bytes>, &'static str>;
-        let piece = |text: &'static str| -> Piece { Ok(Frame::data(Bytes::from_static(text.as_bytes()))) };
-        let read = async |pieces: Vec<Piece>| read_body(StreamBody::new(stream::iter(pieces)), 5).await;
-        assert_eq!(read(vec![piece("ab"), piece("cde")]).await, Ok("abcde".into()));
-        assert_eq!(read(vec![piece("ab"), piece("cdef")]).await, Err(BodyError::TooLarge(5)));
-        assert_eq!(read(vec![piece("ab"), Err("gone")]).await, Err(BodyError::Incomplete));
+        type Part = Result<Frame<Bytes>, &'static str>;
+        let part = |text: &'static str| -> Part { Ok(Frame::data(Bytes::from_static(text.as_bytes()))) };
+        let read = async |parts: Vec<Part>| read_body(StreamBody::new(stream::iter(parts)), 5).await;
+        assert_eq!(read(vec![part("ab"), part("cde")]).await, Ok("abcde".into()));
+        assert_eq!(read(vec![part("ab"), part("cdef")]).await, Err(BodyError::TooLarge(5)));
+        assert_eq!(read(vec![part("ab"), Err("gone")]).await, Err(BodyError::Incomplete));
         assert_eq!(read_body(Full::new(Bytes::from_static(b"abcdef")), 5).await, Err(BodyError::TooLarge(5)));
         for (pause, expect) in
             [(BODY_IDLE_TIMEOUT * 2, Err(BodyError::Timeout)), (BODY_IDLE_TIMEOUT / 2, Ok(Bytes::from_static(b"xxx")))]
         {
             let slow = stream::iter(0..3).then(async |_| {
                 tokio::time::sleep(pause).await;
-                piece("x")
+                part("x")
             });
             assert_eq!(read_body(StreamBody::new(Box::pin(slow)), 5).await, expect, "{pause:?}");
         }
-        let drops = stream::repeat_with(|| piece("x")).then(async |piece| {
+        let drops = stream::repeat_with(|| part("x")).then(async |part| {
             tokio::time::sleep(BODY_IDLE_TIMEOUT / 2).await;
-            piece
+            part
         });
         assert_eq!(read_body(StreamBody::new(Box::pin(drops)), usize::MAX).await, Err(BodyError::Timeout));
     }

@@ -38,39 +38,13 @@ pub enum PortKind {
     Control,
 }
 
-impl PortKind {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Data => "data",
-            Self::Control => "control",
-        }
-    }
-}
-
-/// An open port.
-pub struct Port {
-    /// Whether the port is closing. The accept loop and every connection hold a receiver; the port is closed when the last one is dropped.
-    closing: watch::Sender<bool>,
-}
-
-impl Port {
-    /// Starts to accept connections.
-    pub fn open(listener: Listener, kind: PortKind, app: &Arc<App>) -> Self {
-        let (closing, receiver) = watch::channel(false);
-        tokio::spawn(accept(listener, kind, Arc::clone(app), receiver));
-        Self { closing }
-    }
-
-    /// Accepts no more connections. Open connections complete their responses and close: HTTP/1.1 after the current response, HTTP/2
-    /// (`GOAWAY`) after all of them.
-    pub fn close(&self) {
-        self.closing.send_replace(true);
-    }
-
-    /// Waits until all connections have ended.
-    pub async fn closed(&self) {
-        self.closing.closed().await;
-    }
+/// Starts to accept connections. Sending `true` closes the port: it accepts no more connections, and open ones complete their responses
+/// and close, HTTP/1.1 after the current response, HTTP/2 (`GOAWAY`) after all of them. The accept loop and every connection hold a
+/// receiver, so the channel is closed when the last connection has ended.
+pub fn open_port(listener: Listener, kind: PortKind, app: &Arc<App>) -> watch::Sender<bool> {
+    let (closing, receiver) = watch::channel(false);
+    tokio::spawn(accept(listener, kind, Arc::clone(app), receiver));
+    closing
 }
 
 async fn accept(listener: Listener, kind: PortKind, app: Arc<App>, closing: watch::Receiver<bool>) {
@@ -107,14 +81,12 @@ tokio::task_local! {
 /// Runs each HTTP/2 stream of a connection with an abort signal of its own: a proxy sends the streams of many clients over one connection,
 /// and aborting one slow client must not end the others.
 #[derive(Clone)]
-struct PerStreamExecutor {
-    metrics: Arc<Metrics>,
-}
+struct PerStreamExecutor(Arc<Metrics>);
 
 impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor {
     fn execute(&self, exchange: F) {
         let abort = AbortSignal::default();
-        let metrics = Arc::clone(&self.metrics);
+        let metrics = Arc::clone(&self.0);
         tokio::spawn(STREAM_ABORT.scope(abort.clone(), async move {
             tokio::select! {
                 _ = exchange => {}
@@ -128,11 +100,11 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
     }
 }
 
-fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, closing: watch::Receiver<bool>) {
+fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, mut closing: watch::Receiver<bool>) {
     // Frames are small and must be sent at once. A socket that refuses the option works too.
     let _ = socket.set_nodelay(true);
     let max_head = app.config.max_header_size;
-    let mut builder = Builder::new(PerStreamExecutor { metrics: Arc::clone(&app.metrics) });
+    let mut builder = Builder::new(PerStreamExecutor(Arc::clone(&app.metrics)));
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -158,20 +130,20 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
         })
     });
     let connection = builder.serve_connection(TokioIo::new(socket), service).into_owned();
-    let counted = metrics.connection(kind.name());
+    let counted = metrics.connection(if kind == PortKind::Data { "data" } else { "control" });
     tokio::spawn(async move {
         let _counted = counted;
         let mut connection = std::pin::pin!(connection);
-        let mut port_closes = closing.clone();
+        // The receiver is held until the task ends: the shutdown waits for it.
+        let close = async {
+            wait_closing(&mut closing).await;
+            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
+            let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()).await;
+        };
         let served = async {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                () = wait_closing(&mut port_closes) => {}
-            }
-            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
-            tokio::select! {
-                ended = connection.as_mut() => return ended,
-                _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()) => connection.as_mut().graceful_shutdown(),
+                () = close => connection.as_mut().graceful_shutdown(),
             }
             connection.await
         };
@@ -185,7 +157,5 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, cl
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
-        // Held until here: `Port::closed` waits for it.
-        drop(closing);
     });
 }

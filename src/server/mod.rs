@@ -1,4 +1,5 @@
-//! The server: the data port, the control port, and their life cycle.
+//! The server: the data port, the control port, and their life cycle until the graceful shutdown: report not ready, keep serving for
+//! `drain.delay`, stop accepting connections, then close streams spread over `drain.duration`.
 
 mod accept_queue;
 mod access;
@@ -8,11 +9,8 @@ mod body;
 mod connection;
 mod control;
 pub mod data;
-mod readiness;
 mod recent_rejections;
 mod respond;
-mod shutdown;
-mod shutdown_state;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,14 +20,19 @@ use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Version};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::server::api_error::ApiError;
-use crate::server::app::App;
-use crate::server::connection::{Port, PortKind};
+use crate::server::app::{App, Phase};
+use crate::server::connection::PortKind;
 use crate::server::respond::Response;
 
 /// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
 const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Time for what is still being written after all streams have been asked to close.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A listening socket.
 pub struct Listener {
@@ -57,15 +60,44 @@ pub struct Listeners {
 pub async fn run(listeners: Listeners, app: Arc<App>, shutdown: impl Future<Output = ()>) {
     let commands = tokio::spawn(Arc::clone(&app.commands).run());
     // Connections wait in the accept queue meanwhile: a stream that opens before the commands are known may have to reconnect at once.
-    let _ = tokio::time::timeout(COMMAND_SYNC_TIMEOUT, app.commands.wait_synced()).await;
+    let _ = timeout(COMMAND_SYNC_TIMEOUT, app.commands.wait_synced()).await;
     let inherited = listeners.data.inherited;
-    let data = Port::open(listeners.data, PortKind::Data, &app);
-    let control = Port::open(listeners.control, PortKind::Control, &app);
+    let data = connection::open_port(listeners.data, PortKind::Data, &app);
+    let control = connection::open_port(listeners.control, PortKind::Control, &app);
     let rotation = tokio::spawn(rotate(Arc::clone(&app)));
     shutdown.await;
-    shutdown::shutdown(&app, data, control, inherited).await;
+    drain(&app, data, control, inherited).await;
     rotation.abort();
     commands.abort();
+}
+
+/// Shuts the node down. With inherited listeners there is no delay: the service manager leaves them open, so that new connections wait there
+/// for the next process and no load balancer has to be warned.
+async fn drain(app: &App, data: watch::Sender<bool>, control: watch::Sender<bool>, inherited: bool) {
+    let live = app.live();
+    let (delay, duration) = (if inherited { Duration::ZERO } else { live.drain_delay }, live.drain_duration);
+    app.phase.send_replace(Phase::NotReady);
+    if !delay.is_zero() {
+        tracing::info!(?delay, "shutting down: reporting not ready, serving until drain.delay is over");
+        tokio::time::sleep(delay).await;
+    }
+    app.phase.send_replace(Phase::Draining);
+    tracing::info!(streams = app.streams.count(), ?duration, "draining");
+    // Delayed requests are decided now.
+    app.rejection_delay.close();
+    // Browsers retry a refused connection, and give up after a 503: so the port closes instead of answering 503.
+    data.send_replace(true);
+    if timeout(duration + CLOSE_TIMEOUT, app.streams.drain(duration)).await.is_err() {
+        tracing::warn!(
+            streams = app.streams.count(),
+            "drain timed out; aborting the streams of clients that do not read"
+        );
+    }
+    let _ = timeout(CLOSE_TIMEOUT, data.closed()).await;
+    control.send_replace(true);
+    // Requests that are not answered by then are aborted when the process ends.
+    let _ = timeout(CLOSE_TIMEOUT, control.closed()).await;
+    tracing::info!("drained");
 }
 
 /// Rotates streams after each activation: those that an earlier generation admitted are closed within the rotation window, so that their
@@ -98,10 +130,10 @@ async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kin
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
     if kind == PortKind::Control {
-        return control::answer(&app, request).await;
+        return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);
     }
     let is_http1 = request.version() <= Version::HTTP_11;
-    let mut response = data::answer(&app, request, peer).await;
+    let mut response = data::answer(&app, request, peer).await.unwrap_or_else(ApiError::into_response);
     // The client shall reconnect through a load balancer, and not reuse this connection.
     if is_http1 && app.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

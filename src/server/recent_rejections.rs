@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::policy::{Decision, Outcome};
@@ -70,18 +70,14 @@ impl RecentRejections {
             generation: decision.policy.as_ref().map(|info| info.generation),
             duration_us: u64::try_from(decision.duration.as_micros()).unwrap_or(u64::MAX),
         };
-        let mut all = self.all();
+        let mut all = self.0.lock();
         all.push_front(rejection);
         all.truncate(MAX_ENTRIES);
     }
 
     /// All entries, the latest first.
     pub fn list(&self) -> Vec<RecentRejection> {
-        self.all().iter().cloned().collect()
-    }
-
-    fn all(&self) -> MutexGuard<'_, VecDeque<RecentRejection>> {
-        self.0.lock()
+        self.0.lock().iter().cloned().collect()
     }
 }
 

@@ -4,13 +4,18 @@ use std::convert::Infallible;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
+use http_body_util::{BodyExt, Full, StreamBody};
+
+use serde::Serialize;
+use serde_json::{Value, json};
 
 use crate::authz::in_flight::InFlightGuard;
+use crate::policy::info::PolicyInfo;
 
 /// A body that holds a decision's guard until the response head is written, which is when hyper polls the body or drops it.
 pub struct InFlightBody<B> {
@@ -77,16 +82,35 @@ pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + '
     response
 }
 
+/// An event stream of these frames, until `end` completes.
+pub fn frames(
+    frames: impl Stream<Item = Bytes> + Send + 'static,
+    end: impl Future<Output = ()> + Send + 'static,
+) -> Response {
+    let frames = frames.map(|frame| Ok(Frame::data(frame)));
+    event_stream(StreamBody::new(frames.take_until(Box::pin(end))))
+}
+
+/// A JSON response with the status 200.
+pub fn ok(value: impl Serialize) -> Response {
+    json(StatusCode::OK, &json!(value))
+}
+
 /// A JSON response, which no cache stores.
-pub fn json(status: StatusCode, value: &serde_json::Value) -> Response {
+pub fn json(status: StatusCode, value: &Value) -> Response {
     let mut response = full(status, "application/json", value.to_string());
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
 
-/// Adds the entity tag of a policy: its digest in quotes.
-pub fn with_etag(mut response: Response, digest: Option<&str>) -> Response {
-    if let Some(Ok(tag)) = digest.map(|digest| HeaderValue::from_str(&format!("\"{digest}\""))) {
+/// The entity tag of a policy: its digest in quotes.
+pub fn etag(policy: &PolicyInfo) -> String {
+    format!("\"{}\"", policy.digest)
+}
+
+/// Adds the entity tag of the active policy.
+pub fn with_etag(mut response: Response, active: Option<&PolicyInfo>) -> Response {
+    if let Some(Ok(tag)) = active.map(|policy| HeaderValue::try_from(etag(policy))) {
         response.headers_mut().insert(ETAG, tag);
     }
     response

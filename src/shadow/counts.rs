@@ -1,7 +1,5 @@
 //! Counts of shadow decisions by their result.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use serde::{Deserialize, Serialize};
 
 use crate::shadow::decision_change::DecisionChange;
@@ -28,8 +26,20 @@ pub struct ShadowCounts {
 }
 
 impl ShadowCounts {
+    /// The count of decisions that were compared with this result.
+    pub fn compared(&mut self, change: Option<DecisionChange>) -> &mut u64 {
+        match change {
+            None => &mut self.agree,
+            Some(DecisionChange::AllowToReject) => &mut self.allow_to_reject,
+            Some(DecisionChange::RejectToAllow) => &mut self.reject_to_allow,
+            Some(DecisionChange::AllowToError | DecisionChange::RejectToError) => &mut self.error,
+            Some(DecisionChange::ErrorToAllow | DecisionChange::ErrorToReject | DecisionChange::Other) => {
+                &mut self.other
+            }
+        }
+    }
+
     /// The sum with the counts of another node.
-    #[must_use]
     pub const fn plus(self, other: Self) -> Self {
         Self {
             agree: self.agree.saturating_add(other.agree),
@@ -44,7 +54,6 @@ impl ShadowCounts {
     }
 
     /// All counts with their names.
-    #[must_use]
     pub const fn named(&self) -> [(&'static str, u64); 8] {
         [
             ("agree", self.agree),
@@ -56,59 +65,5 @@ impl ShadowCounts {
             ("dropped", self.dropped),
             ("cached", self.cached),
         ]
-    }
-}
-
-#[derive(Default)]
-pub struct ShadowCounters {
-    agree: AtomicU64,
-    allow_to_reject: AtomicU64,
-    reject_to_allow: AtomicU64,
-    other: AtomicU64,
-    error: AtomicU64,
-    incomparable: AtomicU64,
-    dropped: AtomicU64,
-    cached: AtomicU64,
-}
-
-fn increment(count: &AtomicU64) {
-    count.fetch_add(1, Ordering::Relaxed);
-}
-
-impl ShadowCounters {
-    pub fn count_incomparable(&self) {
-        increment(&self.incomparable);
-    }
-
-    pub fn count_dropped(&self) {
-        increment(&self.dropped);
-    }
-
-    pub fn count_cached(&self) {
-        increment(&self.cached);
-    }
-
-    pub fn count_compared(&self, change: Option<DecisionChange>) {
-        increment(match change {
-            None => &self.agree,
-            Some(DecisionChange::AllowToReject) => &self.allow_to_reject,
-            Some(DecisionChange::RejectToAllow) => &self.reject_to_allow,
-            Some(DecisionChange::AllowToError | DecisionChange::RejectToError) => &self.error,
-            Some(DecisionChange::ErrorToAllow | DecisionChange::ErrorToReject | DecisionChange::Other) => &self.other,
-        });
-    }
-
-    pub fn snapshot(&self) -> ShadowCounts {
-        let load = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        ShadowCounts {
-            agree: load(&self.agree),
-            allow_to_reject: load(&self.allow_to_reject),
-            reject_to_allow: load(&self.reject_to_allow),
-            other: load(&self.other),
-            error: load(&self.error),
-            incomparable: load(&self.incomparable),
-            dropped: load(&self.dropped),
-            cached: load(&self.cached),
-        }
     }
 }

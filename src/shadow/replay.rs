@@ -1,16 +1,13 @@
 //! Evaluates a policy on a recorded request, with the recorded host answers and time, and without network access.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use crate::authz::validate::validate_answer;
-use crate::policy::{Decision, Failure, Limits, Outcome, Request};
+use crate::policy::{Decision, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host::tokens::KeyWait;
 use crate::wasm::host::{EvaluationParams, PolicyEnv, to_wit};
 use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::instance::{Instance, InstanceResult};
@@ -18,21 +15,15 @@ use crate::wasm::log_rate::LogRate;
 
 /// Evaluates one policy without effect.
 pub struct ReplayEvaluator {
-    policy: Policy,
-    /// Its log lines have a limit of their own, so that they do not count against the active policy's.
-    log: Arc<LogRate>,
+    pub policy: Policy,
+    /// Separate from the rate of the active policy, so that the log lines of the two do not count together.
+    log_rate: Arc<LogRate>,
 }
 
 impl ReplayEvaluator {
     /// `log_rate` is the maximum of log lines per second.
-    #[must_use]
     pub fn new(policy: Policy, log_rate: u32) -> Self {
-        Self { policy, log: Arc::new(LogRate::new(log_rate)) }
-    }
-
-    #[must_use]
-    pub fn policy(&self) -> &Policy {
-        &self.policy
+        Self { policy, log_rate: Arc::new(LogRate::new(log_rate)) }
     }
 
     /// Evaluates a request on a new instance, within the limits of a decision, on the polling thread. `recorded` notes the host calls for
@@ -46,41 +37,25 @@ impl ReplayEvaluator {
         channels: &[String],
     ) -> Decision {
         let start = std::time::Instant::now();
-        let env = Arc::new(env.replaying(recorded, &self.log));
+        let env = Arc::new(env.replaying(recorded, &self.log_rate));
         let budget = Arc::<CpuBudget>::default();
-        let result = {
-            let mut call = pin!(self.run(env, limits, Arc::clone(&budget), request, channels));
-            poll_fn(|cx| budget.poll(call.as_mut(), cx)).await
+        let call = async {
+            // Prepared, as most instances of the active policy are.
+            let instance = Instance::prepared(&self.policy, env, limits, Arc::clone(&budget)).await?;
+            instance.reset_cpu_budget();
+            let deadline = Instant::now() + limits.timeout;
+            let params =
+                EvaluationParams { deadline, keys_until: deadline, may_restart: false, lookups: 0, traced: false };
+            Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
         };
-        let mut reason = None;
-        let outcome = result.and_then(|mut result| {
-            reason = result.options.reason.take();
-            let validated =
-                validate_answer(result.answer, &result.options, channels, limits.max_response_size, recorded.now());
-            validated.map(|(outcome, _)| outcome)
-        });
-        let outcome = outcome.unwrap_or_else(Outcome::Failed);
+        let (outcome, reason) = match budget.measure(call).await {
+            Ok(InstanceResult { answer, decision, .. }) => {
+                let limit = limits.max_response_size;
+                let (outcome, _) = validate_answer(answer, &decision.options, channels, limit, recorded.now);
+                (outcome, decision.options.reason)
+            }
+            Err(failure) => (Outcome::Failed(failure), None),
+        };
         Decision { outcome, reason, cached: false, revoked: false, duration: start.elapsed(), policy: None }
-    }
-
-    async fn run(
-        &self,
-        env: Arc<PolicyEnv>,
-        limits: &Limits,
-        budget: Arc<CpuBudget>,
-        request: &Request,
-        channels: &[String],
-    ) -> Result<InstanceResult, Failure> {
-        let deadline = || Instant::now() + limits.timeout;
-        let mut instance = Instance::new(&self.policy, env, limits, budget, deadline()).await?;
-        // As for most decisions of the active policy, whose instances are prewarmed.
-        if let Some(preparation) = self.policy.preparation() {
-            instance.prepare(preparation, deadline()).await?;
-        }
-        instance.reset_cpu_budget();
-        let deadline = deadline();
-        let key_wait = KeyWait { until: deadline, may_restart: false };
-        let params = EvaluationParams { deadline, key_wait, lookups: 0, traced: false };
-        Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
     }
 }

@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, COOKIE};
 use sha2::{Digest, Sha256};
 
-use crate::policy::{Outcome, Request};
+use crate::policy::{Grant, Outcome, Request};
 
 /// Whether a client belongs to the sample: by its subject if it has one, else by its credentials and address. A client is in the sample
 /// always or never, on every node and after a restart; each shadow policy has another sample. A client that manipulates this gains
@@ -18,12 +18,12 @@ pub fn is_sampled(digest: &str, share: f64, request: &Request, outcome: &Outcome
         hash.update(part);
     };
     add(digest.as_bytes());
-    match subject(outcome) {
-        Some(subject) => {
+    match outcome {
+        Outcome::Allowed(Grant { subject: Some(subject), .. }) if !subject.is_empty() => {
             add(b"subject");
             add(subject.as_bytes());
         }
-        None => {
+        _ => {
             add(b"client");
             add(request.authority.as_bytes());
             add(request.client_address.as_bytes());
@@ -38,19 +38,12 @@ pub fn is_sampled(digest: &str, share: f64, request: &Request, outcome: &Outcome
     f64::from(number) / (f64::from(u32::MAX) + 1.0) < share
 }
 
-fn subject(outcome: &Outcome) -> Option<&str> {
-    match outcome {
-        Outcome::Allowed(grant) => grant.subject.as_deref().filter(|subject| !subject.is_empty()),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use http::{HeaderMap, HeaderValue};
 
     use super::*;
-    use crate::policy::{Failure, Grant};
+    use crate::policy::Failure;
 
     fn request(cookie: &str, address: &str) -> Request {
         let headers: HeaderMap = [(COOKIE, HeaderValue::from_str(cookie).expect("a cookie"))].into_iter().collect();

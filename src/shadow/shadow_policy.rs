@@ -2,49 +2,42 @@
 //! decisions are compared with those of the active policy, and counted.
 //!
 //! Host calls get the answers that the active policy got; a call that the active policy did not make has no answer. So the store is not
-//! read twice, and no request goes out.
+//! read twice, and no outbound request is sent.
 
-use crate::shadow::counts::ShadowCounts;
-use parking_lot::Mutex;
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;
 
 use crate::audit::mask::{FieldMask, MaskedField};
 use crate::audit::summary::DecisionSummary;
 use crate::authz::observer::{DecisionEvent, DecisionObserver, Observation};
+use crate::policy::decision_view::DecisionView;
 use crate::policy::info::PolicyOrigin;
 use crate::policy::{Decision, Request};
-use crate::shadow::counts::ShadowCounters;
-use crate::shadow::decision_change::{DecisionChange, changed_fields};
+use crate::shadow::counts::ShadowCounts;
+use crate::shadow::decision_change::DecisionChange;
 use crate::shadow::replay::ReplayEvaluator;
 use crate::shadow::sample::is_sampled;
 use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
 use crate::wasm::host_trace::RecordedCalls;
+use crate::wasm::low_priority_pool;
 
-/// Disagreements that are kept for the report; newer ones replace the oldest.
+/// Disagreements in the report; newer ones replace the oldest.
 const MAX_DISAGREEMENTS: usize = 64;
 /// The lowest scheduling priority: shadow decisions only use CPU time that nothing else needs.
 const NICENESS: i32 = 19;
 
 /// One thread for all shadow decisions, created when first needed. A shadow policy can slow down only shadow decisions.
-static RUNTIME: LazyLock<std::io::Result<Runtime>> = LazyLock::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(1)
-        .thread_name("policy-shadow")
-        .enable_time()
-        .on_thread_start(|| {
-            // If that is forbidden, the thread runs with normal priority.
-            let _ = rustix::process::nice(NICENESS);
-        })
-        .build()
-});
+static RUNTIME: LazyLock<io::Result<Runtime>> =
+    LazyLock::new(|| low_priority_pool::runtime("policy-shadow", NICENESS).worker_threads(1).build());
 
 /// Evaluates at most one shadow policy.
 pub struct ShadowEvaluator {
@@ -55,12 +48,10 @@ pub struct ShadowEvaluator {
 
 impl ShadowEvaluator {
     /// Has no shadow policy yet.
-    #[must_use]
     pub fn new(max_concurrency: usize) -> Self {
         Self { current: ArcSwapOption::empty(), permits: Arc::new(Semaphore::new(max_concurrency)) }
     }
 
-    #[must_use]
     pub fn current(&self) -> Option<Arc<ShadowPolicy>> {
         self.current.load_full()
     }
@@ -93,8 +84,14 @@ pub struct ShadowPolicy {
     sampling: ShadowSampling,
     mask: Arc<FieldMask>,
     permits: Arc<Semaphore>,
-    counts: ShadowCounters,
-    disagreements: Mutex<VecDeque<Disagreement>>,
+    results: Mutex<ShadowResults>,
+}
+
+#[derive(Default)]
+struct ShadowResults {
+    counts: ShadowCounts,
+    /// The latest last.
+    disagreements: VecDeque<Disagreement>,
 }
 
 /// A shadow decision that differs from the active policy's decision.
@@ -135,7 +132,6 @@ pub struct ShadowReport {
 
 impl ShadowPolicy {
     /// `log_rate` is the maximum of log lines per second; `mask` applies to the report.
-    #[must_use]
     pub fn new(
         policy: Policy,
         origin: PolicyOrigin,
@@ -150,54 +146,47 @@ impl ShadowPolicy {
             sampling,
             mask,
             permits: Arc::new(Semaphore::new(sampling.concurrency)),
-            counts: ShadowCounters::default(),
-            disagreements: Mutex::default(),
+            results: Mutex::default(),
         }
     }
 
-    #[must_use]
     pub fn policy(&self) -> &Policy {
-        self.evaluator.policy()
+        &self.evaluator.policy
     }
 
     /// When its evaluation began, in milliseconds since the Unix epoch.
-    #[must_use]
     pub const fn since(&self) -> u64 {
         self.since
     }
 
-    #[must_use]
     pub fn counts(&self) -> ShadowCounts {
-        self.counts.snapshot()
+        self.results.lock().counts
     }
 
     /// Whether no shadow decision is in progress.
-    #[must_use]
     pub fn is_idle(&self) -> bool {
         self.permits.available_permits() == self.sampling.concurrency
     }
 
-    #[must_use]
     pub fn report(&self) -> ShadowReport {
-        let disagreements = self.disagreements.lock();
+        let ShadowResults { counts, disagreements } = &*self.results.lock();
         ShadowReport {
             digest: self.policy().digest().to_string(),
             origin: self.origin.clone(),
             since: self.since,
             share: self.sampling.share,
-            counts: self.counts(),
+            counts: *counts,
             disagreements: disagreements.iter().rev().cloned().collect(),
         }
     }
 
     /// Starts a shadow decision, if the client belongs to the sample and there are permits.
     fn observe(self: Arc<Self>, event: &DecisionEvent<'_>, pool_permits: &Arc<Semaphore>) {
-        let ShadowSampling { share, .. } = self.sampling;
-        if !is_sampled(self.policy().digest(), share, event.request, &event.decision.outcome) {
+        if !is_sampled(self.policy().digest(), self.sampling.share, event.request, &event.decision.outcome) {
             return;
         }
         if event.decision.cached {
-            self.counts.count_cached();
+            self.results.lock().counts.cached += 1;
             return;
         }
         // Without a trace no policy was evaluated, so there is nothing to compare.
@@ -205,55 +194,42 @@ impl ShadowPolicy {
         let permit = Arc::clone(&self.permits).try_acquire_owned();
         let pool_permit = Arc::clone(pool_permits).try_acquire_owned();
         let (Ok(permit), Ok(pool_permit), Ok(runtime)) = (permit, pool_permit, RUNTIME.as_ref()) else {
-            self.counts.count_dropped();
+            self.results.lock().counts.dropped += 1;
             return;
         };
-        let active = ActiveDecision {
-            time: event.time,
-            request: event.request.clone(),
-            channels: event.channels.to_vec(),
-            decision: event.decision.clone(),
-        };
-        let (recorded, context) = (Arc::new(RecordedCalls::from(&**trace)), Arc::clone(context));
+        let (time, request, channels) = (event.time, event.request.clone(), event.channels.to_vec());
+        let (active, context) = (event.decision.clone(), Arc::clone(context));
+        let recorded = Arc::new(RecordedCalls::from(&**trace));
         runtime.spawn(async move {
-            self.compare(active, &recorded, &context).await;
+            let PolicyContext { env, limits } = &*context;
+            let shadow = self.evaluator.evaluate(env, limits, &recorded, &request, &channels).await;
+            if recorded.unanswered().count > 0 || recorded.blocked_request() {
+                self.results.lock().counts.incomparable += 1;
+            } else {
+                self.compare(time, request, &channels, &active, &shadow);
+            }
             drop((permit, pool_permit));
         });
     }
 
-    async fn compare(&self, active: ActiveDecision, recorded: &Arc<RecordedCalls>, context: &PolicyContext) {
-        let ActiveDecision { time, request, channels, decision } = active;
-        let shadow = self.evaluator.evaluate(&context.env, &context.limits, recorded, &request, &channels).await;
-        if recorded.unanswered().count > 0 || recorded.blocked_request() {
-            self.counts.count_incomparable();
-            return;
-        }
-        let changed_fields = changed_fields(&decision, &shadow, &channels);
-        let change = DecisionChange::between(&decision.outcome, &shadow.outcome, !changed_fields.is_empty());
-        self.counts.count_compared(change);
-        let Some(change) = change else { return };
-        let disagreement = Disagreement {
+    fn compare(&self, time: u64, request: Request, channels: &[String], active: &Decision, shadow: &Decision) {
+        let change =
+            DecisionChange::between(&DecisionView::new(active, channels), &DecisionView::new(shadow, channels));
+        let disagreement = change.map(|(change, changed_fields)| Disagreement {
             time,
             request_id: request.id,
-            generation: decision.policy.as_ref().map(|info| info.generation),
-            channels: self.mask.mask_all(MaskedField::Channels, &channels),
+            generation: active.policy.as_ref().map(|info| info.generation),
+            channels: self.mask.mask_all(MaskedField::Channels, channels),
             change,
             changed_fields,
-            active: DecisionSummary::new(&decision).masked(&self.mask),
-            shadow: DecisionSummary::new(&shadow).masked(&self.mask),
-        };
-        let mut disagreements = self.disagreements.lock();
-        if disagreements.len() == MAX_DISAGREEMENTS {
+            active: DecisionSummary::new(active).masked(&self.mask),
+            shadow: DecisionSummary::new(shadow).masked(&self.mask),
+        });
+        let ShadowResults { counts, disagreements } = &mut *self.results.lock();
+        *counts.compared(disagreement.as_ref().map(|disagreement| disagreement.change)) += 1;
+        if disagreement.is_some() && disagreements.len() == MAX_DISAGREEMENTS {
             disagreements.pop_front();
         }
-        disagreements.push_back(disagreement);
+        disagreements.extend(disagreement);
     }
-}
-
-/// The active policy's decision, to compare with.
-struct ActiveDecision {
-    time: u64,
-    request: Request,
-    channels: Vec<String>,
-    decision: Decision,
 }

@@ -1,69 +1,47 @@
-//! The commands of the REST protocol that Tidegate speaks: what the npm package's server half sends, and no more.
+//! The commands of the REST protocol: those that the server half of the npm package sends.
+
+use serde_json::Value;
 
 use crate::event::{StreamId, digits};
 
-/// One command, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value …`
     Add {
-        /// The stream.
         key: String,
-        /// Do not create the stream.
+        /// `NOMKSTREAM`: do nothing if the stream does not exist.
         no_create: bool,
-        /// What to drop from its old end.
         trim: Option<Trim>,
-        /// The entry's id.
         id: NewId,
-        /// Names and values in turn.
+        /// Names and values.
         fields: Vec<(String, String)>,
     },
-    /// `XRANGE key start end [COUNT n]`
-    Range {
-        /// The stream.
-        key: String,
-        /// As it was sent: `-`, an id, a time, or one of them behind a `(`.
-        start: String,
-        /// As it was sent.
-        end: String,
-        /// Entries at the most.
-        count: Option<u64>,
-    },
+    /// `XRANGE key start end [COUNT n]`. `start` and `end` are as sent; [`bound`] parses them.
+    Range { key: String, start: String, end: String, count: Option<u64> },
     /// `PUBLISH channel message`
-    Publish {
-        /// The channel.
-        key: String,
-        /// The payload.
-        message: String,
-    },
-    /// `EXPIRE key seconds`, of streams only.
-    Expire {
-        /// The stream.
-        key: String,
-        /// From now; at zero and below it is gone at once.
-        seconds: i64,
-    },
+    Publish { key: String, message: String },
+    /// `EXPIRE key seconds`, of streams only. Without a positive number of seconds the stream is deleted at once.
+    Expire { key: String, seconds: i64 },
 }
 
-/// How a stream is trimmed after an `XADD`.
+/// How an `XADD` trims its stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trim {
-    /// `~`: the store may leave somewhat more.
+    /// `~`: the store may keep a few entries more.
     pub approximate: bool,
-    /// What stays.
     pub keep: Keep,
 }
 
-/// What stays of a trimmed stream.
+/// The entries that trimming keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Keep {
-    /// The newest so many.
+    /// This number of newest entries.
     MaxLen(u64),
-    /// Those from this id on.
+    /// The entries from this id on.
     MinId(StreamId),
 }
 
-/// The id that an `XADD` asks for.
+/// The id that an `XADD` requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NewId {
     /// `*`
@@ -84,29 +62,23 @@ impl std::fmt::Display for NewId {
     }
 }
 
-/// What a command answers.
+/// The reply to a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// Nothing.
     Nil,
-    /// A number.
     Int(i64),
-    /// A string of bytes.
     Text(Vec<u8>),
-    /// A list.
     List(Vec<Reply>),
 }
 
-/// Why a command is not run. The text is what the client's library shows.
+/// Why a command is not executed. The client's library shows the text, which is like an error of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    /// No array of strings, numbers and booleans.
     #[error("ERR a command is a JSON array of strings, numbers and booleans, its name first")]
     NotACommand,
-    /// A command that Redis may know and Tidegate does not pass on.
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
-    /// The arguments are off.
+    /// The name of the command and its syntax.
     #[error("ERR wrong arguments for '{0}': expected {1}")]
     Arguments(&'static str, &'static str),
 }
@@ -117,83 +89,73 @@ const PUBLISH: &str = "PUBLISH channel message";
 const EXPIRE: &str = "EXPIRE key seconds";
 
 impl Command {
-    /// The key or channel that it acts on.
-    #[must_use]
+    /// The key or pub/sub channel of the command.
     pub fn key(&self) -> &str {
         let (Self::Add { key, .. } | Self::Range { key, .. } | Self::Publish { key, .. } | Self::Expire { key, .. }) =
             self;
         key
     }
 
-    /// Reads one command as the REST protocol sends it.
-    pub fn parse(json: &serde_json::Value) -> Result<Self, CommandError> {
-        let words = json
-            .as_array()
-            .and_then(|array| array.iter().map(word).collect::<Option<Vec<String>>>())
-            .ok_or(CommandError::NotACommand)?;
-        let mut words = words.into_iter();
-        let name = words.next().ok_or(CommandError::NotACommand)?;
-        let args: Vec<String> = words.collect();
+    /// Parses the JSON array of one command.
+    pub fn parse(json: &Value) -> Result<Self, CommandError> {
+        let args = json.as_array().and_then(|array| array.iter().map(argument).collect::<Option<Vec<_>>>());
+        let mut args = args.ok_or(CommandError::NotACommand)?.into_iter();
+        let name = args.next().ok_or(CommandError::NotACommand)?;
         match name.to_ascii_uppercase().as_str() {
-            "XADD" => add(args).ok_or(CommandError::Arguments("XADD", XADD)),
-            "XRANGE" => range(args).ok_or(CommandError::Arguments("XRANGE", XRANGE)),
-            "PUBLISH" => publish(args).ok_or(CommandError::Arguments("PUBLISH", PUBLISH)),
-            "EXPIRE" => expire(args).ok_or(CommandError::Arguments("EXPIRE", EXPIRE)),
+            "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
+            "XRANGE" => parse_range(args).ok_or(CommandError::Arguments("XRANGE", XRANGE)),
+            "PUBLISH" => parse_publish(args).ok_or(CommandError::Arguments("PUBLISH", PUBLISH)),
+            "EXPIRE" => parse_expire(args).ok_or(CommandError::Arguments("EXPIRE", EXPIRE)),
             _ => Err(CommandError::Unknown(name.chars().take(32).collect())),
         }
     }
 }
 
-fn word(json: &serde_json::Value) -> Option<String> {
+fn argument(json: &Value) -> Option<String> {
     match json {
-        serde_json::Value::String(s) => Some(s.clone()),
-        serde_json::Value::Number(n) => Some(n.to_string()),
-        serde_json::Value::Bool(b) => Some(b.to_string()),
+        Value::String(text) => Some(text.clone()),
+        Value::Number(_) | Value::Bool(_) => Some(json.to_string()),
         _ => None,
     }
 }
 
-fn add(args: Vec<String>) -> Option<Command> {
-    let mut args = args.into_iter().peekable();
+type Args = std::vec::IntoIter<String>;
+
+fn parse_add(args: Args) -> Option<Command> {
+    let mut args = args.peekable();
     let key = args.next()?;
-    let no_create = args.next_if(|a| a.eq_ignore_ascii_case("NOMKSTREAM")).is_some();
-    let trim = match args.peek()?.to_ascii_uppercase().as_str() {
-        option @ ("MAXLEN" | "MINID") => {
-            let by_length = option == "MAXLEN";
-            args.next();
-            let approximate = args.next_if(|a| a == "~").is_some();
-            if !approximate {
-                args.next_if(|a| a == "=");
-            }
-            let threshold = args.next()?;
-            let keep = if by_length { Keep::MaxLen(digits(&threshold)?) } else { Keep::MinId(id(&threshold, 0)?) };
-            if args.next_if(|a| a.eq_ignore_ascii_case("LIMIT")).is_some() {
-                digits(&args.next()?)?;
-            }
-            Some(Trim { approximate, keep })
+    let no_create = args.next_if(|arg| arg.eq_ignore_ascii_case("NOMKSTREAM")).is_some();
+    let trim_option = args.next_if(|arg| ["MAXLEN", "MINID"].iter().any(|name| arg.eq_ignore_ascii_case(name)));
+    let mut trim = None;
+    if let Some(option) = trim_option {
+        let approximate = args.next_if(|arg| arg == "~").is_some();
+        if !approximate {
+            args.next_if(|arg| arg == "=");
         }
-        _ => None,
-    };
-    let new = args.next()?;
-    let id = match new.strip_suffix("-*") {
-        _ if new == "*" => NewId::Auto,
+        let threshold = args.next()?;
+        let keep = match option.eq_ignore_ascii_case("MAXLEN") {
+            true => Keep::MaxLen(digits(&threshold)?),
+            false => Keep::MinId(parse_id(&threshold, 0)?),
+        };
+        if args.next_if(|arg| arg.eq_ignore_ascii_case("LIMIT")).is_some() {
+            digits(&args.next()?)?;
+        }
+        trim = Some(Trim { approximate, keep });
+    }
+    let id = args.next()?;
+    let id = match id.strip_suffix("-*") {
+        _ if id == "*" => NewId::Auto,
         Some(ms) => NewId::AutoSeq(digits(ms)?),
-        None => NewId::Exact(id(&new, 0)?),
+        None => NewId::Exact(parse_id(&id, 0)?),
     };
-    let rest: Vec<String> = args.collect();
-    if rest.is_empty() || !rest.len().is_multiple_of(2) {
-        return None;
-    }
-    let mut rest = rest.into_iter();
     let mut fields = Vec::new();
-    while let (Some(name), Some(value)) = (rest.next(), rest.next()) {
-        fields.push((name, value));
+    while let Some(name) = args.next() {
+        fields.push((name, args.next()?));
     }
-    Some(Command::Add { key, no_create, trim, id, fields })
+    (!fields.is_empty()).then_some(Command::Add { key, no_create, trim, id, fields })
 }
 
-fn range(args: Vec<String>) -> Option<Command> {
-    let mut args = args.into_iter();
+fn parse_range(mut args: Args) -> Option<Command> {
     let (key, start, end) = (args.next()?, args.next()?, args.next()?);
     bound(&start, true)?;
     bound(&end, false)?;
@@ -205,39 +167,38 @@ fn range(args: Vec<String>) -> Option<Command> {
     args.next().is_none().then_some(Command::Range { key, start, end, count })
 }
 
-fn publish(args: Vec<String>) -> Option<Command> {
-    let [key, message] = args.try_into().ok()?;
-    Some(Command::Publish { key, message })
+fn parse_publish(mut args: Args) -> Option<Command> {
+    let (key, message) = (args.next()?, args.next()?);
+    args.next().is_none().then_some(Command::Publish { key, message })
 }
 
-fn expire(args: Vec<String>) -> Option<Command> {
-    let [key, seconds] = args.try_into().ok()?;
-    // Within what a Redis takes: its deadline is in ms and 63 bits.
-    let seconds = seconds.parse().ok().filter(|s| (-(1 << 40)..1 << 40).contains(s))?;
-    Some(Command::Expire { key, seconds })
+fn parse_expire(mut args: Args) -> Option<Command> {
+    let (key, seconds) = (args.next()?, args.next()?);
+    // The range of Redis: its deadline is a signed 64-bit number of milliseconds.
+    let seconds = seconds.parse().ok().filter(|seconds| (-(1 << 40)..1 << 40).contains(seconds))?;
+    args.next().is_none().then_some(Command::Expire { key, seconds })
 }
 
-/// The inclusive end of an `XRANGE` interval.
-#[must_use]
+/// The inclusive bound that a start or end of an `XRANGE` means: `-`, `+`, an id or a time, each of the last two also after a `(`.
 pub fn bound(text: &str, is_start: bool) -> Option<StreamId> {
-    let missing = if is_start { 0 } else { u64::MAX };
+    let missing_seq = if is_start { 0 } else { u64::MAX };
     match (text, text.strip_prefix('(')) {
         ("-", _) => Some(StreamId::ZERO),
         ("+", _) => Some(StreamId::new(u64::MAX, u64::MAX)),
-        (_, None) => id(text, missing),
+        (_, None) => parse_id(text, missing_seq),
         (_, Some(text)) if is_start => {
-            let id = id(text, missing)?;
+            let id = parse_id(text, missing_seq)?;
             match id.seq.checked_add(1) {
                 Some(seq) => Some(StreamId::new(id.ms, seq)),
                 None => id.ms.checked_add(1).map(|ms| StreamId::new(ms, 0)),
             }
         }
-        (_, Some(text)) => id(text, missing).filter(|id| *id != StreamId::ZERO).map(StreamId::before),
+        (_, Some(text)) => parse_id(text, missing_seq).filter(|id| *id != StreamId::ZERO).map(StreamId::before),
     }
 }
 
-fn id(text: &str, seq: u64) -> Option<StreamId> {
-    text.parse().ok().or_else(|| digits(text).map(|ms| StreamId::new(ms, seq)))
+fn parse_id(text: &str, missing_seq: u64) -> Option<StreamId> {
+    text.parse().ok().or_else(|| digits(text).map(|ms| StreamId::new(ms, missing_seq)))
 }
 
 #[cfg(test)]
@@ -246,7 +207,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn commands() {
+    fn valid_commands_are_parsed() {
         let check = |json: serde_json::Value, expect: Command| assert_eq!(Command::parse(&json), Ok(expect), "{json}");
         let fields = vec![("data".to_owned(), "1".to_owned()), ("event".to_owned(), "e".to_owned())];
         let add = |trim, id, no_create| Command::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
@@ -254,8 +215,9 @@ mod tests {
         let trim = Some(Trim { approximate: false, keep: Keep::MaxLen(3) });
         check(json!(["XADD", "c", "MAXLEN", "=", 3, "*", "data", 1, "event", "e"]), add(trim, NewId::Auto, false));
         let trim = Some(Trim { approximate: true, keep: Keep::MinId(StreamId::new(5, 0)) });
-        let words = json!(["xadd", "c", "nomkstream", "minid", "~", 5, "LIMIT", 10, "7-*", "data", 1, "event", "e"]);
-        check(words, add(trim, NewId::AutoSeq(7), true));
+        let lower_case =
+            json!(["xadd", "c", "nomkstream", "minid", "~", 5, "LIMIT", 10, "7-*", "data", 1, "event", "e"]);
+        check(lower_case, add(trim, NewId::AutoSeq(7), true));
         check(
             json!(["XADD", "c", "5-1", "data", 1, "event", "e"]),
             add(None, NewId::Exact(StreamId::new(5, 1)), false),
@@ -268,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn refused() {
+    fn invalid_commands_are_refused() {
         let check = |json: serde_json::Value, expect: &str| {
             let error = Command::parse(&json).expect_err("refused").to_string();
             assert!(error.contains(expect), "{json}: {error}");
@@ -288,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
+    fn bounds_are_inclusive() {
         let check = |text: &str, is_start, expect: Option<(u64, u64)>| {
             assert_eq!(bound(text, is_start), expect.map(|(ms, seq)| StreamId::new(ms, seq)), "{text}");
         };

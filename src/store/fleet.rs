@@ -1,7 +1,7 @@
-//! What a fleet needs of a store: the policy records, the pushes, and the status of each node.
+//! The state of a fleet in its store: the policy records, the pushes, and the status of each node.
 //!
-//! The store does not parse records: it keeps bytes, whose number it bounds. Everybody with write access to the store may have
-//! written them, so `crate::fleet` parses and verifies them.
+//! The store does not parse records; it only bounds their size. Anyone with write access to the store may have written them, so
+//! `crate::fleet` parses and verifies them.
 
 use std::time::Duration;
 
@@ -10,26 +10,26 @@ use async_trait::async_trait;
 use crate::store::StoreError;
 use crate::store::fleet_keys::FleetKeys;
 
-/// Bytes of a record: a pointer to a policy, a node's status, a report. A longer value is cut to one byte more.
+/// Maximum bytes of a record: a policy record, a node's status, a report. A longer value is truncated to one byte more.
 pub const MAX_RECORD_BYTES: usize = 16 << 10;
-/// Pushes in the history, whose blobs are kept.
+/// Maximum pushes in the history. Their blobs are kept.
 pub const MAX_HISTORY: usize = 16;
 
-/// A record that a heartbeat reads, or the error of that one read.
+/// A record; `None` if it is not set.
 pub type RecordRead = Result<Option<Vec<u8>>, StoreError>;
 
-/// What a heartbeat reads in the same round trip.
+/// The result of a heartbeat. Each read may fail by itself.
 #[derive(Clone, Debug)]
 pub struct HeartbeatReply {
     /// Whether the node's status was written.
     pub written: Result<(), StoreError>,
-    /// The status that was stored under this node's name before.
+    /// The status that was stored under this node's name until now.
     pub previous: RecordRead,
-    /// The active policy.
+    /// The record of the active policy.
     pub active: RecordRead,
-    /// The policy that nodes prepare for a push.
+    /// The record of the policy that nodes prepare for a push.
     pub pending: RecordRead,
-    /// The shadow policy.
+    /// The record of the shadow policy.
     pub shadow: RecordRead,
 }
 
@@ -48,7 +48,6 @@ pub struct Commit<'a> {
     pub blobs: &'a [String],
 }
 
-/// The result of a commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CommitOutcome {
     /// The new record is the active one.
@@ -64,12 +63,10 @@ pub enum CommitOutcome {
 /// One fleet's state in a store.
 #[async_trait]
 pub trait FleetStore: Send + Sync + 'static {
-    /// The names of this fleet's keys.
     fn keys(&self) -> &FleetKeys;
 
-    /// Writes a node's status, which expires after `expiry`, and reads the fleet's policy records.
-    ///
-    /// An error of one key does not affect the others.
+    /// Writes a node's status, which expires after `expiry`, and reads the fleet's policy records, in one round trip. An error of one key
+    /// does not affect the others.
     async fn heartbeat(
         &self,
         node: &str,
@@ -81,7 +78,7 @@ pub trait FleetStore: Send + Sync + 'static {
     /// Removes a node's status.
     async fn leave(&self, node: &str) -> Result<(), StoreError>;
 
-    /// The status of every live node.
+    /// The status of each live node.
     async fn node_statuses(&self) -> Result<Vec<Vec<u8>>, StoreError>;
 
     /// The record of the active policy.
@@ -93,7 +90,7 @@ pub trait FleetStore: Send + Sync + 'static {
     /// The active records so far, the latest first, at most [`MAX_HISTORY`].
     async fn history(&self) -> Result<Vec<Vec<u8>>, StoreError>;
 
-    /// Sets the shadow record, in place of the present one; false if one of its blobs is gone.
+    /// Replaces the shadow record; false if one of its blobs has expired.
     async fn set_shadow(&self, record: &str, blobs: &[String], expiry: Duration) -> Result<bool, StoreError>;
 
     /// Removes the shadow record if it still is `expected`. Its blobs expire after `expiry`.
@@ -108,10 +105,10 @@ pub trait FleetStore: Send + Sync + 'static {
     /// Sets the pending record; false if another push has set one that has not expired.
     async fn set_pending(&self, record: &str, expiry: Duration) -> Result<bool, StoreError>;
 
-    /// Extends the expiry of a pending record; false if it is not the pending one any more.
+    /// Extends the expiry of the pending record; false if it is no longer `record`.
     async fn renew_pending(&self, record: &str, expiry: Duration) -> Result<bool, StoreError>;
 
-    /// Removes a pending record, if it still is the pending one.
+    /// Removes the pending record if it still is `record`.
     async fn remove_pending(&self, record: &str) -> Result<(), StoreError>;
 
     /// Writes a node's report about a push.
@@ -123,3 +120,6 @@ pub trait FleetStore: Send + Sync + 'static {
     /// Makes a record the active one, atomically, or changes nothing.
     async fn commit(&self, commit: Commit<'_>) -> Result<CommitOutcome, StoreError>;
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,7 +1,7 @@
 //! The names of a fleet's keys and pub/sub channels in Redis: `tidegate:{<fleet>}:…`.
 //!
-//! The fleet's name is the hash tag of every key, so that all of them are in one slot of a Redis Cluster and two fleets on one
-//! Redis share none. Channels never have these names: `config::ChannelRules` reserves everything that begins with `tidegate:`.
+//! The fleet's name is the hash tag of every key. So all keys are in one slot of a Redis Cluster, and two fleets on one Redis share
+//! none. No channel has such a name: `config::ChannelRules` reserves all names that begin with `tidegate:`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,19 +9,17 @@ use std::sync::Arc;
 
 use crate::event::StreamId;
 
-/// What every name in Redis that is Tidegate's own begins with, in all fleets.
+/// The prefix of all of Tidegate's own keys and pub/sub channels, in all fleets.
 pub const RESERVED_PREFIX: &str = "tidegate:";
 
-const DEFAULT_FLEET: &str = "default";
 const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a fleet: 1 to 64 letters, digits, `-`, `_` and `.`. A brace would end the hash tag of its keys early.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetName(Arc<str>);
 
-/// A text is not the name of a fleet.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a fleet's name: it has 1 to 64 letters, digits and -_.")]
+#[error("{0:?} is not a valid fleet name: expected 1 to 64 letters, digits and -_.")]
 pub struct InvalidFleetName(String);
 
 impl FromStr for FleetName {
@@ -38,7 +36,7 @@ impl FromStr for FleetName {
 
 impl Default for FleetName {
     fn default() -> Self {
-        Self(DEFAULT_FLEET.into())
+        Self("default".into())
     }
 }
 
@@ -48,7 +46,7 @@ impl fmt::Display for FleetName {
     }
 }
 
-/// The keys of one fleet. Cheap to clone.
+/// Builds the names of one fleet's keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FleetKeys {
     /// `tidegate:{<fleet>}:`
@@ -62,86 +60,72 @@ impl Default for FleetKeys {
 }
 
 impl FleetKeys {
-    /// The keys of the fleet of this name.
-    #[must_use]
     pub fn new(fleet: &FleetName) -> Self {
         Self { prefix: format!("{RESERVED_PREFIX}{{{fleet}}}:").into() }
     }
 
-    fn key(&self, rest: fmt::Arguments<'_>) -> String {
+    fn key(&self, rest: impl fmt::Display) -> String {
         format!("{}{rest}", self.prefix)
     }
 
     /// Stream of the commands to all nodes; its pub/sub channel has the same name.
-    #[must_use]
     pub fn commands(&self) -> String {
-        self.key(format_args!("commands"))
+        self.key("commands")
     }
 
     /// Stream of the nodes' replies to one command.
-    #[must_use]
     pub fn command_replies(&self, command: StreamId) -> String {
         self.key(format_args!("commands:replies:{command}"))
     }
 
     /// Hash of the active revocations, by id.
-    #[must_use]
     pub fn revocations(&self) -> String {
-        self.key(format_args!("revocations"))
+        self.key("revocations")
     }
 
     /// Sorted set of the nodes' names, by the time of their last heartbeat.
-    #[must_use]
     pub fn nodes(&self) -> String {
-        self.key(format_args!("nodes"))
+        self.key("nodes")
     }
 
     /// String with one node's status, written by its heartbeat.
-    #[must_use]
     pub fn node_status(&self, node: &str) -> String {
         self.key(format_args!("nodes:status:{node}"))
     }
 
-    /// String with the pointer to the active policy.
-    #[must_use]
+    /// String with the record of the active policy.
     pub fn active_policy(&self) -> String {
-        self.key(format_args!("policy:active"))
+        self.key("policy:active")
     }
 
-    /// String with the pointer to the policy that nodes prepare during a push.
-    #[must_use]
+    /// String with the record of the policy that nodes prepare during a push.
     pub fn pending_policy(&self) -> String {
-        self.key(format_args!("policy:pending"))
+        self.key("policy:pending")
     }
 
-    /// String with the pointer to the shadow policy.
-    #[must_use]
+    /// String with the record of the shadow policy.
     pub fn shadow_policy(&self) -> String {
-        self.key(format_args!("policy:shadow"))
+        self.key("policy:shadow")
     }
 
-    /// List of the pointers of earlier pushes, latest first.
-    #[must_use]
+    /// List of the active records so far, latest first.
     pub fn policy_history(&self) -> String {
-        self.key(format_args!("policy:history"))
+        self.key("policy:history")
     }
 
     /// String with a component or its test cases, by its SHA-256 in hexadecimal digits.
-    #[must_use]
     pub fn policy_blob(&self, hex: &str) -> String {
         self.key(format_args!("policy:blobs:{hex}"))
     }
 
-    /// Hash of the nodes' reports about one push: prepared, or why not.
-    #[must_use]
+    /// Hash of the nodes' reports about one push, by node name.
     pub fn prepare_reports(&self, push: &str) -> String {
         self.key(format_args!("policy:prepared:{push}"))
     }
 
-    /// Pub/sub channel that says that a pointer changed. It is not a key.
-    #[must_use]
+    /// Pub/sub channel for changes of the active, pending or shadow record. It is not a key.
     pub fn policy_changed(&self) -> String {
-        self.key(format_args!("policy:changed"))
+        self.key("policy:changed")
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where events live: a Redis, or the memory of this process. What a store must do is one trait, so that a test can stand
-//! between and cut the link.
+//! The store that holds the channels: a Redis, or the memory of this process. Its operations are traits, so that a test can put a store
+//! in between whose connections it cuts.
 
 pub mod command;
 pub mod fleet;
@@ -17,73 +17,71 @@ use crate::store::command::{Command, Reply};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 
-/// Why a store did not answer.
+/// Why an operation of a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
-    /// It could not be reached, or not in time. The text names no password.
+    /// The store cannot be reached, or did not reply in time. The text contains no password.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
-    /// The key holds something that is not a stream (or, for a look-up, not what was asked for).
     #[error("the key holds another type of value")]
     WrongType,
-    /// The command itself is wrong, such as an id that is not greater than the last one.
+    /// The command itself is invalid, such as an `XADD` whose id is not greater than the last one.
     #[error("the store rejected the command: {0}")]
     InvalidCommand(String),
-    /// The store answered, and refused for a reason of its own: a missing right, no memory, a failing disk.
+    /// The store replied that it does not execute the command, because of its own state: a missing right, no memory, a failing disk.
     #[error("the store refused: {0}")]
     Refused(String),
 }
 
-/// What a [`EventStore::read`] may bring.
+/// The limits of an [`EventStore::read`].
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Entries at the most.
+    /// Maximum number of entries.
     pub entries: usize,
-    /// Bytes of fields at the most. A first entry larger than that is not brought: the page says its size in `needs`.
+    /// Maximum bytes of all fields. If the first entry alone is larger, the page has no entries and its size in `needs`.
     pub bytes: usize,
-    /// An entry larger than that is [`Body::TooLarge`].
+    /// Maximum bytes of one entry. A larger one is [`Body::TooLarge`].
     pub max_event: usize,
 }
 
-/// A part of a stream, with the state of the whole at the same moment.
+/// Entries of a stream, with the state of the whole stream at the same moment.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// The entries after the position asked for, oldest first.
+    /// The entries after the requested position, oldest first.
     pub entries: Vec<(StreamId, Body)>,
-    /// There was nothing after the last of `entries`.
+    /// Whether the stream has no entry after the last of `entries`.
     pub complete: bool,
-    /// The bytes that the next entry needs, when it alone was over the limit.
+    /// The bytes of the next entry, if it alone exceeds the limit.
     pub needs: Option<usize>,
-    /// The stream; `None` if there is no such key.
+    /// `None` if the key does not exist.
     pub stream: Option<StreamState>,
-    /// The last entry of the stream that goes before all others ([`EventStore::lead`]), at the same moment.
+    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment.
     pub barrier_position: StreamId,
 }
 
-/// What a stream says about itself.
+/// The state of a stream, as `XINFO STREAM` reports it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamState {
-    /// The last id that it generated.
+    /// The last id that the stream generated.
     pub last: StreamId,
-    /// Entries ever added, including trimmed ones.
+    /// The number of entries ever added, including trimmed ones.
     pub added: u64,
-    /// Entries that it holds.
+    /// The number of entries.
     pub length: u64,
-    /// The oldest entry that it holds.
+    /// The id of the oldest entry.
     pub first: Option<StreamId>,
-    /// The greatest id that was deleted one by one; trimming does not count.
+    /// The greatest id that `XDEL` deleted; trimming does not count.
     pub max_deleted: StreamId,
 }
 
 impl Page {
     /// The last id that the stream generated, `0-0` for a key that does not exist.
-    #[must_use]
     pub fn last(&self) -> StreamId {
         self.stream.map_or(StreamId::ZERO, |s| s.last)
     }
 }
 
-/// How long an emitter wants the stream to be kept.
+/// How much of a stream an emitter keeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
     /// Maximum number of entries to keep.
@@ -92,14 +90,14 @@ pub struct Retention {
     pub expire_seconds: Option<u64>,
 }
 
-/// Receives the notifications of subscribed channels. The store calls it from its own tasks: it must neither block nor wait.
+/// Receives the notifications of subscribed channels. The store calls it from its own tasks, so it must not block.
 pub trait NotificationHandler: Send + Sync {
-    /// The subscription to this channel is confirmed: everything that is published from now on is reported.
+    /// The subscription to this channel is confirmed: every message that is published from now on is passed to `notified`.
     fn subscribed(&self, channel: &str);
     /// A message was published on the channel.
     fn notified(&self, channel: &str, payload: &[u8]);
-    /// All subscriptions are lost, until `subscribed` is called again.
-    fn lost(&self, why: &str);
+    /// The connection failed: no channel is subscribed until `subscribed` is called for it again.
+    fn lost(&self, reason: &str);
 }
 
 /// The reads that a policy can make.
@@ -113,32 +111,31 @@ pub trait KeyLookup: Send + Sync + 'static {
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError>;
 }
 
-/// A store of channels. It is cheap to share, and every method may be called at any time from any task.
+/// A store of channels. Every method may be called at any time from any task.
 #[async_trait]
 pub trait EventStore: KeyLookup {
-    /// Reports notifications to this handler from now on. Called once.
+    /// Passes notifications to this handler from now on. Called once.
     fn start(&self, handler: Weak<dyn NotificationHandler>);
-    /// Subscribes to a channel's notifications, again after a lost connection, until `unsubscribe`. Neither calls the handler itself: the hub
-    /// calls both under its lock.
+    /// Subscribes to a channel's notifications until `unsubscribe`, also after reconnects. Neither method calls the handler itself, because
+    /// the hub calls both under its lock.
     fn subscribe(&self, channel: &Arc<str>);
-    /// Ends a subscription.
     fn unsubscribe(&self, channel: &str);
-    /// Each page reports from now on the last id of this stream, at the moment of the read. Called at most once.
+    /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);
-    /// The entries after a position, with the stream's state, at one moment.
+    /// Reads the entries after a position and the stream's state, atomically.
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
-    /// All fields of a hash of Tidegate's own.
+    /// All fields of one of Tidegate's own hashes.
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
-    /// Sets a field of such a hash, or removes it.
+    /// Sets a field of one of Tidegate's own hashes, or removes it.
     async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError>;
-    /// One command of the REST protocol.
+    /// Executes a command of the REST protocol.
     async fn command(&self, command: &Command) -> Result<Reply, StoreError>;
     /// The state of the fleet with these keys; `None` for a store that only one node can use.
     fn fleet(&self, _keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         None
     }
-    /// Checks that the store answers.
+    /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;
 }

@@ -1,4 +1,4 @@
-//! The URL of a store, which may hold a password and therefore shows itself only without.
+//! The URL of a store. It may contain a password, so `Display` and `Debug` omit user, password and query.
 
 use std::fmt;
 use std::path::Path;
@@ -6,38 +6,35 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use url::{ParseError, Position, Url};
 
 use crate::util::files;
 
-/// A PEM file of root certificates; the bundle of a Linux distribution has some 250 KB.
+/// Maximum size of a PEM file of root certificates; the bundle of a Linux distribution has about 250 KB.
 const MAX_CA_BYTES: u64 = 4 << 20;
 
-/// Where the events live.
 #[derive(Clone)]
 pub enum StoreUrl {
-    /// In this process.
+    /// `memory:`, in this process.
     Memory,
     /// `redis://`, `rediss://` or `redis+unix://`.
     Redis {
-        /// How to connect.
         info: Box<redis::ConnectionInfo>,
         /// The URL without user, password and query.
         shown: String,
     },
 }
 
-/// What is wrong with a URL, without quoting it.
+/// Why a text is not a store URL. The error does not contain the text.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreUrlError {
-    /// Another scheme, or none.
     #[error(
-        "not a store that Tidegate knows: it begins with memory:, redis://, rediss:// or redis+unix://, \
-         as in redis://user:password@127.0.0.1:6379/0"
+        "not a store that Tidegate supports: expected memory:, redis://, rediss:// or redis+unix://, \
+         such as redis://user:password@127.0.0.1:6379/0"
     )]
     Scheme,
-    /// The rest does not parse.
     #[error(
-        "not a valid Redis URL ({0}); right would be redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock"
+        "not a valid Redis URL ({0}): expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock"
     )]
     Invalid(String),
 }
@@ -49,37 +46,31 @@ impl FromStr for StoreUrl {
         if matches!(text, "memory:" | "memory://" | "memory") {
             return Ok(Self::Memory);
         }
-        let url = url::Url::parse(text).map_err(|error| match error {
-            url::ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
+        let url = Url::parse(text).map_err(|error| match error {
+            ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
             other => StoreUrlError::Invalid(other.to_string()),
         })?;
         if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix") {
             return Err(StoreUrlError::Scheme);
         }
         let info = text.into_connection_info().map_err(|error| StoreUrlError::Invalid(error.to_string()))?;
-        // Doorbells come as push messages, which the third version of the protocol has.
+        // Notifications arrive as push messages, which only RESP3 has.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let info = Box::new(info.set_redis_settings(settings));
-        let host = url.host_str().unwrap_or_default();
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        Ok(Self::Redis { info, shown: format!("{}://{host}{port}{}", url.scheme(), url.path()) })
+        let shown = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath]);
+        Ok(Self::Redis { info: Box::new(info.set_redis_settings(settings)), shown })
     }
 }
 
 impl StoreUrl {
-    /// A client for a Redis; `None` for `memory:`. `ca` is a PEM file of roots to trust in place of the system's.
+    /// A client of a Redis; `None` for `memory:`. `ca` is a PEM file of root certificates to trust instead of the system's.
     pub fn client(&self, ca: Option<&Path>) -> anyhow::Result<Option<Client>> {
         let Self::Redis { info, .. } = self else { return Ok(None) };
         let info = (**info).clone();
-        let client = match ca {
-            None => Client::open(info)?,
-            Some(path) => {
-                let pem = files::read(path, MAX_CA_BYTES)
-                    .with_context(|| format!("store-ca: cannot read {}", path.display()))?;
-                Client::build_with_tls(info, TlsCertificates { client_tls: None, root_cert: Some(pem) })?
-            }
-        };
-        Ok(Some(client))
+        let Some(path) = ca else { return Ok(Some(Client::open(info)?)) };
+        let pem =
+            files::read(path, MAX_CA_BYTES).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
+        let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+        Ok(Some(Client::build_with_tls(info, certificates)?))
     }
 }
 
@@ -103,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_password_is_never_shown() {
+    fn display_and_debug_omit_the_password() {
         let check = |text: &str, expect: &str| {
             let url: StoreUrl = text.parse().expect("a store URL");
             assert_eq!(url.to_string(), expect);
@@ -121,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fifo_for_the_ca_is_refused_without_blocking() {
+    fn fifo_as_ca_is_refused_without_blocking() {
         let dir = tempfile::tempdir().expect("a directory");
         let pipe = dir.path().join("pipe");
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");

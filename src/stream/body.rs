@@ -46,7 +46,6 @@ pub struct EventStream {
 
 impl EventStream {
     /// A stream of these channels. `positions` are those of the URL's whole list.
-    #[must_use]
     pub fn new(
         context: StreamContext,
         permit: StreamPermit,
@@ -73,9 +72,8 @@ impl EventStream {
     }
 
     /// The channels that the stream reads.
-    #[must_use]
     pub fn channels(&self) -> Box<[Arc<str>]> {
-        self.readers.iter().map(|reader| Arc::clone(reader.channel())).collect()
+        self.readers.iter().map(|reader| Arc::clone(reader.membership.name())).collect()
     }
 
     /// Registers who reads the stream, and when its grant expires. From now on rotations and revocations apply to it.
@@ -168,10 +166,9 @@ impl Body for EventStream {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.poll_chunk(cx).map(|chunk| {
-            chunk.map(|bytes| {
-                self.context.hub.metrics().bytes_sent(bytes.len());
-                Ok(Frame::data(bytes))
-            })
+            let bytes = chunk?;
+            self.context.hub.metrics().bytes_sent(bytes.len());
+            Some(Ok(Frame::data(bytes)))
         })
     }
 

@@ -5,18 +5,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use crate::channel::frame::SequencedFrame;
 use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
-use crate::channel::sequencer::SequencedFrame;
 use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;
 use crate::stream::position::Positions;
-use crate::stream::replay::{ReplayPage, ReplayRequest, read_page};
+use crate::stream::replay::{ReplayPage, read_page};
 
 pub(super) struct ChannelReader {
     /// The channel's index in the list of the URL.
     number: usize,
-    membership: Membership,
+    pub membership: Membership,
     phase: Phase,
 }
 
@@ -28,18 +28,14 @@ enum Phase {
         error_sent: bool,
     },
     Live(Cursor),
-    /// A page is being read from the store.
-    Reading(Cursor, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
-    Replaying(Cursor, Box<ReplayPage>),
+    /// A page is being read from the store. The number is the end of the event buffer before the read.
+    Reading(Cursor, u64, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
+    Replaying(Cursor, u64, Box<ReplayPage>),
 }
 
 impl ChannelReader {
     pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
         Self { number, membership, phase: Phase::Opening { start, required_read: None, error_sent: false } }
-    }
-
-    pub fn channel(&self) -> &Arc<str> {
-        self.membership.name()
     }
 
     /// The position that the client asked for, while the channel is not open yet.
@@ -97,34 +93,33 @@ impl ChannelReader {
                         }
                     }
                 }
-                Phase::Reading(cursor, page) => {
+                Phase::Reading(cursor, buffer_end, page) => {
                     let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
-                    self.phase = Phase::Replaying(*cursor, Box::new(page));
+                    self.phase = Phase::Replaying(*cursor, *buffer_end, Box::new(page));
                 }
-                Phase::Replaying(cursor, replay) => {
-                    let mut was_reclaimed = false;
-                    match replay.pending.lock().as_mut() {
-                        None => was_reclaimed = true,
-                        Some(unsent) => {
-                            while let Some(frame) = unsent.frames.pop_front() {
-                                if !chunk.push_frame(positions, self.number, &frame) {
-                                    unsent.frames.push_front(frame);
-                                    return true;
-                                }
-                                cursor.position = frame.position;
-                            }
-                        }
-                    }
-                    let mut cursor = *cursor;
-                    if was_reclaimed {
+                Phase::Replaying(cursor, buffer_end, replay) => {
+                    let mut pending = replay.pending.lock();
+                    let Some(unsent) = pending.as_mut() else {
+                        // The page was reclaimed.
+                        drop(pending);
+                        let cursor = *cursor;
                         self.phase = self.reading(context, cursor, false);
                         continue;
+                    };
+                    let mut push = |frame: &mut SequencedFrame| chunk.push_frame(positions, self.number, frame);
+                    while let Some(frame) = unsent.frames.pop_front_if(&mut push) {
+                        cursor.position = frame.position;
                     }
+                    if !unsent.frames.is_empty() {
+                        return true;
+                    }
+                    drop(pending);
+                    let mut cursor = *cursor;
                     cursor.position = cursor.position.max(replay.end);
                     if !replay.page.complete {
                         cursor.existed_to = replay.page.last();
                     }
-                    self.membership.rejoin(&mut cursor, &replay.page, replay.buffer_end);
+                    self.membership.rejoin(&mut cursor, &replay.page, *buffer_end);
                     let more = !replay.page.complete && cursor.needs_replay();
                     self.phase = if more { self.reading(context, cursor, false) } else { Phase::Live(cursor) };
                 }
@@ -133,14 +128,7 @@ impl ChannelReader {
     }
 
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> Phase {
-        let request = ReplayRequest {
-            channel: Arc::clone(self.membership.name()),
-            after: cursor.position,
-            existed_to: cursor.existed_to,
-            is_first,
-            is_entry: cursor.is_entry,
-            buffer_end: self.membership.buffer_end(),
-        };
-        Phase::Reading(cursor, Box::pin(read_page(context.hub.clone(), Arc::clone(&context.replay_budget), request)))
+        let page = read_page(context.clone(), Arc::clone(self.membership.name()), cursor, is_first);
+        Phase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
 }

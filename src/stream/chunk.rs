@@ -4,8 +4,7 @@ use std::fmt::Write;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::channel::gap::Gap;
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::{Gap, SequencedFrame};
 use crate::event::{StreamId, json_string};
 use crate::stream::position::Positions;
 
@@ -59,7 +58,7 @@ impl Chunk {
     /// Writes a gap of this stream alone. Gaps of the channel come as frames.
     pub fn push_gap(&mut self, positions: &Positions, channel: &str, gap: Gap) {
         positions.write_line(&mut self.bytes);
-        self.bytes.extend_from_slice(&gap.frame(channel));
+        self.bytes.extend_from_slice(&gap.frame(gap.resumed, channel).bytes);
     }
 
     /// Writes that a channel cannot be read. It does not tell what the key holds instead.
@@ -72,7 +71,7 @@ impl Chunk {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel::gap::GapReason;
+    use crate::channel::frame::GapReason;
     use crate::event::user_frame;
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {

@@ -7,7 +7,6 @@ use crate::channel::membership::StartPosition;
 use crate::event::{StreamId, digits};
 
 /// Parses a `last_ack_…`: a time in ms by the browser's clock, or a stream id.
-#[must_use]
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
     time.or_else(|| text.parse().ok().map(StartPosition::Id))
@@ -25,7 +24,6 @@ pub struct Positions {
 }
 
 impl Positions {
-    #[must_use]
     pub fn new(channels: &[String]) -> Self {
         let mut hash = Sha256::new();
         for channel in channels {
@@ -47,26 +45,20 @@ impl Positions {
     }
 
     fn parse(&self, id: &str) -> Option<Vec<Option<StreamId>>> {
-        let (tag, list) = id.split_once(':')?;
-        if tag != format!("{:08x}", self.tag) {
-            return None;
-        }
+        let list = id.strip_prefix(&format!("{:08x}:", self.tag))?;
         let hex = |text: &str| {
             let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
             is_plain.then(|| u64::from_str_radix(text, 16).ok())?
         };
-        let positions: Option<Vec<_>> = list
-            .split(',')
-            .map(|entry| match entry {
-                "-" => Some(None),
-                _ => entry.split_once('-').and_then(|(ms, seq)| Some(Some(StreamId::new(hex(ms)?, hex(seq)?)))),
-            })
-            .collect();
-        positions.filter(|positions| positions.len() == self.positions.len())
+        let position = |entry: &str| match entry.split_once('-')? {
+            ("", "") => Some(None),
+            (ms, seq) => Some(Some(StreamId::new(hex(ms)?, hex(seq)?))),
+        };
+        let positions = list.split(',').map(position).collect::<Option<Vec<_>>>()?;
+        (positions.len() == self.positions.len()).then_some(positions)
     }
 
     /// The position of the channel with this index.
-    #[must_use]
     pub fn get(&self, channel: usize) -> Option<StreamId> {
         self.positions.get(channel).copied().flatten()
     }
@@ -78,13 +70,11 @@ impl Positions {
     }
 
     /// The time of the oldest position, in ms.
-    #[must_use]
     pub fn min_ms(&self) -> Option<u64> {
         self.positions.iter().flatten().map(|id| id.ms).min()
     }
 
     /// The length of the `id:` line in bytes.
-    #[must_use]
     pub fn line_bytes(&self) -> usize {
         let entry = |id: &Option<StreamId>| id.map_or(1, |id| hex_digits(id.ms) + 1 + hex_digits(id.seq));
         let commas = self.positions.len().saturating_sub(1);

@@ -5,13 +5,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::channel::gap::{Gap, GapReason};
-use crate::channel::hub::Hub;
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+use crate::channel::membership::Cursor;
 use crate::event::{Body, StreamId, user_frame};
 use crate::store::Page;
-use crate::stream::replay_budget::{PendingPage, ReplayBudget};
-use crate::telemetry::metrics::Metrics;
+use crate::stream::StreamContext;
+use crate::stream::replay_budget::PendingPage;
 use crate::util::backoff::Backoff;
 
 /// Entries of one read. A larger entry comes in a page of its own.
@@ -19,40 +18,24 @@ const PAGE_BYTES: usize = 64 * 1024;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
-pub struct ReplayRequest {
-    pub channel: Arc<str>,
-    /// The position to read after.
-    pub after: StreamId,
-    /// Entries between `after` and this id existed.
-    pub existed_to: StreamId,
-    /// This is the first read of a replay. A deleted entry in the middle of the stream is reported by that read only.
-    pub is_first: bool,
-    /// According to the client, `after` is the id of an entry.
-    pub is_entry: bool,
-    /// The end of the event buffer before the read.
-    pub buffer_end: u64,
-}
-
 pub struct ReplayPage {
     /// The frames that were not delivered yet.
     pub pending: Arc<PendingPage>,
     /// The result of the read, without the entries.
     pub page: Page,
-    /// The end of the event buffer before the read.
-    pub buffer_end: u64,
     /// The id of the last entry, or the position that was read after.
     pub end: StreamId,
 }
 
-/// Reads one page. It retries until the store answers and the key holds a stream.
-pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayRequest) -> ReplayPage {
-    let ReplayRequest { channel, after, buffer_end, .. } = &request;
-    let (after, buffer_end) = (*after, *buffer_end);
+/// Reads one page after a cursor. It retries until the store answers and the key holds a stream. `is_first` is the first read of a
+/// replay: a deleted entry in the middle of the stream is reported by that read only.
+pub async fn read_page(context: StreamContext, channel: Arc<str>, cursor: Cursor, is_first: bool) -> ReplayPage {
+    let (StreamContext { hub, replay_budget, .. }, after) = (context, cursor.position);
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
-    hub.metrics().replay_page(request.is_first);
+    hub.metrics().replay_page(is_first);
     let (mut page, permit) = loop {
-        let permit = budget.acquire(bytes).await;
-        match hub.read(channel, after, bytes).await {
+        let permit = replay_budget.acquire(bytes).await;
+        match hub.read(&channel, after, bytes).await {
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
             Ok(page) => break (page, permit),
             Err(_) => {
@@ -63,36 +46,32 @@ pub async fn read_page(hub: Hub, budget: Arc<ReplayBudget>, request: ReplayReque
         }
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
-    if let Some((gap, position)) = gap_before(&request, &page) {
-        frames.push_back(gap_frame(hub.metrics(), &gap, position, channel));
+    if let Some((gap, position)) = gap_before(&cursor, is_first, &page) {
+        frames.push_back(gap.frame(position, &channel));
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         match body {
             Body::Event { event, data, .. } => {
-                let bytes = user_frame(id, &event, &data, channel);
+                let bytes = user_frame(id, &event, &data, &channel);
                 frames.push_back(SequencedFrame { position: id, bytes, gap: None });
             }
             Body::TooLarge => {
                 let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
-                frames.push_back(gap_frame(hub.metrics(), &gap, id, channel));
+                frames.push_back(gap.frame(id, &channel));
             }
             Body::Foreign => {}
         }
         end = id;
     }
-    ReplayPage { pending: budget.add_page(frames, permit), page, buffer_end, end }
-}
-
-fn gap_frame(metrics: &Metrics, gap: &Gap, position: StreamId, channel: &str) -> SequencedFrame {
-    metrics.gap(gap.reason.as_str());
-    SequencedFrame::gap(gap, position, channel)
+    frames.iter().filter_map(|frame| frame.gap).for_each(|reason| hub.metrics().gap(reason.as_str()));
+    ReplayPage { pending: replay_budget.add_page(frames, permit), page, end }
 }
 
 /// The gap between a position and the page that was read after it, if entries are or may be missing, and the position of a
 /// client that has received the gap. Trimming leaves no trace but the number of entries that were ever added.
-fn gap_before(request: &ReplayRequest, page: &Page) -> Option<(Gap, StreamId)> {
-    let ReplayRequest { after, existed_to, is_first, is_entry, .. } = *request;
+fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, StreamId)> {
+    let Cursor { position: after, existed_to, is_entry, .. } = *cursor;
     let gap = |resumed, certain| Gap { after, resumed, certain, reason: GapReason::Trimmed };
     let Some(stream) = page.stream else {
         let resumed = existed_to.max(after);
@@ -127,9 +106,10 @@ mod tests {
         StreamId::new(ms, 0)
     }
 
-    fn request(after: u64, existed_to: u64, is_entry: bool) -> ReplayRequest {
-        let (after, existed_to) = (id(after), id(existed_to));
-        ReplayRequest { channel: "c".into(), after, existed_to, is_first: true, is_entry, buffer_end: 0 }
+    fn gap_after(after: u64, existed_to: u64, is_entry: bool, page: &Page) -> Option<(Gap, StreamId)> {
+        let mut cursor = Cursor::default();
+        (cursor.position, cursor.existed_to, cursor.is_entry) = (id(after), id(existed_to), is_entry);
+        gap_before(&cursor, true, page)
     }
 
     #[test]
@@ -137,7 +117,7 @@ mod tests {
         let check = |after, existed_to, first, added, length, max_deleted, expect: Option<(u64, StreamId, bool)>| {
             let stream = StreamState { last: id(100), added, length, first, max_deleted: id(max_deleted) };
             let page = Page { stream: Some(stream), ..Page::default() };
-            let gap = gap_before(&request(after, existed_to, false), &page);
+            let gap = gap_after(after, existed_to, false, &page);
             assert_eq!(gap.map(|(gap, at)| (gap.resumed.ms, at, gap.certain)), expect, "after {after}");
         };
         let before = |ms| id(ms).before();
@@ -152,12 +132,12 @@ mod tests {
         check(10, 0, Some(id(5)), 99, 9, 20, Some((100, id(10), true)));
         check(100, 0, None, 9, 0, 100, None);
         let no_key = Page::default();
-        assert_eq!(gap_before(&request(0, 0, true), &no_key), None);
-        assert_eq!(gap_before(&request(5, 0, true), &no_key).map(|(gap, _)| gap.certain), Some(false));
+        assert_eq!(gap_after(0, 0, true, &no_key), None);
+        assert_eq!(gap_after(5, 0, true, &no_key).map(|(gap, _)| gap.certain), Some(false));
         // Created again: the entry that the client received is not there, and yet none was ever dropped.
         let stream = StreamState { last: id(100), added: 1, length: 1, first: Some(id(100)), ..StreamState::default() };
         let recreated = Page { stream: Some(stream), ..Page::default() };
-        assert_eq!(gap_before(&request(5, 0, true), &recreated).map(|(gap, _)| gap.certain), Some(false));
-        assert_eq!(gap_before(&request(5, 0, false), &recreated), None);
+        assert_eq!(gap_after(5, 0, true, &recreated).map(|(gap, _)| gap.certain), Some(false));
+        assert_eq!(gap_after(5, 0, false, &recreated), None);
     }
 }

@@ -4,10 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
-use crate::channel::sequencer::SequencedFrame;
+use crate::channel::frame::SequencedFrame;
 
 /// Bytes of memory for a byte of entries: the reply, its decoded fields, and the frames. Small entries need the most.
 const MEMORY_FACTOR: usize = 4;
@@ -26,14 +26,12 @@ pub struct ReplayBudget {
 }
 
 impl ReplayBudget {
-    #[must_use]
     pub fn new(bytes: usize) -> Self {
         let permits = (bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(permits));
         Self { permits, free, pages: Mutex::default(), page_added: Notify::new() }
     }
 
-    #[must_use]
     pub fn used_bytes(&self) -> usize {
         self.permits.saturating_sub(self.free.available_permits()) * PERMIT_BYTES
     }
@@ -68,7 +66,7 @@ impl ReplayBudget {
 
     /// Adds the frames of a finished read, with the memory that it acquired.
     pub(super) fn add_page(&self, frames: VecDeque<SequencedFrame>, permit: OwnedSemaphorePermit) -> Arc<PendingPage> {
-        let page = Arc::new(PendingPage(Mutex::new(Some(UnsentFrames { frames, _permit: permit }))));
+        let page = Arc::new(Mutex::new(Some(UnsentFrames { frames, _permit: permit })));
         let mut pages = self.pages.lock();
         if pages.len() >= MIN_PURGED_PAGES && pages.len() == pages.capacity() {
             pages.retain(|page| page.strong_count() > 0);
@@ -81,19 +79,12 @@ impl ReplayBudget {
 }
 
 /// A page that waits for its client; `None` once it was reclaimed.
-pub struct PendingPage(Mutex<Option<UnsentFrames>>);
+pub type PendingPage = Mutex<Option<UnsentFrames>>;
 
 /// The frames of a page that were not sent yet, and their memory.
 pub struct UnsentFrames {
     pub frames: VecDeque<SequencedFrame>,
     _permit: OwnedSemaphorePermit,
-}
-
-impl PendingPage {
-    /// Locks the page against being reclaimed.
-    pub fn lock(&self) -> MutexGuard<'_, Option<UnsentFrames>> {
-        self.0.lock()
-    }
 }
 
 #[cfg(test)]

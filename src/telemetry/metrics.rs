@@ -1,16 +1,18 @@
-//! Counters of one gateway, for Prometheus. An event is counted where it happens, at the cost of an atomic. Values that can be looked
-//! up are read at scrape time instead (`server::control::metrics`).
+//! Counters of one gateway, for Prometheus. Each event is counted where it happens, with an atomic operation. Values that exist anyway,
+//! such as the number of open streams, are read at scrape time instead (`server::control::metrics`).
 //!
 //! No label has a value that a client, a publisher or a policy chooses, so none of them can create series.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use prometheus::core::Collector;
-use prometheus::proto::MetricFamily;
+use prometheus::core::{Collector, Metric};
+use prometheus::proto::{Bucket, MetricFamily};
 use prometheus::{
     Counter, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry,
 };
+
+use crate::util::clock::now_ms;
 
 /// Buckets in seconds: a decision takes tens of microseconds, or as long as `policy.timeout` allows.
 const DECISION_BUCKETS: [f64; 19] = [
@@ -60,7 +62,7 @@ pub struct StreamRequestCount {
     pub count: u64,
 }
 
-/// Everything that is counted where it happens. A gateway has one, created at its start and passed to all that count.
+/// The counters of a gateway, which all its components share.
 pub struct Metrics {
     registry: Registry,
     stream_requests: IntCounterVec,
@@ -82,8 +84,6 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All metrics, at 0.
-    #[must_use]
     pub fn new() -> Self {
         let builder = MetricBuilder::default();
         let decision_durations = builder.histograms(
@@ -151,7 +151,7 @@ impl Metrics {
         }
     }
 
-    /// Creates series for label values that may occur, so that their first increment is an increase from 0.
+    /// Creates the series of label values that may occur, so that their first increment is an increase from 0.
     pub fn register_labels(&self, outcomes: &[StreamRequestOutcome], stages: &[&str], gap_reasons: &[&str]) {
         use StreamRequestOutcome::{Allowed, Rejected};
         for outcome in [Allowed, Rejected(400), Rejected(500), Rejected(300)].iter().chain(outcomes) {
@@ -183,9 +183,8 @@ impl Metrics {
     /// Counts an event that was added to an event buffer; `ms` is the time in its id.
     pub fn event_received(&self, ms: u64) {
         self.events_received.inc();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // The store's clock may be ahead.
-        let lag = now.saturating_sub(Duration::from_millis(ms));
+        // Saturating, because the store's clock may be ahead.
+        let lag = Duration::from_millis(now_ms().saturating_sub(ms));
         if lag < MAX_LAG {
             self.event_lag.observe(lag.as_secs_f64());
         }
@@ -193,9 +192,7 @@ impl Metrics {
 
     /// Counts events that were written to a stream.
     pub fn events_sent(&self, count: u64) {
-        if count > 0 {
-            self.events_sent.inc_by(count);
-        }
+        self.events_sent.inc_by(count);
     }
 
     /// Counts bytes that were written to a stream.
@@ -240,13 +237,11 @@ impl Metrics {
     }
 
     /// The current values of all metrics.
-    #[must_use]
     pub fn gather(&self) -> Vec<MetricFamily> {
         self.registry.gather()
     }
 
     /// The number of stream requests by outcome and cause.
-    #[must_use]
     pub fn stream_requests(&self) -> Vec<StreamRequestCount> {
         let families = self.stream_requests.collect();
         let counts = families.iter().flat_map(MetricFamily::get_metric).map(|metric| {
@@ -261,25 +256,20 @@ impl Metrics {
 
     /// Cumulative buckets of the duration of all decisions, cached ones included: upper bound in seconds, and the number of decisions
     /// up to it.
-    #[must_use]
     pub fn decision_buckets(&self) -> Vec<(f64, u64)> {
-        let mut all: Vec<(f64, u64)> =
-            DECISION_BUCKETS.iter().copied().chain([f64::INFINITY]).map(|bound| (bound, 0)).collect();
-        for family in self.decision_durations.iter().flat_map(Collector::collect) {
-            for histogram in family.get_metric().iter().map(|metric| metric.get_histogram()) {
-                for (sum, bucket) in all.iter_mut().zip(histogram.get_bucket()) {
-                    sum.1 += bucket.cumulative_count();
-                }
-                if let Some(last) = all.last_mut() {
-                    last.1 += histogram.get_sample_count();
-                }
+        let bounds = DECISION_BUCKETS.iter().copied().chain([f64::INFINITY]);
+        let mut all: Vec<(f64, u64)> = bounds.map(|bound| (bound, 0)).collect();
+        for histogram in self.decision_durations.iter().map(Metric::metric) {
+            let histogram = histogram.get_histogram();
+            let counts = histogram.get_bucket().iter().map(Bucket::cumulative_count);
+            for (sum, count) in all.iter_mut().zip(counts.chain([histogram.get_sample_count()])) {
+                sum.1 += count;
             }
         }
         all
     }
 
     /// The number of events received and sent.
-    #[must_use]
     pub fn events(&self) -> (u64, u64) {
         (self.events_received.get(), self.events_sent.get())
     }
@@ -305,32 +295,26 @@ impl Drop for ConnectionGuard {
 pub struct MetricBuilder(pub Registry);
 
 impl MetricBuilder {
-    /// An integer counter.
     pub fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.register(IntCounter::new(name, help))
     }
 
-    /// An integer counter with labels.
     pub fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.register(IntCounterVec::new(Opts::new(name, help), labels))
     }
 
-    /// A counter with a fraction.
     pub fn float_counter(&self, name: &str, help: &str) -> Counter {
         self.register(Counter::new(name, help))
     }
 
-    /// An integer gauge.
     pub fn gauge(&self, name: &str, help: &str) -> IntGauge {
         self.register(IntGauge::new(name, help))
     }
 
-    /// An integer gauge with labels.
     pub fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.register(IntGaugeVec::new(Opts::new(name, help), labels))
     }
 
-    /// A gauge with a fraction.
     pub fn float_gauge(&self, name: &str, help: &str) -> Gauge {
         self.register(Gauge::new(name, help))
     }
@@ -387,8 +371,7 @@ mod tests {
     #[test]
     fn event_ids_that_are_not_times_do_not_count_as_lag() {
         let metrics = Metrics::new();
-        let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis());
-        let now = now.expect("a time");
+        let now = now_ms();
         for ms in [5, now - 100, now + 60_000] {
             metrics.event_received(ms);
         }

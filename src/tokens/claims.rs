@@ -1,30 +1,22 @@
-//! Checks the claims of a token against a profile.
+//! Checks the claims of a token against its profile.
 
 use serde_json::{Map, Value};
 
-use crate::tokens::{Audience, TokenError};
+use crate::tokens::{Audience, Profile, TokenError};
 
-/// The requirements of a profile.
-pub struct ClaimRules {
-    pub issuer: Option<String>,
-    pub audience: Audience,
-    /// Seconds that the clocks of issuer and gateway may differ.
-    pub leeway: f64,
-    pub require_exp: bool,
-}
-
-impl ClaimRules {
+impl Profile {
     /// `now` is in ms since the Unix epoch.
-    pub fn check(&self, claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
+    pub(super) fn check_claims(&self, claims: &Map<String, Value>, now: u64) -> Result<(), TokenError> {
         #[expect(clippy::cast_precision_loss, reason = "exact for the next 285,000 years")]
         let now = now as f64 / 1000.0;
+        let leeway = f64::from(self.leeway);
         let invalid = |reason: &str| Err(TokenError::Claims(reason.into()));
         match numeric_date(claims, "exp")? {
-            Some(exp) if now >= exp + self.leeway => return Err(TokenError::Expired),
+            Some(exp) if now >= exp + leeway => return Err(TokenError::Expired),
             None if self.require_exp => return invalid("exp is missing, and the profile requires it"),
             _ => {}
         }
-        if numeric_date(claims, "nbf")?.is_some_and(|nbf| now + self.leeway < nbf) {
+        if numeric_date(claims, "nbf")?.is_some_and(|nbf| now + leeway < nbf) {
             return invalid("nbf is in the future");
         }
         if self.issuer.is_some() && claims.get("iss").and_then(Value::as_str) != self.issuer.as_deref() {
@@ -46,11 +38,7 @@ impl ClaimRules {
 
 /// A time in seconds since the Unix epoch, if the claim is present.
 fn numeric_date(claims: &Map<String, Value>, name: &str) -> Result<Option<f64>, TokenError> {
-    match claims.get(name) {
-        None => Ok(None),
-        Some(value) => match value.as_f64().filter(|time| time.is_finite()) {
-            Some(time) => Ok(Some(time)),
-            None => Err(TokenError::Claims(format!("{name} is not a time"))),
-        },
-    }
+    let Some(value) = claims.get(name) else { return Ok(None) };
+    let time = value.as_f64().filter(|time| time.is_finite());
+    time.map(Some).ok_or_else(|| TokenError::Claims(format!("{name} is not a time")))
 }

@@ -5,20 +5,23 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use http::uri::Authority;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use http_cache_semantics::CachePolicy;
 use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::egress::{self, Egress, RequestTimeouts};
 use crate::tokens::key::KeySet;
+use crate::util::backoff::Backoff;
 
-/// Key ids that are remembered as unknown.
+/// Maximum key ids that are remembered as unknown.
 const MAX_UNKNOWN_IDS: u64 = 1024;
-/// Unknown key ids that are remembered while a fetch is in progress.
+/// Maximum unknown key ids that are remembered while a fetch is in progress.
 const MAX_REQUESTED_IDS: usize = 256;
 
 /// When keys are fetched.
@@ -54,12 +57,12 @@ impl Default for JwksTiming {
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(30);
 
 pub struct JwksSource {
-    shared: Arc<Shared>,
-    /// The task that fetches, once started; `None` if its thread could not be created.
-    fetcher: OnceLock<Option<egress::Task<()>>>,
+    pub(super) shared: Arc<Shared>,
+    /// The task that fetches, once started; `None` if it could not be started.
+    fetcher: OnceLock<Option<JoinSet<()>>>,
 }
 
-struct Shared {
+pub(super) struct Shared {
     uri: http::Uri,
     egress: Arc<Egress>,
     timing: JwksTiming,
@@ -76,9 +79,9 @@ struct State {
     keys: Option<KeyCache>,
     is_fetching: bool,
     last_fetch_ended: Option<Instant>,
-    /// Failed fetches since the last successful one.
-    failures: u32,
-    /// Unknown key ids that the fetch in progress may bring.
+    /// Whether the last fetch failed.
+    is_failing: bool,
+    /// Unknown key ids that the fetch in progress may find.
     requested_ids: Vec<String>,
 }
 
@@ -107,7 +110,6 @@ impl KeyFetch {
 }
 
 impl JwksSource {
-    #[must_use]
     pub fn new(uri: http::Uri, egress: Arc<Egress>, timing: JwksTiming) -> Self {
         let shared = Shared {
             uri,
@@ -142,14 +144,14 @@ impl JwksSource {
         let cached = state.keys.as_ref().filter(|cache| now < cache.usable_until).map(|cache| Arc::clone(&cache.keys));
         let Some(keys) = cached else {
             // After a failure decisions do not wait, because the next attempt may fail as well.
-            return if state.is_fetching && state.failures == 0 { shared.pending() } else { Keys::Unavailable };
+            return if state.is_fetching && !state.is_failing { shared.pending() } else { Keys::Unavailable };
         };
         let Some(kid) = kid.filter(|kid| !keys.has_key_for(kid)) else { return Keys::Available(keys) };
         if shared.unknown_ids.contains_key(kid) {
             return Keys::Available(keys);
         }
-        if state.failures > 0 {
-            // The key may exist, but its server cannot be reached: that makes no token untrusted.
+        if state.is_failing {
+            // The key may exist, but its server cannot be reached, so the token is not untrusted.
             return Keys::Unavailable;
         }
         if !state.is_fetching {
@@ -177,7 +179,7 @@ impl Shared {
     }
 
     /// Fetches the keys; returns how long they are fresh.
-    async fn fetch(&self) -> anyhow::Result<(KeySet, Duration)> {
+    pub(super) async fn fetch(&self) -> anyhow::Result<(KeySet, Duration)> {
         let request = Request::get(self.uri.clone()).header("accept", "application/json, application/jwk-set+json");
         let request = request.body(())?;
         let body = Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync();
@@ -196,34 +198,34 @@ impl Shared {
     }
 
     /// Stores the result of a fetch; returns when the next one is due.
-    fn complete_fetch(&self, result: anyhow::Result<(KeySet, Duration)>) -> Instant {
+    fn complete_fetch(&self, result: anyhow::Result<(KeySet, Duration)>, retry: &mut Backoff) -> Instant {
         let now = Instant::now();
         let mut state = self.state();
         state.is_fetching = false;
         state.last_fetch_ended = Some(now);
-        // Logged without the query, which may have a secret.
-        let url = format!("{}{}", self.uri.authority().map_or("", http::uri::Authority::as_str), self.uri.path());
+        // Without the query, which may contain a secret.
+        let url = format!("{}{}", self.uri.authority().map_or("", Authority::as_str), self.uri.path());
         let requested_ids = std::mem::take(&mut state.requested_ids);
         let due = match result {
             Ok((keys, fresh)) => {
                 for kid in requested_ids.into_iter().filter(|kid| !keys.has_key_for(kid)) {
                     self.unknown_ids.insert(kid, ());
                 }
-                if std::mem::take(&mut state.failures) > 0 {
+                retry.reset();
+                if std::mem::take(&mut state.is_failing) {
                     tracing::info!(%url, "fetching the keys of a token profile succeeds again");
                 }
                 state.keys =
                     Some(KeyCache { keys: Arc::new(keys), usable_until: now + fresh + self.timing.stale_if_error });
-                // Before the keys become stale_if_error, so that no decision waits.
+                // Before the keys become stale, so that no decision waits.
                 now + fresh.mul_f64(0.8)
             }
             Err(error) => {
-                let has_usable_keys = state.keys.as_ref().is_some_and(|cache| now < cache.usable_until);
+                let using_cached_keys = state.keys.as_ref().is_some_and(|cache| now < cache.usable_until);
                 let error = format!("{error:#}");
-                tracing::warn!(%url, %error, using_cached_keys = has_usable_keys, "cannot fetch the keys of a token profile");
-                let delay = self.timing.retry_delay.saturating_mul(1 << state.failures.min(8)).min(MAX_RETRY_DELAY);
-                state.failures += 1;
-                now + delay
+                tracing::warn!(%url, %error, using_cached_keys, "cannot fetch the keys of a token profile");
+                state.is_failing = true;
+                now + retry.next_delay()
             }
         };
         self.completed_fetches.send_modify(|count| *count += 1);
@@ -232,20 +234,13 @@ impl Shared {
 }
 
 async fn run_fetcher(shared: Arc<Shared>) {
+    let mut retry = Backoff::new(shared.timing.retry_delay, MAX_RETRY_DELAY);
     loop {
-        let due = shared.complete_fetch(shared.fetch().await);
+        let due = shared.complete_fetch(shared.fetch().await, &mut retry);
         tokio::select! {
             () = sleep_until(due) => {}
             () = shared.unknown_key_seen.notified() => {}
         }
         shared.state().is_fetching = true;
-    }
-}
-
-#[cfg(test)]
-impl JwksSource {
-    /// Fetches once; returns how long the keys are fresh.
-    pub async fn fetch_freshness(&self) -> Duration {
-        self.shared.fetch().await.expect("keys").1
     }
 }

@@ -72,7 +72,7 @@ impl<'de> Deserialize<'de> for UniqueKeys {
                 let mut map = Map::new();
                 while let Some((name, value)) = from.next_entry::<String, Value>()? {
                     if map.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a name stands twice"));
+                        return Err(A::Error::custom("a duplicate key"));
                     }
                 }
                 Ok(UniqueKeys(map))

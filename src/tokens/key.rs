@@ -1,6 +1,6 @@
 //! Keys that verify signatures. The key, not the token's header, decides which algorithms are possible.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -11,9 +11,9 @@ use serde_json::Value;
 
 use crate::tokens::jwt::Token;
 
-/// Keys of one set.
+/// Maximum keys of one set.
 const MAX_KEYS: usize = 100;
-/// Keys that are tried on one token, to bound the cost of an invalid token.
+/// Maximum keys that are tried on one token, to bound the cost of an invalid token.
 const MAX_KEYS_TRIED: usize = 8;
 /// Bits of an RSA modulus. Smaller ones can be factored; larger ones make verification expensive.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
@@ -95,28 +95,24 @@ impl KeySet {
     /// The algorithms of all keys, without duplicates.
     pub fn algorithms(&self) -> Vec<Algorithm> {
         let mut algorithms: Vec<Algorithm> = self.0.iter().flat_map(|key| key.algorithms.iter().copied()).collect();
-        let mut seen = BTreeSet::new();
-        algorithms.retain(|algorithm| seen.insert(format!("{algorithm:?}")));
+        let mut unique = HashSet::new();
+        algorithms.retain(|algorithm| unique.insert(*algorithm));
         algorithms
     }
 
     /// Verifies the signature of a token, with the keys of its key id or else those without an id. A token without a key id may use any
     /// key.
     pub fn verify(&self, token: &Token<'_>, algorithm: Algorithm) -> bool {
-        let has_id = |key: &&Key| match &token.header.kid {
-            Some(kid) => key.id.as_ref() == Some(kid),
-            None => true,
-        };
-        let mut keys: Vec<&Key> = self.0.iter().filter(has_id).collect();
+        let kid = token.header.kid.as_ref();
+        let mut keys: Vec<&Key> =
+            self.0.iter().filter(|key| kid.is_none_or(|kid| key.id.as_ref() == Some(kid))).collect();
         if keys.is_empty() {
             keys = self.0.iter().filter(|key| key.id.is_none()).collect();
         }
-        let candidates = keys.into_iter().filter(|key| key.algorithms.contains(&algorithm)).take(MAX_KEYS_TRIED);
-        let verifies = |key: &Key| {
-            jsonwebtoken::crypto::verify(token.signature, token.message.as_bytes(), &key.key, algorithm)
-                .unwrap_or(false)
-        };
-        candidates.into_iter().any(verifies)
+        let fitting = keys.into_iter().filter(|key| key.algorithms.contains(&algorithm)).take(MAX_KEYS_TRIED);
+        let (signature, message) = (token.signature, token.message.as_bytes());
+        let verifies = |key: &Key| jsonwebtoken::crypto::verify(signature, message, &key.key, algorithm);
+        fitting.into_iter().any(|key| verifies(key).unwrap_or(false))
     }
 }
 
@@ -144,26 +140,20 @@ impl Key {
         let common = &jwk.common;
         let other_use = common.public_key_use.as_ref().is_some_and(|purpose| *purpose != PublicKeyUse::Signature);
         let no_verify = common.key_operations.as_ref().is_some_and(|ops| !ops.contains(&KeyOperations::Verify));
-        if other_use || no_verify {
+        // Checked here because `DecodingKey::from_jwk` accepts any curve and any length.
+        let has_valid_curve = match &jwk.algorithm {
+            AlgorithmParameters::OctetKeyPair(pair) => pair.curve == EllipticCurve::Ed25519,
+            AlgorithmParameters::EllipticCurve(point) => {
+                let length = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map_or(0, |bytes| bytes.len());
+                let expected = [(EllipticCurve::P256, 32), (EllipticCurve::P384, 48)];
+                expected.contains(&(point.curve.clone(), length(&point.x))) && length(&point.x) == length(&point.y)
+            }
+            _ => true,
+        };
+        if other_use || no_verify || !has_valid_curve {
             return None;
         }
-        let key = match &jwk.algorithm {
-            // Checked here because `DecodingKey::from_jwk` accepts any curve and any length.
-            AlgorithmParameters::OctetKeyPair(pair) if pair.curve != EllipticCurve::Ed25519 => return None,
-            AlgorithmParameters::EllipticCurve(curve) => {
-                let size = match curve.curve {
-                    EllipticCurve::P256 => 32,
-                    EllipticCurve::P384 => 48,
-                    _ => return None,
-                };
-                let length = |text: &str| BASE64_URL_SAFE_NO_PAD.decode(text).map(|bytes| bytes.len()).ok();
-                if length(&curve.x) != Some(size) || length(&curve.y) != Some(size) {
-                    return None;
-                }
-                DecodingKey::from_jwk(jwk).ok()?
-            }
-            _ => DecodingKey::from_jwk(jwk).ok()?,
-        };
+        let key = DecodingKey::from_jwk(jwk).ok()?;
         let mut algorithms = algorithms(&key).ok()?;
         if let Some(own) = common.key_algorithm {
             let own = Algorithm::try_from(own).ok()?;

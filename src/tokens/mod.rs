@@ -18,21 +18,20 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::tokens::claims::ClaimRules;
 use crate::tokens::jwks::{JwksSource, KeyFetch, Keys};
 use crate::tokens::jwt::Token;
 use crate::tokens::key::KeySet;
 
-/// Why a token is invalid.
+/// Why a token is not valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TokenError {
     Malformed,
     /// No key of the profile verifies the signature with an allowed algorithm.
     Untrusted,
     Expired,
-    /// Which claim is invalid.
+    /// A claim does not match the profile; which one and why.
     Claims(String),
-    /// Why there is no key.
+    /// There is no profile or no key; why.
     Unavailable(String),
 }
 
@@ -44,12 +43,6 @@ pub enum Verdict {
     Invalid(TokenError),
     /// The keys are being fetched: verify again afterwards.
     Pending(KeyFetch),
-}
-
-impl From<TokenError> for Verdict {
-    fn from(error: TokenError) -> Self {
-        Self::Invalid(error)
-    }
 }
 
 /// The audience that tokens must name.
@@ -81,23 +74,11 @@ pub struct Profile {
 
 /// The profiles, by name.
 #[derive(Clone, Default)]
-pub struct Tokens(Arc<BTreeMap<String, Arc<Verifier>>>);
-
-/// A profile, prepared for verification.
-struct Verifier {
-    rules: ClaimRules,
-    algorithms: Vec<Algorithm>,
-    keys: KeySource,
-}
+pub struct Tokens(Arc<BTreeMap<String, Arc<Profile>>>);
 
 impl FromIterator<(String, Profile)> for Tokens {
     fn from_iter<I: IntoIterator<Item = (String, Profile)>>(profiles: I) -> Self {
-        let verifier = |(name, profile): (String, Profile)| {
-            let Profile { issuer, audience, leeway, require_exp, algorithms, keys } = profile;
-            let rules = ClaimRules { issuer, audience, leeway: f64::from(leeway), require_exp };
-            (name, Arc::new(Verifier { rules, algorithms, keys }))
-        };
-        Self(Arc::new(profiles.into_iter().map(verifier).collect()))
+        Self(Arc::new(profiles.into_iter().map(|(name, profile)| (name, Arc::new(profile))).collect()))
     }
 }
 
@@ -116,9 +97,8 @@ impl Tokens {
     }
 
     /// These profiles, with unchanged ones taken from `previous`, because those have fetched their keys already.
-    #[must_use]
     pub fn reusing(&self, previous: &Self, is_unchanged: impl Fn(&str) -> bool) -> Self {
-        let reuse = |(name, profile): (&String, &Arc<Verifier>)| {
+        let reuse = |(name, profile): (&String, &Arc<Profile>)| {
             let reused = previous.0.get(name).filter(|_| is_unchanged(name)).unwrap_or(profile);
             (name.clone(), Arc::clone(reused))
         };
@@ -131,77 +111,63 @@ impl Tokens {
     }
 
     /// Verifies a token against the profile of its issuer, or else the only profile without an issuer. `now` is in ms since the Unix epoch.
-    #[must_use]
     pub fn verify(&self, token: &str, now: u64) -> Verdict {
+        self.verify_by_issuer(token, now).unwrap_or_else(Verdict::Invalid)
+    }
+
+    fn verify_by_issuer(&self, token: &str, now: u64) -> Result<Verdict, TokenError> {
         if self.0.is_empty() {
-            return TokenError::Unavailable("no token profile is configured".into()).into();
+            return Err(TokenError::Unavailable("no token profile is configured".into()));
         }
-        let token = match Token::parse(token) {
-            Ok(token) => token,
-            Err(error) => return error.into(),
-        };
-        match self.profile_of_issuer(token.claims.get("iss").and_then(Value::as_str)) {
-            Ok(profile) => profile.verify(&token, now),
-            Err(reason) => TokenError::Claims(reason.into()).into(),
-        }
+        let token = Token::parse(token)?;
+        self.profile_of_issuer(token.claims.get("iss").and_then(Value::as_str))?.verify(&token, now)
     }
 
-    /// Verifies a token against a profile.
-    #[must_use]
+    /// Verifies a token against the profile of this name. `now` is in ms since the Unix epoch.
     pub fn verify_with(&self, profile: &str, token: &str, now: u64) -> Verdict {
-        let Some(profile) = self.0.get(profile) else {
-            return TokenError::Unavailable("no token profile has this name".into()).into();
-        };
-        match Token::parse(token) {
-            Ok(token) => profile.verify(&token, now),
-            Err(error) => error.into(),
-        }
+        let profile =
+            self.0.get(profile).ok_or_else(|| TokenError::Unavailable("no token profile has this name".into()));
+        let verdict = profile.and_then(|profile| profile.verify(&Token::parse(token)?, now));
+        verdict.unwrap_or_else(Verdict::Invalid)
     }
 
-    fn profile_of_issuer(&self, issuer: Option<&str>) -> Result<&Verifier, &'static str> {
+    fn profile_of_issuer(&self, issuer: Option<&str>) -> Result<&Profile, TokenError> {
         let profiles_with = |issuer: Option<&str>| {
-            let mut found = self.0.values().filter(move |profile| profile.rules.issuer.as_deref() == issuer);
+            let mut found = self.0.values().filter(move |profile| profile.issuer.as_deref() == issuer);
             (found.next(), found.next())
         };
         let own = issuer.map_or((None, None), |issuer| profiles_with(Some(issuer)));
-        match (own, profiles_with(None)) {
-            ((Some(profile), None), _) | ((None, _), (Some(profile), None)) => Ok(profile),
-            ((Some(_), Some(_)), _) => Err("several profiles have this issuer: the policy has to name a profile"),
-            ((None, _), (None, _)) => Err("no profile has this issuer"),
+        let reason = match (own, profiles_with(None)) {
+            ((Some(profile), None), _) | ((None, _), (Some(profile), None)) => return Ok(profile),
+            ((Some(_), Some(_)), _) => "several profiles have this issuer: the policy has to name a profile",
+            ((None, _), (None, _)) => "no profile has this issuer",
             ((None, _), (Some(_), Some(_))) => {
-                Err("no profile has this issuer, and several have none: the policy has to name a profile")
+                "no profile has this issuer, and several have none: the policy has to name a profile"
             }
-        }
+        };
+        Err(TokenError::Claims(reason.into()))
     }
 }
 
-impl Verifier {
-    fn verify(&self, token: &Token<'_>, now: u64) -> Verdict {
+impl Profile {
+    fn verify(&self, token: &Token<'_>, now: u64) -> Result<Verdict, TokenError> {
         let algorithm = token.header.alg.parse().ok().filter(|algorithm| self.algorithms.contains(algorithm));
-        let Some(algorithm) = algorithm.filter(|_| token.header.crit.is_none()) else {
-            return TokenError::Untrusted.into();
-        };
-        let fetched;
-        let keys = match &self.keys {
-            KeySource::Fixed(keys) => keys,
+        let algorithm = algorithm.filter(|_| token.header.crit.is_none()).ok_or(TokenError::Untrusted)?;
+        let is_authentic = match &self.keys {
+            KeySource::Fixed(keys) => keys.verify(token, algorithm),
             KeySource::Jwks(jwks) => match jwks.keys(token.header.kid.as_deref()) {
-                Keys::Available(keys) => {
-                    fetched = keys;
-                    &*fetched
-                }
-                Keys::Pending(fetch) => return Verdict::Pending(fetch),
+                Keys::Available(keys) => keys.verify(token, algorithm),
+                Keys::Pending(fetch) => return Ok(Verdict::Pending(fetch)),
                 Keys::Unavailable => {
-                    return TokenError::Unavailable("the keys cannot be fetched from the JWKS URL".into()).into();
+                    return Err(TokenError::Unavailable("the keys cannot be fetched from the JWKS URL".into()));
                 }
             },
         };
-        if !keys.verify(token, algorithm) {
-            return TokenError::Untrusted.into();
+        if !is_authentic {
+            return Err(TokenError::Untrusted);
         }
-        match self.rules.check(&token.claims, now) {
-            Ok(()) => Verdict::Valid(token.claims_json.clone()),
-            Err(error) => error.into(),
-        }
+        self.check_claims(&token.claims, now)?;
+        Ok(Verdict::Valid(token.claims_json.clone()))
     }
 }
 

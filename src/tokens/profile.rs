@@ -7,6 +7,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use jsonwebtoken::AlgorithmFamily;
 use serde::{Deserialize, Deserializer, Serialize};
 use toml::Value;
 use url::Url;
@@ -14,40 +15,39 @@ use url::Url;
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::tokens::jwks::{JwksSource, JwksTiming};
-use crate::tokens::key::KeySet;
+use crate::tokens::key::{KeyError, KeySet};
 use crate::tokens::{Algorithm, Audience, KeySource, Profile};
+use crate::util::duration::HumanDuration;
 use crate::util::files;
 
-/// RFC 7518 requires HMAC secrets of at least this length for HS256. Shorter ones can be guessed from one token.
+/// The minimum length of an HMAC secret for HS256 according to RFC 7518. A shorter one can be guessed from one token.
 const MIN_SECRET_BYTES: usize = 32;
+/// Maximum size of a file with keys; a JWKS is the largest.
 pub const MAX_KEY_FILE_BYTES: u64 = 1 << 20;
-/// The response of a JWKS URL, which usually has some kilobytes.
+/// Maximum size of the response of a JWKS URL, which usually has some kilobytes.
 const MAX_JWKS_BYTES: usize = 512 << 10;
-/// Longer than `policy.timeout`: a slow response fails the decisions that wait for it, but serves later ones.
+/// Longer than `policy.timeout`: a slow response is too late for the decisions that wait for it, but serves later ones.
 const JWKS_TIMEOUT: Duration = Duration::from_secs(10);
 const ALGORITHMS: &str = "HS256, HS384, HS512, RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 or EdDSA";
-const PUBLIC_KEY_ALGORITHMS: [&str; 9] =
-    ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
 
-/// `[policy.tokens.<profile>]`, as written in the configuration.
+/// `[policy.tokens.<profile>]`, before validation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
-pub struct WrittenProfile {
+pub struct ProfileOptions {
     /// `None` for any issuer.
     pub issuer: Option<String>,
     /// One or more, or `*` for any.
     #[serde(deserialize_with = "one_or_more")]
     pub audience: Vec<String>,
     /// How far the clocks of issuer and gateway may differ.
-    #[serde(with = "crate::util::duration")]
-    pub leeway: Duration,
+    pub leeway: HumanDuration,
     /// Whether tokens must have an `exp`.
     pub require_exp: bool,
     /// Allowed algorithms; by default all that the keys can be used for.
     #[serde(deserialize_with = "one_or_more")]
     pub algorithms: Vec<String>,
     /// A secret that the issuer shares with the gateway.
-    pub secret: Option<Hidden>,
+    pub secret: Option<SecretValue>,
     pub secret_encoding: SecretEncoding,
     /// A PEM file of public keys or certificates.
     pub pem: Option<PathBuf>,
@@ -58,23 +58,20 @@ pub struct WrittenProfile {
     /// Whether `jwks_url` may resolve to a private address, and be `http`.
     pub allow_private: bool,
     /// The minimum age of keys before they are fetched again.
-    #[serde(with = "crate::util::duration")]
-    pub min_age: Duration,
+    pub min_age: HumanDuration,
     /// The maximum age of keys before they are fetched again.
-    #[serde(with = "crate::util::duration")]
-    pub max_age: Duration,
+    pub max_age: HumanDuration,
     /// How long stale keys are used while fetching fails.
-    #[serde(with = "crate::util::duration")]
-    pub stale_if_error: Duration,
+    pub stale_if_error: HumanDuration,
 }
 
-impl Default for WrittenProfile {
+impl Default for ProfileOptions {
     fn default() -> Self {
         let JwksTiming { min_age, max_age, stale_if_error, .. } = JwksTiming::default();
         Self {
             issuer: None,
             audience: Vec::new(),
-            leeway: Duration::from_secs(60),
+            leeway: HumanDuration::from_secs(60),
             require_exp: true,
             algorithms: Vec::new(),
             secret: None,
@@ -83,9 +80,9 @@ impl Default for WrittenProfile {
             jwks: None,
             jwks_url: None,
             allow_private: false,
-            min_age,
-            max_age,
-            stale_if_error,
+            min_age: HumanDuration(min_age),
+            max_age: HumanDuration(max_age),
+            stale_if_error: HumanDuration(stale_if_error),
         }
     }
 }
@@ -93,17 +90,16 @@ impl Default for WrittenProfile {
 /// A value that `Debug` does not show. It is any TOML value, because the error for a wrong type would show it as well.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Hidden(Value);
+pub struct SecretValue(Value);
 
-impl std::fmt::Debug for Hidden {
+impl std::fmt::Debug for SecretValue {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("…")
     }
 }
 
-impl Hidden {
+impl SecretValue {
     /// The value, if it is a string.
-    #[must_use]
     pub fn text(&self) -> Option<&str> {
         self.0.as_str()
     }
@@ -130,32 +126,26 @@ fn invalid(key: &str, reason: impl std::fmt::Display) -> ProfileError {
     ProfileError { key: key.into(), reason: reason.to_string() }
 }
 
-/// Checks a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors; `resolve` replaces references
-/// in a secret.
-pub fn profile(
-    key: &str,
-    raw: &WrittenProfile,
-    resolve: &dyn Fn(&str) -> Result<String, String>,
-) -> Result<Profile, ProfileError> {
+/// Replaces the references in a secret; the error says why one cannot be resolved.
+pub type ResolveFn = fn(&str) -> Result<String, String>;
+
+/// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors.
+pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<Profile, ProfileError> {
     let error = |reason: &str| invalid(key, reason);
-    let sources = [raw.secret.is_some(), raw.pem.is_some(), raw.jwks.is_some(), raw.jwks_url.is_some()];
-    if sources.iter().filter(|is_set| **is_set).count() != 1 {
-        return Err(error("expected exactly one of secret, pem, jwks and jwks-url"));
-    }
+    let keys = key_source(key, raw, resolve)?;
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
         return Err(error("secret-encoding is only allowed with secret"));
     }
     if raw.issuer.as_ref().is_some_and(String::is_empty) || raw.audience.iter().any(String::is_empty) {
         return Err(error("the issuer or an audience is empty"));
     }
-    let (keys, possible) = key_source(key, raw, resolve)?;
-    let algorithms = algorithms(key, raw, &possible)?;
+    let algorithms = algorithms(key, raw, &keys)?;
     let audience = match raw.audience.iter().any(|name| name == "*") {
         true if raw.audience.len() > 1 => return Err(error("audience: \"*\" means any audience and must stand alone")),
         true => Audience::Any,
         false => Audience::Of(raw.audience.clone()),
     };
-    let leeway = u32::try_from(raw.leeway.as_secs()).ok().filter(|seconds| *seconds <= 600);
+    let leeway = u32::try_from(raw.leeway.0.as_secs()).ok().filter(|seconds| *seconds <= 600);
     Ok(Profile {
         issuer: raw.issuer.clone(),
         audience,
@@ -166,52 +156,56 @@ pub fn profile(
     })
 }
 
-/// The keys of a profile, and the algorithms that they can be used for.
-fn key_source(
+fn key_source(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<KeySource, ProfileError> {
+    match (&raw.secret, &raw.pem, &raw.jwks, &raw.jwks_url) {
+        (Some(SecretValue(secret)), None, None, None) => {
+            let bytes = secret_bytes(&format!("{key}.secret"), secret, raw.secret_encoding, resolve)?;
+            Ok(KeySource::Fixed(KeySet::from_secret(&bytes)))
+        }
+        (None, Some(path), None, None) => read_keys(&format!("{key}.pem"), path, KeySet::from_pem),
+        (None, None, Some(path), None) => {
+            read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))
+        }
+        (None, None, None, Some(url)) => {
+            Ok(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url, raw)?)))
+        }
+        _ => Err(invalid(key, "expected exactly one of secret, pem, jwks and jwks-url")),
+    }
+}
+
+fn secret_bytes(
     key: &str,
-    raw: &WrittenProfile,
-    resolve: &dyn Fn(&str) -> Result<String, String>,
-) -> Result<(KeySource, Vec<Algorithm>), ProfileError> {
-    if let Some(Hidden(value)) = &raw.secret {
-        let key = format!("{key}.secret");
-        let text = value
-            .as_str()
-            .ok_or_else(|| invalid(&key, format!("a {} where a string is expected", value.type_str())))?;
-        let secret = resolve(text).map_err(|reason| invalid(&key, reason))?;
-        let bytes = match raw.secret_encoding {
-            SecretEncoding::Text => secret.into_bytes(),
-            SecretEncoding::Base64 => base64(&secret).ok_or_else(|| invalid(&key, "not base64"))?,
-        };
-        if bytes.is_empty() {
-            return Err(invalid(&key, "the secret is empty"));
-        }
-        if bytes.len() < MIN_SECRET_BYTES {
-            tracing::warn!(%key, "a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`");
-        }
-        return Ok(fixed(KeySet::from_secret(&bytes)));
+    secret: &Value,
+    encoding: SecretEncoding,
+    resolve: ResolveFn,
+) -> Result<Vec<u8>, ProfileError> {
+    let wrong_type = || invalid(key, format!("a {} where a string is expected", secret.type_str()));
+    let secret = resolve(secret.as_str().ok_or_else(wrong_type)?).map_err(|reason| invalid(key, reason))?;
+    let bytes = match encoding {
+        SecretEncoding::Text => secret.into_bytes(),
+        SecretEncoding::Base64 => base64(&secret).ok_or_else(|| invalid(key, "not base64"))?,
+    };
+    if bytes.is_empty() {
+        return Err(invalid(key, "the secret is empty"));
     }
-    if let Some(path) = &raw.pem {
-        let key = format!("{key}.pem");
-        let text = String::from_utf8(read_file(&key, path)?).map_err(|_| file_error(&key, path, "not text"))?;
-        return Ok(fixed(KeySet::from_pem(&text).map_err(|error| file_error(&key, path, error))?));
+    if bytes.len() < MIN_SECRET_BYTES {
+        tracing::warn!(%key, "a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`");
     }
-    if let Some(path) = &raw.jwks {
-        let key = format!("{key}.jwks");
-        let keys = KeySet::from_jwks(&read_file(&key, path)?, true).map_err(|error| file_error(&key, path, error))?;
-        return Ok(fixed(keys));
-    }
-    let url = raw.jwks_url.as_deref().unwrap_or_default();
-    let jwks = jwks_source(&format!("{key}.jwks-url"), url, raw)?;
-    let possible = PUBLIC_KEY_ALGORITHMS.iter().filter_map(|name| name.parse().ok()).collect();
-    Ok((KeySource::Jwks(Arc::new(jwks)), possible))
+    Ok(bytes)
 }
 
-fn fixed(keys: KeySet) -> (KeySource, Vec<Algorithm>) {
-    let possible = keys.algorithms();
-    (KeySource::Fixed(keys), possible)
+/// Reads a file of keys.
+fn read_keys(
+    key: &str,
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<KeySet, KeyError>,
+) -> Result<KeySource, ProfileError> {
+    let text = files::read_text(path, MAX_KEY_FILE_BYTES).map_err(|error| format!("cannot be read: {error}"));
+    let keys = text.and_then(|text| parse(&text).map_err(|error| error.to_string()));
+    keys.map(KeySource::Fixed).map_err(|reason| invalid(key, format!("{}: {reason}", path.display())))
 }
 
-fn jwks_source(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource, ProfileError> {
+fn jwks_source(key: &str, text: &str, raw: &ProfileOptions) -> Result<JwksSource, ProfileError> {
     let example = "expected a URL such as https://auth.example/.well-known/jwks.json";
     let url = Url::parse(text).map_err(|_| invalid(key, format!("not a URL: {example}")))?;
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
@@ -226,9 +220,9 @@ fn jwks_source(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource
     let origin = EgressOrigin::of(&url, raw.allow_private).map_err(|error| invalid(key, error))?;
     let uri = url.as_str().parse().map_err(|_| invalid(key, format!("not the URL of a server: {example}")))?;
     let timing = JwksTiming {
-        min_age: raw.min_age,
-        max_age: raw.max_age,
-        stale_if_error: raw.stale_if_error,
+        min_age: raw.min_age.0,
+        max_age: raw.max_age.0,
+        stale_if_error: raw.stale_if_error.0,
         ..JwksTiming::default()
     };
     if timing.min_age < Duration::from_secs(1) || timing.min_age > timing.max_age {
@@ -238,11 +232,18 @@ fn jwks_source(key: &str, text: &str, raw: &WrittenProfile) -> Result<JwksSource
     Ok(JwksSource::new(uri, Arc::new(Egress::new(vec![origin], limits)), timing))
 }
 
-/// Checks the configured algorithms against those that the keys can be used for, which are the default.
-fn algorithms(key: &str, raw: &WrittenProfile, possible: &[Algorithm]) -> Result<Vec<Algorithm>, ProfileError> {
+/// The configured algorithms, by default all that the keys can be used for.
+fn algorithms(key: &str, raw: &ProfileOptions, keys: &KeySource) -> Result<Vec<Algorithm>, ProfileError> {
     let key = format!("{key}.algorithms");
+    let possible = match keys {
+        KeySource::Fixed(keys) => keys.algorithms(),
+        KeySource::Jwks(_) => [AlgorithmFamily::Rsa, AlgorithmFamily::Ec, AlgorithmFamily::Ed]
+            .iter()
+            .flat_map(|family| family.algorithms().to_vec())
+            .collect(),
+    };
     if raw.algorithms.is_empty() {
-        return Ok(possible.to_vec());
+        return Ok(possible);
     }
     let parse = |name: &String| {
         let algorithm = name.parse().map_err(|_| invalid(&key, format!("{name:?}: expected {ALGORITHMS}")))?;
@@ -255,22 +256,14 @@ fn algorithms(key: &str, raw: &WrittenProfile, possible: &[Algorithm]) -> Result
     raw.algorithms.iter().map(parse).collect()
 }
 
-/// Decodes either alphabet, with padding or without.
+/// Decodes base64 of either alphabet, with or without padding.
 fn base64(text: &str) -> Option<Vec<u8>> {
     let config = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let decode = |alphabet| GeneralPurpose::new(alphabet, config).decode(text.trim()).ok();
     decode(&alphabet::STANDARD).or_else(|| decode(&alphabet::URL_SAFE))
 }
 
-fn file_error(key: &str, path: &Path, reason: impl std::fmt::Display) -> ProfileError {
-    invalid(key, format!("{}: {reason}", path.display()))
-}
-
-fn read_file(key: &str, path: &Path) -> Result<Vec<u8>, ProfileError> {
-    files::read(path, MAX_KEY_FILE_BYTES).map_err(|error| file_error(key, path, format!("cannot be read: {error}")))
-}
-
-/// Reads a list, or a single string as a list of one.
+/// Deserializes a list, or a single string as a list of one.
 fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged, expecting = "a string or a list of strings")]

@@ -11,7 +11,6 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    #[must_use]
     pub const fn new(first: Duration, max: Duration) -> Self {
         Self { first, max, next: first }
     }

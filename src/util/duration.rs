@@ -1,4 +1,4 @@
-//! Durations as people write them, such as `250ms`, `25s` or `2m`, for `#[serde(with = "crate::util::duration")]`.
+//! Durations as people write them, such as `250ms`, `25s` or `2m`.
 //!
 //! `humantime_serde` has the same functions, but its errors do not say what would be right.
 
@@ -6,10 +6,22 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
+use serde::{Deserialize, Serialize};
 
-pub use humantime_serde::serialize;
+/// A duration of the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HumanDuration(
+    #[serde(serialize_with = "humantime_serde::serialize", deserialize_with = "deserialize")] pub Duration,
+);
 
-pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+impl HumanDuration {
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds))
+    }
+}
+
+fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
     from.deserialize_str(DurationVisitor)
 }
 
@@ -27,19 +39,16 @@ impl Visitor<'_> for DurationVisitor {
     }
 }
 
-/// For `Option<Duration>`.
+/// For `Option<Duration>`, with `#[serde(with = "crate::util::duration::option")]`.
 pub mod option {
     use serde::{Deserialize, Deserializer};
 
-    use super::Duration;
+    use super::{Duration, HumanDuration};
 
     pub use humantime_serde::option::serialize;
 
-    #[derive(Deserialize)]
-    struct Wrapper(#[serde(with = "super")] Duration);
-
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
-        Ok(Option::<Wrapper>::deserialize(from)?.map(|Wrapper(duration)| duration))
+        Ok(Option::<HumanDuration>::deserialize(from)?.map(|duration| duration.0))
     }
 }
 
@@ -49,8 +58,7 @@ mod tests {
 
     #[derive(serde::Deserialize)]
     struct Durations {
-        #[serde(with = "super")]
-        required: Duration,
+        required: HumanDuration,
         #[serde(default, with = "super::option")]
         optional: Option<Duration>,
     }
@@ -60,7 +68,7 @@ mod tests {
         let read = |text: &str| serde_json::from_str::<Durations>(text).map_err(|error| error.to_string());
         let durations = read(r#"{"required": "2m", "optional": "250ms"}"#).unwrap();
         let expected = (Duration::from_secs(120), Some(Duration::from_millis(250)));
-        assert_eq!((durations.required, durations.optional), expected);
+        assert_eq!((durations.required.0, durations.optional), expected);
         assert_eq!(read(r#"{"required": "1s"}"#).unwrap().optional, None);
         assert_eq!(read(r#"{"required": "1s", "optional": null}"#).unwrap().optional, None);
         for wrong in [r#"{"required": "1x"}"#, r#"{"required": 5}"#, r#"{"required": "1s", "optional": "15"}"#] {

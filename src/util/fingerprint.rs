@@ -14,7 +14,6 @@ impl Fingerprint {
     }
 
     /// Whether the first of the files exists.
-    #[must_use]
     pub fn first_exists(&self) -> bool {
         self.0.first().is_some_and(Option::is_some)
     }
@@ -35,7 +34,6 @@ pub struct FileSnapshot {
 }
 
 impl FileSnapshot {
-    #[must_use]
     pub fn take(paths: Vec<PathBuf>) -> Self {
         let fingerprint = Fingerprint::of(paths.iter().map(PathBuf::as_path));
         Self { paths, fingerprint }
@@ -48,19 +46,16 @@ impl FileSnapshot {
         self.fingerprint.0.extend(more.fingerprint.0);
     }
 
-    #[must_use]
     pub fn paths(&self) -> &[PathBuf] {
         &self.paths
     }
 
     /// Whether the first of the files existed.
-    #[must_use]
     pub fn first_existed(&self) -> bool {
         self.fingerprint.first_exists()
     }
 
     /// Whether any of the files has changed since the snapshot.
-    #[must_use]
     pub fn has_changed(&self) -> bool {
         Fingerprint::of(self.paths.iter().map(PathBuf::as_path)) != self.fingerprint
     }

@@ -1,7 +1,7 @@
 //! Compiles WebAssembly to machine code, in a child process with limits, and caches the code in a directory.
 //!
-//! A compilation cannot be stopped within a thread, and a hostile component may take for ever or take all memory. So the gateway
-//! starts its own program again, with low priority, and kills it when it takes too long.
+//! A compilation cannot be stopped within a thread, and a hostile component may take forever or use all memory. So the gateway starts
+//! its own program as a child with low priority, and kills the child when it takes too long.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
@@ -63,8 +63,6 @@ impl Compiler {
         Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
     }
 
-    /// The engine that the code is compiled for.
-    #[must_use]
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
@@ -133,7 +131,7 @@ impl CompilerProcess {
 
 fn read(mut from: impl Read, max_bytes: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // The rest is read and discarded, so that the writer does not block for ever.
+    // The rest is read and discarded, so that the writer does not block forever.
     let _ = from.by_ref().take(max_bytes).read_to_end(&mut bytes);
     let _ = std::io::copy(&mut from, &mut std::io::sink());
     bytes

@@ -1,8 +1,8 @@
 //! CPU time of a call into a policy, and whether the call has to leave the thread that serves connections.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -15,7 +15,7 @@ pub struct CpuBudget {
     is_slow: AtomicBool,
     /// CPU time of the call so far.
     spent_ns: AtomicU64,
-    /// The thread's CPU clock when `spent_ns` was updated last; 0 outside of [`CpuBudget::poll`].
+    /// The thread's CPU clock when `spent_ns` was updated last; 0 outside of [`CpuBudget::measure`].
     counted_at_ns: AtomicU64,
 }
 
@@ -35,7 +35,7 @@ impl CpuBudget {
         self.is_slow.swap(true, Ordering::Relaxed)
     }
 
-    /// Notes that an epoch tick interrupted the call; returns the CPU time of the call. Outside of [`Self::poll`] the tick counts as a
+    /// Notes that an epoch tick interrupted the call; returns the CPU time of the call. Outside of [`Self::measure`] the tick counts as a
     /// whole interval: on a busy machine the call had less, but it continues in the low-priority pool, which measures.
     pub fn tick(&self) -> Duration {
         self.mark_slow();
@@ -49,13 +49,17 @@ impl CpuBudget {
         Duration::from_nanos(self.spent_ns.load(Ordering::Relaxed))
     }
 
-    /// Polls a call and counts the CPU time that this thread spends on it.
-    pub fn poll<F: Future>(&self, call: Pin<&mut F>, context: &mut Context<'_>) -> Poll<F::Output> {
-        self.counted_at_ns.store(thread_cpu_ns(), Ordering::Relaxed);
-        let polled = call.poll(context);
-        self.count_since(self.counted_at_ns.load(Ordering::Relaxed));
-        self.counted_at_ns.store(0, Ordering::Relaxed);
-        polled
+    /// Runs a call and counts the CPU time that the polling threads spend on it.
+    pub async fn measure<F: Future>(&self, call: F) -> F::Output {
+        let mut call = pin!(call);
+        let measured = poll_fn(|context| {
+            self.counted_at_ns.store(thread_cpu_ns(), Ordering::Relaxed);
+            let polled = call.as_mut().poll(context);
+            self.count_since(self.counted_at_ns.load(Ordering::Relaxed));
+            self.counted_at_ns.store(0, Ordering::Relaxed);
+            polled
+        });
+        measured.await
     }
 
     fn count_since(&self, since_ns: u64) {

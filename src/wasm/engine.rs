@@ -60,12 +60,10 @@ fn config(pool: Option<PoolingAllocationConfig>) -> Config {
 }
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
+    let Limits { concurrency, prewarmed_instances: prewarmed, shadow_concurrency: shadow, .. } = *limits;
     // During an activation both policies have prewarmed instances, and the new one runs its test cases.
-    let instances = limits
-        .concurrency
-        .saturating_add(limits.prewarmed_instances.saturating_mul(2))
-        .saturating_add(limits.shadow_concurrency);
-    let instances = instances.saturating_add(TEST_INSTANCES);
+    let instances =
+        [concurrency, prewarmed, prewarmed, shadow, TEST_INSTANCES].into_iter().fold(0, usize::saturating_add);
     let instances = u32::try_from(instances).unwrap_or(u32::MAX);
     let for_all = |per_instance: u32| instances.saturating_mul(per_instance);
     let mut pool = PoolingAllocationConfig::default();

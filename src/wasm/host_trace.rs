@@ -124,27 +124,23 @@ pub struct Exchange {
 }
 
 /// The host calls of one decision.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostTrace {
-    /// The time that the policy saw, in ms since the Unix epoch.
+    /// The policy's clock, in ms since the Unix epoch.
     pub now: u64,
     /// In the order of the calls.
     pub calls: Vec<Exchange>,
     /// Whether the policy sent requests. Their responses are not recorded.
+    #[serde(rename = "network")]
     pub sent_requests: bool,
-    bytes: usize,
+    /// The approximate memory of the calls, in bytes.
+    #[serde(skip)]
+    pub size: usize,
 }
 
 impl HostTrace {
-    #[must_use]
     pub fn new(now: u64) -> Self {
         Self { now, ..Self::default() }
-    }
-
-    /// The approximate memory of the trace, in bytes.
-    #[must_use]
-    pub fn size(&self) -> usize {
-        self.bytes
     }
 
     /// Records a call, unless it repeats the last answer to the same call, or does not fit.
@@ -154,17 +150,18 @@ impl HostTrace {
             return;
         }
         let size = CALL_OVERHEAD_BYTES + call.size() + answer.size();
-        if self.bytes + size <= MAX_TRACE_BYTES {
-            self.bytes += size;
+        if self.size + size <= MAX_TRACE_BYTES {
+            self.size += size;
             self.calls.push(Exchange { call, answer });
         }
     }
 }
 
 /// A recording that answers host calls.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct RecordedCalls {
-    now: u64,
+    /// The time that the policy sees, in ms since the Unix epoch.
+    pub now: u64,
     /// Each call, and whether it was replayed already.
     calls: Mutex<Vec<(Exchange, bool)>>,
     unanswered: Mutex<UnansweredCalls>,
@@ -182,19 +179,14 @@ pub struct UnansweredCalls {
 impl From<&HostTrace> for RecordedCalls {
     fn from(trace: &HostTrace) -> Self {
         let calls = trace.calls.iter().map(|exchange| (exchange.clone(), false)).collect();
-        let (unanswered, blocked_request) = (Mutex::default(), AtomicBool::new(false));
-        Self { now: trace.now, calls: Mutex::new(calls), unanswered, blocked_request }
+        Self { now: trace.now, calls: Mutex::new(calls), ..Self::default() }
     }
 }
 
 impl RecordedCalls {
-    /// The time that the policy sees.
-    pub fn now(&self) -> u64 {
-        self.now
-    }
-
-    /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on.
-    pub fn answer(&self, call: &HostCall) -> Option<HostAnswer> {
+    /// The answer to a call. Equal calls get the recorded answers in order, and the last one from then on. A call that is not in the
+    /// recording is unavailable.
+    pub fn answer(&self, call: &HostCall) -> HostAnswer {
         let mut calls = self.calls.lock();
         let mut found = None;
         for (exchange, replayed) in calls.iter_mut().filter(|(exchange, _)| exchange.call == *call) {
@@ -203,14 +195,14 @@ impl RecordedCalls {
                 break;
             }
         }
-        if found.is_none() {
+        found.unwrap_or_else(|| {
             let mut unanswered = self.unanswered.lock();
             unanswered.count += 1;
             if unanswered.names.len() < MAX_UNANSWERED_NAMES {
                 unanswered.names.push(call.name());
             }
-        }
-        found
+            HostAnswer::Unavailable(NOT_RECORDED.into())
+        })
     }
 
     /// Notes that the policy tried to send a request, which a replay does not allow.
@@ -248,10 +240,11 @@ mod tests {
         assert_eq!(trace.calls.len(), 3, "a repeated answer is recorded once");
         let recorded = RecordedCalls::from(&trace);
         let answers: Vec<_> = (0..3).map(|_| recorded.answer(&get("a"))).collect();
-        assert_eq!(answers, [Some(value("1")), Some(value("2")), Some(value("2"))]);
-        assert_eq!(recorded.answer(&get("b")), Some(value("x")));
+        assert_eq!(answers, [value("1"), value("2"), value("2")]);
+        assert_eq!(recorded.answer(&get("b")), value("x"));
         assert_eq!(recorded.unanswered().count, 0);
-        assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), None);
+        let not_recorded = HostAnswer::Unavailable(NOT_RECORDED.into());
+        assert_eq!(recorded.answer(&HostCall::Verify("secret".into())), not_recorded);
         assert_eq!((recorded.unanswered().count, recorded.unanswered().names), (1, vec!["tokens.verify".to_owned()]));
     }
 

@@ -1,20 +1,17 @@
-//! An instance of a policy: created fresh, called once, thrown away.
+//! An instance of a policy: created for one decision, called once, then dropped.
 
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{self, ComponentExportIndex};
-use wasmtime::{Engine, Store, Trap, UpdateDeadline};
+use wasmtime::{Store, Trap, UpdateDeadline};
 
 use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host;
-use crate::wasm::host::answer::AnswerOptions;
 use crate::wasm::host::tokens::KeysPending;
-use crate::wasm::host::{EvaluationParams, PolicyEnv, State, wit};
-use crate::wasm::host_trace::HostTrace;
+use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
 
 /// An instance that has not been called yet.
 pub struct Instance {
@@ -23,15 +20,10 @@ pub struct Instance {
     bindings: host::Policy,
 }
 
-/// The result of calling an instance.
 pub struct InstanceResult {
     /// The answer, not validated yet, or why there is none.
     pub answer: Result<Result<wit::Grant, wit::Rejection>, Failure>,
-    pub options: AnswerOptions,
-    /// Look-ups of the decision so far.
-    pub lookups: u32,
-    /// The host calls, if they were traced.
-    pub trace: Option<HostTrace>,
+    pub decision: DecisionState,
     /// The call was stopped because it needs keys that are being fetched.
     pub pending_keys: Option<KeyFetch>,
     pub spent: SpentInstance,
@@ -40,15 +32,15 @@ pub struct InstanceResult {
 /// An instance that was called. Dropping it frees its memory.
 pub struct SpentInstance(Store<State>);
 
+/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
+const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
+
 impl SpentInstance {
     /// Whether dropping it takes longer than a small decision: the memory that it touched is unmapped page by page.
     pub fn is_heavy(&self) -> bool {
         self.0.data().limiter.in_use() > HEAVY_INSTANCE_BYTES
     }
 }
-
-/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
-const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
 
 impl Instance {
     /// Creates an instance by `deadline`; `cpu_budget` counts its CPU time if the caller polls through it.
@@ -60,16 +52,39 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Failure> {
         let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
-        let mut store = store(policy.engine(), state, limits);
-        match timeout_at(deadline, policy.instantiate(&mut store)).await {
-            Ok(Ok((instance, bindings))) => Ok(Self { store, instance, bindings }),
-            Ok(Err(error)) => Err(failure(&error, true, store.data().limiter.limit_exceeded)),
-            Err(_) => Err(Failure::Timeout),
+        let mut store = Store::new(policy.engine(), state);
+        store.limiter_async(|state| &mut state.limiter);
+        // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
+        store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
+        store.set_epoch_deadline(1);
+        let max_cpu_time = limits.cpu_time;
+        store.epoch_deadline_callback(move |context| {
+            let spent = context.data().cpu_budget.tick();
+            if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
+        });
+        let created = timeout_at(deadline, policy.instantiate(&mut store)).await.map_err(|_| Failure::Timeout)?;
+        match created {
+            Ok((instance, bindings)) => Ok(Self { store, instance, bindings }),
+            Err(error) => Err(failure(&error, true, store.data().limiter.limit_exceeded)),
         }
     }
 
+    /// Creates an instance and prepares it, if the policy has a `prepare`. Each of the two may take as long as a decision.
+    pub async fn prepared(
+        policy: &Policy,
+        env: Arc<PolicyEnv>,
+        limits: &Limits,
+        cpu_budget: Arc<CpuBudget>,
+    ) -> Result<Self, Failure> {
+        let mut instance = Self::new(policy, env, limits, cpu_budget, Instant::now() + limits.timeout).await?;
+        if let Some(preparation) = policy.preparation() {
+            instance.prepare(preparation, Instant::now() + limits.timeout).await?;
+        }
+        Ok(instance)
+    }
+
     /// Calls the policy's `prepare`, which needs no request, by `deadline` and within the CPU limit of a decision.
-    pub async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
+    async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
         self.store.data().cpu_budget.start_call();
         let call = async {
             let prepare = self.instance.get_typed_func::<(), ()>(&mut self.store, preparation)?;
@@ -99,7 +114,7 @@ impl Instance {
         channels: &[String],
         params: EvaluationParams,
     ) -> InstanceResult {
-        self.store.data_mut().start_decision(request_id, &params);
+        self.store.data_mut().start_decision(request_id, params);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
         let answer = timeout_at(params.deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
@@ -114,27 +129,13 @@ impl Instance {
             }),
             (None, Err(_)) => Err(Failure::Timeout),
         };
-        let mut trace = state.trace.take();
-        if let Some(trace) = &mut trace {
-            trace.sent_requests = state.has_sent_requests();
+        let sent_requests = state.sent_requests() > 0;
+        let mut decision = std::mem::take(&mut state.decision);
+        if let Some(trace) = &mut decision.trace {
+            trace.sent_requests = sent_requests;
         }
-        let (options, lookups) = (std::mem::take(&mut state.options), state.lookups);
-        InstanceResult { answer, options, lookups, trace, pending_keys, spent: SpentInstance(self.store) }
+        InstanceResult { answer, decision, pending_keys, spent: SpentInstance(self.store) }
     }
-}
-
-fn store(engine: &Engine, state: State, limits: &Limits) -> Store<State> {
-    let mut store = Store::new(engine, state);
-    store.limiter_async(|state| &mut state.limiter);
-    // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
-    store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
-    store.set_epoch_deadline(1);
-    let max_cpu_time = limits.cpu_time;
-    store.epoch_deadline_callback(move |context| {
-        let spent = context.data().cpu_budget.tick();
-        if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
-    });
-    store
 }
 
 /// Classifies an error by its type, never by its text.

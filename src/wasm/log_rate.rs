@@ -21,14 +21,9 @@ struct Bucket {
 }
 
 impl LogRate {
-    #[must_use]
     pub fn new(lines_per_second: u32) -> Self {
-        Self::starting_at(lines_per_second, Instant::now())
-    }
-
-    fn starting_at(lines_per_second: u32, now: Instant) -> Self {
         let lines_per_second = f64::from(lines_per_second);
-        let bucket = Bucket { lines: lines_per_second * BURST_SECONDS, filled_at: now };
+        let bucket = Bucket { lines: lines_per_second * BURST_SECONDS, filled_at: Instant::now() };
         Self { lines_per_second, bucket: Mutex::new(bucket), dropped: AtomicU64::new(0) }
     }
 
@@ -82,9 +77,9 @@ mod tests {
 
     #[test]
     fn lines_beyond_burst_and_rate_are_dropped_and_counted() {
-        let start = Instant::now();
+        let log = LogRate::new(10);
+        let start = log.bucket.lock().filled_at;
         let at = |ms| start + Duration::from_millis(ms);
-        let log = LogRate::starting_at(10, start);
         let written = (0..200).filter(|_| log.acquire(at(0)).is_some()).count();
         assert_eq!(written, 50);
         assert!(!log.take_token(at(50)), "no token for the report yet");

@@ -20,8 +20,8 @@ pub struct MemoryLimiter {
 
 /// An element of a table, as wasmtime stores it.
 const TABLE_ELEMENT_BYTES: usize = 8;
-/// A call that grows by more is slow. A guest uses what it allocates, and one instruction can fill all of it without an interruption:
-/// 100 MB of fresh pages took 100 ms, on a thread that serves other clients. Policies of small languages grow by a MiB or two.
+/// A call that grows by more is slow. A guest uses what it allocates, and no tick interrupts a single instruction that fills all of it:
+/// 100 MB of fresh pages took 100 ms, on a thread that serves other clients. Policies in Rust, C or Zig grow by a MiB or two.
 const LARGE_GROWTH_BYTES: usize = 8 << 20;
 /// Every call of a prewarmed instance that has more is slow, for the same reason.
 const LARGE_INSTANCE_BYTES: usize = 32 << 20;

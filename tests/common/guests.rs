@@ -1,6 +1,6 @@
 //! The policies of `tests/fixtures/policies`, as components.
 //!
-//! Most of them are core modules that keep to the canonical ABI by hand, since that is far shorter than the text of a whole component.
+//! Most of them are core modules that implement the canonical ABI by hand, which is much shorter than the text of a component.
 
 #![allow(clippy::disallowed_methods, reason = "the fixtures are files of the repository")]
 
@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
-/// What the fixtures import and export between them. A component imports only what its module does.
+/// All imports and exports of the fixtures. A component has only the imports of its module.
 const WORLD: &str = "
     package tidegate:fixtures;
 
@@ -45,8 +45,8 @@ const WORLD: &str = "
 
 const EXPORT: &str = r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#;
 
-/// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component on the way; any other
-/// text stands for itself.
+/// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component; any other
+/// text is encoded unchanged.
 #[expect(clippy::panic, reason = "a fixture that does not build is a failed test")]
 pub fn component(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/policies/{name}.wat"));

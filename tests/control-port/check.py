@@ -1,6 +1,7 @@
-"""A fuzzer of OpenAPI documents against a running gateway, and Prometheus' own code on its metrics and on the alerting rules of the docs.
+"""Checks the control port of a running gateway: schemathesis fuzzes it by its OpenAPI document, and Prometheus' own code parses its
+metrics and evaluates the alerting rules of the docs.
 
-Arguments: the program, schemathesis, the judge of what is Prometheus' (tests/control-port/prometheus, compiled).
+Arguments: the program, schemathesis, and the checker of metrics and alerting rules (tests/control-port/prometheus, compiled).
 """
 
 import json
@@ -28,22 +29,22 @@ control.token = "{TOKEN}"
 drain.delay = "0s"
 memory-store.seed."session:alice" = '{{"id":"alice","role":"member"}}'
 """
-# The seed makes a run that failed one that can be repeated.
+# With a fixed seed a failed run can be repeated.
 FUZZ = ["--checks", "all", "--max-examples", "40", "--seed", "20261125", "--continue-on-failure", "--no-color"]
 
 
 def ports(gateway):
-    """Where it listens: it says so in two lines."""
+    """The data port and the control port, from the two lines that the gateway prints."""
     found = {}
     for line in gateway.stdout:
-        if at := re.search(r"(listening|control) on http://127\.0\.0\.1:(\d+)", line):
-            found[at[1]] = int(at[2])
+        if match := re.search(r"(listening|control) on http://127\.0\.0\.1:(\d+)", line):
+            found[match[1]] = int(match[2])
         if len(found) == 2:
             return found["listening"], found["control"]
-    sys.exit("the gateway does not start")
+    sys.exit("the gateway did not start")
 
 
-def ask(port, path, body=None):
+def send_request(port, path, body=None):
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/json"}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, headers)
@@ -51,8 +52,8 @@ def ask(port, path, body=None):
         return answer.headers["content-type"], answer.read().decode()
 
 
-def propose(port):
-    """A candidate, so that there is one to be told of."""
+def upload_shadow_policy(port):
+    """Uploads a shadow policy, so that the endpoints of shadow policies have one."""
     headers = {"authorization": f"Bearer {TOKEN}", "content-type": "application/wasm"}
     url = f"http://127.0.0.1:{port}/v1/policy/shadow"
     request = urllib.request.Request(url, POLICY.read_bytes(), headers, method="PUT")
@@ -61,18 +62,18 @@ def propose(port):
 
 
 def stream(port, query, session="alice"):
-    """A stream that stays open, or whatever else is answered; its first bytes have come."""
+    """Requests a stream, and returns the connection with the first bytes of the answer."""
     connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     head = f"GET /api/realtime?{query} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\ncookie: session={session}\r\n\r\n"
     connection.sendall(head.encode())
     return connection, connection.recv(64)
 
 
-def main(program, schemathesis, judge):
+def main(program, schemathesis, checker):
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "tidegate.toml")
         config.write_text(CONFIG)
-        # What is put in force replaces the file.
+        # An activated policy replaces the file.
         Path(folder, "policy.wasm").write_bytes(POLICY.read_bytes())
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TIDEGATE_")}
         gateway = subprocess.Popen(
@@ -80,7 +81,7 @@ def main(program, schemathesis, judge):
             env=clean | {"TIDEGATE_CACHE_DIR": folder, "TIDEGATE_LOG_FILTER": "warn"},
         )
         try:
-            check(*ports(gateway), schemathesis, judge, folder)
+            check(*ports(gateway), schemathesis, checker, folder)
         finally:
             gateway.send_signal(signal.SIGTERM)
             try:
@@ -89,35 +90,35 @@ def main(program, schemathesis, judge):
                 gateway.kill()
                 raise
     if code != 0:
-        sys.exit(f"the gateway ended with {code}")
+        sys.exit(f"the gateway exited with code {code}")
 
 
-def check(data, control, schemathesis, judge, folder):
-    # Something to tell of.
-    propose(control)
+def check(data, control, schemathesis, checker, folder):
+    # A shadow policy, streams, a rejection and an event, so that endpoints and metrics have data.
+    upload_shadow_policy(control)
     streams = [stream(data, f"channel=alice-{n}&channel=default") for n in range(3)]
     assert all(head.startswith(b"HTTP/1.1 200 ") for _, head in streams), streams
     assert stream(data, "channel=default", "mallory")[1].startswith(b"HTTP/1.1 401 ")
-    ask(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
-    metrics(control, judge)
-    text = ask(control, "/metrics")[1]
-    subprocess.run([judge, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
+    send_request(control, "/v1/emit", {"channel": "default", "event": "e", "data": 1})
+    metrics(control, checker)
+    text = send_request(control, "/metrics")[1]
+    subprocess.run([checker, "rules", Path(__file__).with_name("alerts.test.yml")], input=text, text=True, check=True)
 
     settings = Path(__file__).with_name("schemathesis.toml")
     fuzz = [schemathesis, "--config-file", str(settings), "run", f"http://127.0.0.1:{control}/openapi.json", *FUZZ]
     start = time.monotonic()
     subprocess.run([*fuzz, "--header", f"Authorization: Bearer {TOKEN}"], check=True, cwd=folder)
     print(f"fuzzed in {time.monotonic() - start:.0f} s")
-    # It lives, and what it counts can still be read.
-    metrics(control, judge)
+    # After the fuzzing the gateway still serves valid metrics.
+    metrics(control, checker)
     for connection, _ in streams:
         connection.close()
 
 
-def metrics(control, judge):
-    kind, text = ask(control, "/metrics")
-    assert kind.startswith("text/plain; version=0.0.4"), kind
-    subprocess.run([judge, "metrics"], input=text, text=True, check=True)
+def metrics(control, checker):
+    content_type, text = send_request(control, "/metrics")
+    assert content_type.startswith("text/plain; version=0.0.4"), content_type
+    subprocess.run([checker, "metrics"], input=text, text=True, check=True)
 
 
 if __name__ == "__main__":

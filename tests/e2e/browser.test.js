@@ -1,5 +1,4 @@
-// The unchanged npm client in a real browser and the unchanged server half, against `tidegate serve` with Redis and the
-// example policy.
+// The unchanged npm package, its client half in a real browser and its server half, with `tidegate serve`, Redis and the example policy.
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { CursorUnavailableError } from "@upstash/realtime";
@@ -11,7 +10,7 @@ import { Resp, startRedis } from "./lib/redis.js";
 import { startRelay } from "./lib/relay.js";
 import { SseReader } from "./lib/sse.js";
 import { inTime, until } from "./lib/until.js";
-import { policyConfig, seed, SESSION, TOKEN } from "./lib/world.js";
+import { policyConfig, seed, SESSION, TOKEN } from "./lib/example.js";
 
 unrefIntervals();
 
@@ -28,7 +27,7 @@ async function serve(name) {
   return closing.add(started, (it) => it.stop());
 }
 
-/** Opens the app with a session, through `base`; it is closed when the test ends. */
+/** Opens the app with the session of the user `as`, for the gateway at `base`, and closes it when the test ends. */
 async function open(t, { base = gateway.url, as, channels }) {
   const visitor = await visit(browser, page.origin, { api: `${base}/api/realtime`, channels, session: SESSION[as] });
   t.after(() => visitor.close());
@@ -43,17 +42,17 @@ async function connected(visitor, options) {
   );
 }
 
-/** The `n`s of the messages that the app saw on a channel. */
+/** The numbers of the messages that the app received on a channel. */
 async function numbers(visitor, channel) {
-  return (await visitor.seen()).filter((event) => event.channel === channel).map((event) => event.data.n);
+  return (await visitor.received()).filter((event) => event.channel === channel).map((event) => event.data.n);
 }
 
-async function sees(visitor, channel, n, options) {
-  await until(`the app sees ${n} on ${channel}`, async () => (await numbers(visitor, channel)).includes(n), options);
+async function waitForNumber(visitor, channel, n, options) {
+  await until(`the app receives ${n} on ${channel}`, async () => (await numbers(visitor, channel)).includes(n), options);
 }
 
-/** Emits messages numbered `from` to `to`, with the package. */
-async function say(channel, from, to = from, realtime = app) {
+/** Emits messages numbered `from` to `to`, with the npm package. */
+async function emitNumbers(channel, from, to = from, realtime = app) {
   for (let n = from; n <= to; n++) await realtime.channel(channel).emit("chat.message", { n, text: `message ${n}` });
 }
 
@@ -78,23 +77,23 @@ describe("the React client", { timeout: 120_000 }, () => {
   test("connects and receives", async (t) => {
     const alice = await open(t, { as: "alice", channels: ["team-red"] });
     await connected(alice);
-    await say("team-red", 1, 3);
-    await sees(alice, "team-red", 3);
-    assert.deepEqual(await alice.seen(), [1, 2, 3].map((n) => ({
+    await emitNumbers("team-red", 1, 3);
+    await waitForNumber(alice, "team-red", 3);
+    assert.deepEqual(await alice.received(), [1, 2, 3].map((n) => ({
       event: "chat.message",
       channel: "team-red",
       data: { n, text: `message ${n}` },
     })));
     assert.equal(await alice.page.locator("#status").textContent(), "connected");
-    assert.equal(await alice.page.locator("#seen li").count(), 3);
+    assert.equal(await alice.page.locator("#received li").count(), 3);
   });
 
   test("receives on several channels at once", async (t) => {
     const alice = await open(t, { as: "alice", channels: ["default", "alice-inbox", "team-red"] });
     await connected(alice);
-    for (const channel of ["default", "alice-inbox", "team-red"]) await say(channel, 11, 12);
+    for (const channel of ["default", "alice-inbox", "team-red"]) await emitNumbers(channel, 11, 12);
     for (const channel of ["default", "alice-inbox", "team-red"]) {
-      await sees(alice, channel, 12);
+      await waitForNumber(alice, channel, 12);
       assert.deepEqual(await numbers(alice, channel), [11, 12], channel);
     }
   });
@@ -102,18 +101,18 @@ describe("the React client", { timeout: 120_000 }, () => {
   test("switches channels", async (t) => {
     const alice = await open(t, { as: "alice", channels: ["team-red"] });
     await connected(alice);
-    await say("team-red", 21);
-    await sees(alice, "team-red", 21);
+    await emitNumbers("team-red", 21);
+    await waitForNumber(alice, "team-red", 21);
 
-    const asked = alice.page.waitForRequest((request) => request.url().includes("channel=alice-switched"));
+    const requested = alice.page.waitForRequest((request) => request.url().includes("channel=alice-switched"));
     await alice.setChannels(["alice-switched"]);
-    await inTime("the app asks for its new channel", asked);
+    await inTime("the app requests its new channel", requested);
     await connected(alice);
-    await say("alice-switched", 22);
-    await sees(alice, "alice-switched", 22);
-    await say("team-red", 23);
-    await say("alice-switched", 24);
-    await sees(alice, "alice-switched", 24);
+    await emitNumbers("alice-switched", 22);
+    await waitForNumber(alice, "alice-switched", 22);
+    await emitNumbers("team-red", 23);
+    await emitNumbers("alice-switched", 24);
+    await waitForNumber(alice, "alice-switched", 24);
     assert.deepEqual(await numbers(alice, "alice-switched"), [22, 24]);
     assert.deepEqual(await numbers(alice, "team-red"), [21]);
   });
@@ -121,11 +120,11 @@ describe("the React client", { timeout: 120_000 }, () => {
   test("is rejected without a known session", async (t) => {
     const mallory = await open(t, { as: "mallory", channels: ["team-red"] });
     // The stock client retries; it must receive the same answer each time.
-    await until("two refusals", () => mallory.answers.length >= 2);
-    await say("team-red", 31);
-    await until("one refusal more", () => mallory.answers.length >= 3);
+    await until("two rejections", () => mallory.answers.length >= 2);
+    await emitNumbers("team-red", 31);
+    await until("one more rejection", () => mallory.answers.length >= 3);
     assert.deepEqual([...new Set(mallory.answers)], [401]);
-    assert.deepEqual(await mallory.seen(), []);
+    assert.deepEqual(await mallory.received(), []);
     assert.ok(!(await mallory.statuses()).includes("connected"), `${await mallory.statuses()}`);
 
     // An EventSource cannot read the rejection; a fetch of the same page can, as CORS headers are on rejections, too.
@@ -139,18 +138,18 @@ describe("the React client", { timeout: 120_000 }, () => {
   });
 
   test("is rejected for the first channel that fails", async () => {
-    const words = [
+    const cases = [
       ["alice", ["team-red", "team-blue"], 403, "Not a team member"],
       ["alice", ["default", "admin-log", "team-blue"], 403, "Admin access required"],
       ["alice", ["bob-inbox"], 403, "You can only access your own channels"],
       ["mallory", ["default"], 401, "Unauthorized"],
       [undefined, ["default"], 401, "Unauthorized"],
     ];
-    for (const [who, channels, status, body] of words) {
+    for (const [user, channels, status, body] of cases) {
       const query = channels.map((name) => `channel=${name}`).join("&");
-      const headers = who ? { cookie: `session=${SESSION[who]}` } : {};
+      const headers = user ? { cookie: `session=${SESSION[user]}` } : {};
       const response = await fetch(`${gateway.url}/api/realtime?${query}`, { headers });
-      assert.deepEqual([response.status, await response.text()], [status, body], `${who} on ${channels}`);
+      assert.deepEqual([response.status, await response.text()], [status, body], `${user} on ${channels}`);
     }
     const root = await SseReader.open(`${gateway.url}/api/realtime?channel=admin-log`, {
       headers: { cookie: `session=${SESSION.root}` },
@@ -163,28 +162,28 @@ describe("the React client", { timeout: 120_000 }, () => {
     const relay = closing.add(await startRelay(gateway.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-net", "team-red"] });
     await connected(alice);
-    await say("alice-net", 41, 43);
-    await sees(alice, "alice-net", 43);
+    await emitNumbers("alice-net", 41, 43);
+    await waitForNumber(alice, "alice-net", 43);
 
     await t.test("for some time", async () => {
       await relay.down();
-      await say("alice-net", 44, 48);
+      await emitNumbers("alice-net", 44, 48);
       await relay.up();
-      await sees(alice, "alice-net", 48, RECONNECT);
+      await waitForNumber(alice, "alice-net", 48, RECONNECT);
     });
     await t.test("for a moment, between events", async () => {
       const before = relay.accepted;
-      const emitting = say("alice-net", 49, 54);
-      await sees(alice, "alice-net", 50);
+      const emitting = emitNumbers("alice-net", 49, 54);
+      await waitForNumber(alice, "alice-net", 50);
       relay.cut();
       await emitting;
-      // These events cannot arrive over the previous connection, however soon the others arrived.
-      await say("alice-net", 55, 60);
-      await sees(alice, "alice-net", 60, RECONNECT);
+      // These events cannot arrive over the previous connection, which is closed.
+      await emitNumbers("alice-net", 55, 60);
+      await waitForNumber(alice, "alice-net", 60, RECONNECT);
       assert.ok(relay.accepted > before);
     });
-    await say("alice-net", 61);
-    await sees(alice, "alice-net", 61);
+    await emitNumbers("alice-net", 61);
+    await waitForNumber(alice, "alice-net", 61);
     assert.deepEqual(await numbers(alice, "alice-net"), range(41, 61));
   });
 
@@ -193,20 +192,20 @@ describe("the React client", { timeout: 120_000 }, () => {
     const relay = closing.add(await startRelay(first.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-drain"] });
     await connected(alice);
-    await say("alice-drain", 71, 72);
-    await sees(alice, "alice-drain", 72);
+    await emitNumbers("alice-drain", 71, 72);
+    await waitForNumber(alice, "alice-drain", 72);
 
     first.process.kill("SIGTERM");
-    await say("alice-drain", 73, 74);
+    await emitNumbers("alice-drain", 73, 74);
     const end = await inTime("the drained gateway ends", first.exited, 60_000);
     assert.equal(end.code, 0, first.log());
-    await say("alice-drain", 75, 76);
+    await emitNumbers("alice-drain", 75, 76);
     const second = await serve("successor");
     relay.target = second.port;
-    await say("alice-drain", 77, 78);
-    await sees(alice, "alice-drain", 78, RECONNECT);
-    await say("alice-drain", 79);
-    await sees(alice, "alice-drain", 79);
+    await emitNumbers("alice-drain", 77, 78);
+    await waitForNumber(alice, "alice-drain", 78, RECONNECT);
+    await emitNumbers("alice-drain", 79);
+    await waitForNumber(alice, "alice-drain", 79);
     assert.deepEqual(await numbers(alice, "alice-drain"), range(71, 79));
   });
 
@@ -215,16 +214,16 @@ describe("the React client", { timeout: 120_000 }, () => {
     const relay = closing.add(await startRelay(first.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-kill"] });
     await connected(alice);
-    await say("alice-kill", 81, 82);
-    await sees(alice, "alice-kill", 82);
+    await emitNumbers("alice-kill", 81, 82);
+    await waitForNumber(alice, "alice-kill", 82);
 
     await first.kill();
-    await say("alice-kill", 83, 84);
+    await emitNumbers("alice-kill", 83, 84);
     const second = await serve("heir");
     relay.target = second.port;
-    await sees(alice, "alice-kill", 84, RECONNECT);
-    await say("alice-kill", 85);
-    await sees(alice, "alice-kill", 85);
+    await waitForNumber(alice, "alice-kill", 84, RECONNECT);
+    await emitNumbers("alice-kill", 85);
+    await waitForNumber(alice, "alice-kill", 85);
     assert.deepEqual(await numbers(alice, "alice-kill"), range(81, 85));
   });
 });
@@ -232,7 +231,7 @@ describe("the React client", { timeout: 120_000 }, () => {
 describe("the server half", { timeout: 60_000 }, () => {
   test("reads history", async () => {
     const channel = app.channel("alice-history");
-    await say("alice-history", 1, 5);
+    await emitNumbers("alice-history", 1, 5);
     const all = await channel.history();
     assert.deepEqual(all.map(({ event, channel, data }) => ({ event, channel, data })), range(1, 5).map((n) => ({
       event: "chat.message",
@@ -241,16 +240,16 @@ describe("the server half", { timeout: 60_000 }, () => {
     })));
     for (const { id } of all) assert.match(id, /^\d+-\d+$/);
 
-    const ns = async (args) => (await channel.history(args)).map((message) => message.data.n);
-    assert.deepEqual(await ns({ limit: 2 }), [1, 2]);
-    assert.deepEqual(await ns({ start: all[3].id }), [4, 5]);
-    assert.deepEqual(await ns({ end: all[1].id }), [1, 2]);
+    const numbersOf = async (args) => (await channel.history(args)).map((message) => message.data.n);
+    assert.deepEqual(await numbersOf({ limit: 2 }), [1, 2]);
+    assert.deepEqual(await numbersOf({ start: all[3].id }), [4, 5]);
+    assert.deepEqual(await numbersOf({ end: all[1].id }), [1, 2]);
     assert.deepEqual(await app.channel("alice-nothing").history(), []);
   });
 
   test("keeps no more history than configured", async () => {
     const short = emitter(gateway.url, TOKEN, { history: { maxLength: 2, expireAfterSecs: 600 } });
-    await say("alice-short", 1, 5, short);
+    await emitNumbers("alice-short", 1, 5, short);
     assert.deepEqual((await short.channel("alice-short").history()).map((message) => message.data.n), [4, 5]);
     const ttl = await resp.command("TTL", "alice-short");
     assert.ok(ttl > 500 && ttl <= 600, `TTL ${ttl}`);
@@ -267,9 +266,9 @@ describe("the server half", { timeout: 60_000 }, () => {
       events: ["chat.message"],
       onData: (event) => got.push(event),
     });
-    await say("alice-sub", 1);
+    await emitNumbers("alice-sub", 1);
     await app.channel("alice-sub").emit("any", "not subscribed to");
-    await say("alice-sub", 2, 3);
+    await emitNumbers("alice-sub", 2, 3);
     await until("three events", () => got.length >= 3);
     assert.deepEqual(got.map((event) => event.data.n), [1, 2, 3]);
     const history = await app.channel("alice-sub").history();
@@ -278,7 +277,7 @@ describe("the server half", { timeout: 60_000 }, () => {
   });
 
   test("subscribes with history, then live", async () => {
-    await say("alice-replay", 1, 3);
+    await emitNumbers("alice-replay", 1, 3);
     const got = [];
     const unsubscribe = await app.channel("alice-replay").subscribe({
       events: ["chat.message"],
@@ -286,14 +285,14 @@ describe("the server half", { timeout: 60_000 }, () => {
       onData: (event) => got.push(event.data.n),
     });
     assert.deepEqual(got, [1, 2, 3]);
-    await say("alice-replay", 4, 5);
+    await emitNumbers("alice-replay", 4, 5);
     await until("the live events", () => got.length >= 5);
     assert.deepEqual(got, [1, 2, 3, 4, 5]);
     unsubscribe();
   });
 
   test("subscribes after a cursor", async () => {
-    await say("alice-after", 1, 4);
+    await emitNumbers("alice-after", 1, 4);
     const history = await app.channel("alice-after").history();
     const got = [];
     const unsubscribe = await app.channel("alice-after").subscribe({
@@ -302,12 +301,12 @@ describe("the server half", { timeout: 60_000 }, () => {
       onData: (event) => got.push(event.data.n),
     });
     assert.deepEqual(got, [3, 4]);
-    await say("alice-after", 5);
+    await emitNumbers("alice-after", 5);
     await until("the live event", () => got.length >= 3);
     assert.deepEqual(got, [3, 4, 5]);
     unsubscribe();
 
-    const gone = app.channel("alice-after").subscribe({ events: ["chat.message"], after: "1-1", onData() {} });
-    await assert.rejects(gone, CursorUnavailableError);
+    const expired = app.channel("alice-after").subscribe({ events: ["chat.message"], after: "1-1", onData() {} });
+    await assert.rejects(expired, CursorUnavailableError);
   });
 });

@@ -152,8 +152,8 @@ describe("the npm quick start", { timeout: 60_000 }, () => {
     t.after(() => alice.close());
     await until(() => `connected; console: ${alice.console}`, async () => (await alice.status()) === "connected");
     await realtime.emit("notification.alert", "hello world!");
-    await until("the event", async () => (await alice.seen()).length > 0);
-    assert.deepEqual(await alice.seen(), [{ event: "notification.alert", data: "hello world!", channel: "default" }]);
+    await until("the event", async () => (await alice.received()).length > 0);
+    assert.deepEqual(await alice.received(), [{ event: "notification.alert", data: "hello world!", channel: "default" }]);
   });
 
   test("rejects the React client without a known session", async (t) => {

@@ -62,7 +62,7 @@ describe("the reader", { timeout: 20_000 }, () => {
   });
 
   test("reconnects with the id of the last complete event", async () => {
-    answer = (_, response) => stream(response, "id: a.1\ndata: 1\n\nid: a.2\ndata: cut of");
+    answer = (_, response) => stream(response, "id: a.1\ndata: 1\n\nid: a.2\ndata: incomplete");
     const reader = await SseReader.open(`http://127.0.0.1:${port}/again`);
     await until("a frame", () => reader.frames.length === 1);
     await reader.reconnect();
@@ -135,12 +135,12 @@ describe("the browser", { timeout: 60_000 }, () => {
     const relay = closing.add(await startRelay(port), (it) => it.down());
     const api = `${relay.url}/api`;
     const alice = await visit(browser, page.origin, { api, channels: ["c"], session: "alice" });
-    await until("the event", async () => (await alice.seen()).length === 1);
-    assert.deepEqual(await alice.seen(), [{ event: "e", data: { calls: 1 }, channel: "c" }]);
+    await until("the event", async () => (await alice.received()).length === 1);
+    assert.deepEqual(await alice.received(), [{ event: "e", data: { calls: 1 }, channel: "c" }]);
     assert.equal(await alice.status(), "connected");
-    assert.equal(await alice.page.locator("#seen li").innerText(), 'c e {"calls":1}');
+    assert.equal(await alice.page.locator("#received li").innerText(), 'c e {"calls":1}');
     relay.cut();
-    await until("the event after the disconnect", async () => (await alice.seen()).length === 2);
+    await until("the event after the disconnect", async () => (await alice.received()).length === 2);
     assert.equal(requests.at(-1).headers["last-event-id"], "1");
     await alice.setChannels(["d"]);
     await until("a request for the other channel", () => requests.at(-1).url.includes("channel=d&"));

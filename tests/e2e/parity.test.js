@@ -10,7 +10,7 @@ import { Resp, startRedis } from "./lib/redis.js";
 import { SseReader } from "./lib/sse.js";
 import { fitsInPath, startStock } from "./lib/stock.js";
 import { until } from "./lib/until.js";
-import { openConfig, TOKEN } from "./lib/world.js";
+import { allowAllConfig, TOKEN } from "./lib/example.js";
 
 const closing = new Closing();
 const readers = new Set();
@@ -20,7 +20,7 @@ before(async () => {
   const dir = closing.dir();
   const redis = closing.add(await startRedis({ dir }), (it) => it.stop());
   resp = closing.add(await Resp.open(redis.port), (it) => it.close());
-  const config = openConfig({ store: redis.url });
+  const config = allowAllConfig({ store: redis.url });
   const serve = async (name) =>
     closing.add(await startGateway({ name, args: ["serve", "--allow-all"], config, dir }), (it) => it.stop());
   tidegate = await serve("tidegate");
@@ -52,13 +52,13 @@ async function open(server, search, options) {
   return reader;
 }
 
-/** A stream of Tidegate alone, connected. */
-async function alone(channels, acks, options) {
+/** A connected stream of Tidegate only. */
+async function openTidegate(channels, acks, options) {
   return (await open(tidegate, query(channels, acks), options)).connected(channels);
 }
 
-/** A stream of each side for the same request, both connected, and the stock one after its racy replay. */
-async function both(channels, search) {
+/** A connected stream of each side for the same request. The stock side has finished its replay, during which it may repeat events. */
+async function openBoth(channels, search) {
   const readBefore = channels.map((name) => stock.replayed(name));
   const sides = await Promise.all([tidegate, stock].map((server) => open(server, search)));
   await Promise.all(sides.map((side) => side.connected(channels)));
@@ -87,7 +87,7 @@ function events(reader, channel) {
 }
 
 /** Both sides reach the end marker of every channel, with the same events before it. Returns Tidegate's. */
-async function same(sides, channels) {
+async function assertSame(sides, channels) {
   const [ours, theirs] = sides;
   for (const channel of channels) {
     for (const side of sides) await side.event("end", { channel });
@@ -101,7 +101,7 @@ async function same(sides, channels) {
 
 /** Both sides listen to `channel`; each of `data` is emitted after the previous one has arrived. */
 async function live(channel, data, search = query([channel])) {
-  const sides = await both([channel], search);
+  const sides = await openBoth([channel], search);
   for (const [at, datum] of data.entries()) {
     await emit(channel, "e", datum);
     for (const side of sides) {
@@ -109,13 +109,13 @@ async function live(channel, data, search = query([channel])) {
     }
   }
   await emit(channel, "end", null);
-  return same(sides, [channel]);
+  return assertSame(sides, [channel]);
 }
 
 /** Both sides replay `channel` from `ack`; no client listened while it was written. */
 async function replay(channel, ack = "0") {
   await emit(channel, "end", null);
-  return same(await both([channel], query([channel], { [channel]: ack })), [channel]);
+  return assertSame(await openBoth([channel], query([channel], { [channel]: ack })), [channel]);
 }
 
 const dataOf = (list) => list.map((event) => event.data);
@@ -136,8 +136,8 @@ const DATA = {
   "a string": "plain words",
   "the empty string": "",
   "a string of digits": "123",
-  "a string that says true": "true",
-  "a string that says null": "null",
+  "a string with the text true": "true",
+  "a string with the text null": "null",
   "a string that is a float": "1.50",
   "a string that is an array": "[1,2]",
   "a string that is an object": '{"a":1}',
@@ -147,13 +147,13 @@ const DATA = {
   "umlauts and ideographs": "äöüß 漢字 עברית",
   "emoji": "👩‍👩‍👧 🏳️‍🌈 🦀",
   "line breaks and control characters": "one\ntwo\r\nthree\rfour\ttab\u0000nul\u2028\u2029\u007f",
-  "what looks like a frame": "data: x\n\nid: 1-1\n\n",
+  "a string that looks like a frame": "data: x\n\nid: 1-1\n\n",
   "an empty array": [],
   "an empty object": {},
   "nesting": { a: [{ b: [[], [{}], null] }, "123", 1, false], "": { " ": "" } },
   "awkward keys": { "a.b": 1, "ä": 2, "\n": 3, '"': 4, "1": 5 },
-  "half an emoji": { half: "\ud83e" },
-  "depth": JSON.parse("[".repeat(90) + "]".repeat(90)),
+  "half a surrogate pair": { half: "\ud83e" },
+  "deep nesting": JSON.parse("[".repeat(90) + "]".repeat(90)),
   "64 KiB": { text: "0123456789abcdé ".repeat(4096) },
 };
 
@@ -200,24 +200,24 @@ describe("channel names", { timeout: 60_000 }, () => {
       await emit(name, "e", { to: name });
       const got = await replay(name);
       assert.deepEqual(got.map((event) => [event.channel, event.data]), [[name, 1], [name, { to: name }]]);
-      const livelier = `${name}~live`;
-      if (fitsInPath(livelier)) await live(livelier, [1, { to: name }]);
+      const liveName = `${name}~live`;
+      if (fitsInPath(liveName)) await live(liveName, [1, { to: name }]);
     });
   }
 
   test("a request without a channel opens the default channel", async () => {
-    const sides = await both(["default"], "");
+    const sides = await openBoth(["default"], "");
     await emit("default", "e", 1);
     await emit("default", "end", null);
-    assert.deepEqual(dataOf(await same(sides, ["default"])), [1]);
+    assert.deepEqual(dataOf(await assertSame(sides, ["default"])), [1]);
   });
 
   test("a plus is a space, and invalid UTF-8 is replaced", async () => {
     for (const [raw, name] of [["plus+space", "plus space"], ["bad%FFbyte", "bad\ufffdbyte"], ["%zz", "%zz"]]) {
       await emit(name, "e", raw);
       await emit(name, "end", null);
-      const sides = await both([name], `channel=${raw}&last_ack_${raw}=0`);
-      assert.deepEqual(dataOf(await same(sides, [name])), [raw]);
+      const sides = await openBoth([name], `channel=${raw}&last_ack_${raw}=0`);
+      assert.deepEqual(dataOf(await assertSame(sides, [name])), [raw]);
     }
   });
 
@@ -225,21 +225,21 @@ describe("channel names", { timeout: 60_000 }, () => {
     const [a, b] = ["repeat-a", "repeat-b"];
     for (const name of [a, b, a, b]) await emit(name, "e", name);
     for (const name of [a, b]) await emit(name, "end", null);
-    const sides = await both([a, b], query([a, b, a, a, b], { [a]: "0", [b]: "0" }));
-    assert.equal((await same(sides, [a, b])).length, 4);
+    const sides = await openBoth([a, b], query([a, b, a, a, b], { [a]: "0", [b]: "0" }));
+    assert.equal((await assertSame(sides, [a, b])).length, 4);
     for (const side of sides) assert.equal(side.system("connected").length, 2);
   });
 
   test("many channels are opened", async () => {
     const names = Array.from({ length: 40 }, (_, at) => `many-${at}`);
     for (const name of names) for (let n = 0; n < 3; n++) await entry(name, "*", String(n));
-    const sides = await both(names, query(names, Object.fromEntries(names.map((name) => [name, "0"]))));
+    const sides = await openBoth(names, query(names, Object.fromEntries(names.map((name) => [name, "0"]))));
     for (const name of names) await emit(name, "e", "live");
     for (const side of sides) {
       for (const name of names) await until(`all of ${name}`, () => side.users(name).length === 4);
     }
     for (const name of names) await emit(name, "end", null);
-    assert.equal((await same(sides, names)).length, 160);
+    assert.equal((await assertSame(sides, names)).length, 160);
   });
 });
 
@@ -281,18 +281,18 @@ describe("acknowledgements", { timeout: 60_000 }, () => {
   });
 
   test("an acknowledgement of a slow browser clock", async () => {
-    await emit("ack-behind", "e", "before");
-    await emit("ack-behind", "end", null);
-    const behind = String(Date.now() - 600_000);
-    const sides = await both(["ack-behind"], query(["ack-behind"], { "ack-behind": behind }));
-    assert.deepEqual(dataOf(await same(sides, ["ack-behind"])), ["before"]);
+    await emit("old-ack", "e", "before");
+    await emit("old-ack", "end", null);
+    const old = String(Date.now() - 600_000);
+    const sides = await openBoth(["old-ack"], query(["old-ack"], { "old-ack": old }));
+    assert.deepEqual(dataOf(await assertSame(sides, ["old-ack"])), ["before"]);
   });
 
   test("the first of two acknowledgements applies", async () => {
     for (const id of IDS) await entry("ack-two", id, "1");
     await emit("ack-two", "end", null);
-    const sides = await both(["ack-two"], "channel=ack-two&last_ack_ack-two=2000-0&last_ack_ack-two=0");
-    assert.deepEqual((await same(sides, ["ack-two"])).map((event) => event.id), ["3000-5"]);
+    const sides = await openBoth(["ack-two"], "channel=ack-two&last_ack_ack-two=2000-0&last_ack_ack-two=0");
+    assert.deepEqual((await assertSame(sides, ["ack-two"])).map((event) => event.id), ["3000-5"]);
   });
 
   test("each channel has its acknowledgement", async () => {
@@ -300,7 +300,7 @@ describe("acknowledgements", { timeout: 60_000 }, () => {
     const names = Object.keys(acks);
     for (const name of names) for (const id of IDS) await entry(name, id, "1");
     for (const name of names) await emit(name, "end", null);
-    const got = await same(await both(names, query(names, acks)), names);
+    const got = await assertSame(await openBoth(names, query(names, acks)), names);
     assert.equal(got.length, 5 + 1 + 4);
   });
 });
@@ -336,20 +336,20 @@ describe("invalid messages and entries", { timeout: 60_000 }, () => {
     "with an invalid id": { data: 1, event: "e", channel: "@", id: "abc" },
     "with a number for an id": { data: 1, event: "e", channel: "@", id: 5 },
     "without an event": { data: 1, channel: "@", id: "1-1" },
-    "with an event that is no string": { data: 1, event: 5, channel: "@", id: "1-1" },
+    "with an event that is not a string": { data: 1, event: 5, channel: "@", id: "1-1" },
     "without a channel": { data: 1, event: "e", id: "1-1" },
   };
   for (const [name, payload] of Object.entries(payloads)) {
     test(`a message ${name}`, async () => {
       const channel = `junk-${(nth += 1)}`;
-      const sides = await both([channel], query([channel]));
+      const sides = await openBoth([channel], query([channel]));
       for (const message of [payload].flat()) {
         const text = typeof message === "string" ? message : JSON.stringify(message);
         await publish(channel, text.replace('"@"', JSON.stringify(channel)));
       }
       await emit(channel, "e", "after");
       await emit(channel, "end", null);
-      assert.deepEqual(dataOf(await same(sides, [channel])), ["after"]);
+      assert.deepEqual(dataOf(await assertSame(sides, [channel])), ["after"]);
     });
   }
 });
@@ -361,7 +361,7 @@ describe("improved events", { timeout: 60_000 }, () => {
     for (const name of ["42", "true", "null", "1.5", "[1]"]) {
       await emit(name, name, { of: name });
       await emit(name, "end", null);
-      const reader = await alone([name], { [name]: "0" });
+      const reader = await openTidegate([name], { [name]: "0" });
       await reader.event("end");
       assert.deepEqual(events(reader, name).map(({ data, event, channel }) => [data, event, channel]), [
         [{ of: name }, name, name],
@@ -372,7 +372,7 @@ describe("improved events", { timeout: 60_000 }, () => {
   test("an entry without data replays as null", async () => {
     await resp.command("XADD", "dataless", "*", "event", "e", "channel", "dataless");
     await emit("dataless", "end", 1);
-    const reader = await alone(["dataless"], { dataless: "0" });
+    const reader = await openTidegate(["dataless"], { dataless: "0" });
     await reader.event("end");
     assert.deepEqual(events(reader, "dataless").map(({ data, event }) => [data, event]), [[null, "e"]]);
   });
@@ -386,7 +386,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("published system frames are not delivered", async () => {
     const channel = "forged";
-    const reader = await alone([channel]);
+    const reader = await openTidegate([channel]);
     for (const frame of [
       { type: "reconnect", timestamp: 1 },
       { type: "connected", channel, cursor: "9999999999999-0" },
@@ -404,9 +404,9 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("an event carries the name of its channel", async () => {
     const channel = "honest";
-    const reader = await alone([channel]);
-    const id = await resp.command("XADD", channel, "*", "data", "1", "event", "e", "channel", "elsewhere");
-    await publish(channel, { data: 1, event: "e", channel: "elsewhere", id });
+    const reader = await openTidegate([channel]);
+    const id = await resp.command("XADD", channel, "*", "data", "1", "event", "e", "channel", "other");
+    await publish(channel, { data: 1, event: "e", channel: "other", id });
     await emit(channel, "end", null);
     await reader.event("end");
     assert.deepEqual(reader.users().map((event) => event.channel), [channel, channel]);
@@ -414,7 +414,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("an event arrives once for any number of notifications", async () => {
     const channel = "once";
-    const reader = await alone([channel]);
+    const reader = await openTidegate([channel]);
     const id = await entry(channel, "*", "1");
     for (let n = 0; n < 5; n++) await publish(channel, { data: 1, event: "e", channel, id });
     await emit(channel, "end", null);
@@ -424,7 +424,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("events arrive in stream order for any order of notifications", async () => {
     const channel = "order";
-    const reader = await alone([channel]);
+    const reader = await openTidegate([channel]);
     const ids = [];
     for (let n = 0; n < 6; n++) ids.push(await entry(channel, "*", String(n)));
     for (const [n, id] of [...ids.entries()].reverse()) await publish(channel, { data: n, event: "e", channel, id });
@@ -435,7 +435,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("an event without a notification arrives with the next one", async () => {
     const channel = "silent";
-    const reader = await alone([channel]);
+    const reader = await openTidegate([channel]);
     const id = await entry(channel, "*", "1");
     await emit(channel, "end", null);
     await reader.event("end");
@@ -444,7 +444,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("an event that was trimmed before it was read arrives from its notification", async () => {
     const channel = "trimmed";
-    const reader = await alone([channel]);
+    const reader = await openTidegate([channel]);
     const short = new Realtime({ redis: app._redis, history: { maxLength: 1 } });
     for (let n = 0; n < 20; n++) await short.channel(channel).emit("e", n);
     await short.channel(channel).emit("end", null);
@@ -454,9 +454,9 @@ describe("improved events", { timeout: 60_000 }, () => {
 
   test("eight concurrent emitters lose and repeat no event", async () => {
     const channel = "crowd";
-    const reader = await alone([channel]);
-    await Promise.all(Array.from({ length: 8 }, async (_, who) => {
-      for (let n = 0; n < 25; n++) await emit(channel, "e", { who, n });
+    const reader = await openTidegate([channel]);
+    await Promise.all(Array.from({ length: 8 }, async (_, emitter) => {
+      for (let n = 0; n < 25; n++) await emit(channel, "e", { emitter, n });
     }));
     await emit(channel, "end", null);
     await reader.event("end");
@@ -468,7 +468,7 @@ describe("improved events", { timeout: 60_000 }, () => {
 
 describe("improved streams", { timeout: 60_000 }, () => {
   test("the response head is that of an event stream", async () => {
-    const reader = await alone(["head"]);
+    const reader = await openTidegate(["head"]);
     assert.equal(reader.status, 200);
     assert.match(reader.headers["content-type"], /^text\/event-stream/);
     assert.equal(reader.headers["cache-control"], "no-cache");
@@ -480,33 +480,33 @@ describe("improved streams", { timeout: 60_000 }, () => {
     const channel = "cursor";
     for (const id of IDS) await entry(channel, id, "1");
     for (const [ack, cursor] of [["1000-1", "1000-1"], ["1000", "1000-0"], ["0", "0-0"], [undefined, "3000-5"]]) {
-      const reader = await alone([channel], ack && { [channel]: ack });
+      const reader = await openTidegate([channel], ack && { [channel]: ack });
       assert.equal(reader.system("connected")[0].cursor, cursor, `for ${ack}`);
       assert.deepEqual(reader.frames[0].json, { type: "connected", channel, cursor });
-      assert.ok(reader.frames[0].id, "its block carries an id");
+      assert.ok(reader.frames[0].id, "its block has an id");
     }
-    const empty = await alone(["cursor-empty"]);
+    const empty = await openTidegate(["cursor-empty"]);
     assert.equal(empty.system("connected")[0].cursor, "0-0");
   });
 
   test("a native reconnect loses and repeats no event", async () => {
     const names = ["native-a", "native-b", "native c"];
-    const reader = await alone(names, { "native-a": "0", "native-b": "0" });
+    const reader = await openTidegate(names, { "native-a": "0", "native-b": "0" });
     for (let round = 0; round < 4; round++) {
       for (const name of names) await emit(name, "e", `live ${round}`);
       for (const name of names) {
         await until(`round ${round} of ${name}`, () => dataOf(events(reader, name)).includes(`live ${round}`));
       }
-      assert.ok(reader.lastEventId, "events carry ids");
+      assert.ok(reader.lastEventId, "events have ids");
       reader.close();
-      for (const name of names) await emit(name, "e", `away ${round}`);
+      for (const name of names) await emit(name, "e", `missed ${round}`);
       await reader.reconnect();
       assert.equal(reader.status, 200);
     }
     for (const name of names) await emit(name, "end", null);
     for (const name of names) {
       await reader.event("end", { channel: name });
-      const expected = [0, 1, 2, 3].flatMap((round) => [`live ${round}`, `away ${round}`]);
+      const expected = [0, 1, 2, 3].flatMap((round) => [`live ${round}`, `missed ${round}`]);
       assert.deepEqual(dataOf(events(reader, name)), expected, name);
     }
   });
@@ -515,9 +515,9 @@ describe("improved streams", { timeout: 60_000 }, () => {
     const channel = "foreign-id";
     for (const id of IDS) await entry(channel, id, "1");
     await emit(channel, "end", null);
-    const other = await alone(["foreign-other"]);
+    const other = await openTidegate(["foreign-other"]);
     for (const id of [other.lastEventId, "garbage", "1-1", "x".repeat(5000), `${other.lastEventId}.`]) {
-      const reader = await alone([channel], { [channel]: "2000-0" }, { headers: { "last-event-id": id } });
+      const reader = await openTidegate([channel], { [channel]: "2000-0" }, { headers: { "last-event-id": id } });
       await reader.event("end");
       assert.deepEqual(events(reader, channel).map((event) => event.id), ["3000-5"], id.slice(0, 40));
     }
@@ -550,7 +550,7 @@ describe("improved streams", { timeout: 60_000 }, () => {
     await resp.command("XTRIM", channel, "MAXLEN", "2");
     const got = await replay(channel, "1000-0");
     assert.deepEqual(got.map((event) => event.id), ["2000-0", "3000-5"]);
-    const reader = await alone([channel], { [channel]: "1000-0" });
+    const reader = await openTidegate([channel], { [channel]: "1000-0" });
     await reader.event("end");
     const [gap] = reader.system("gap");
     assert.ok(gap, "a gap frame");
@@ -564,7 +564,7 @@ describe("improved streams", { timeout: 60_000 }, () => {
   test("a rollback of the store is reported as a gap, and the stream continues", async () => {
     const channel = "gap-back";
     await entry(channel, "1000-0", "1");
-    const reader = await alone([channel], { [channel]: "9999999999999-0" });
+    const reader = await openTidegate([channel], { [channel]: "9999999999999-0" });
     await until("the gap", () => reader.system("gap").length > 0);
     assert.equal(reader.system("gap")[0].after, "9999999999999-0");
     await emit(channel, "end", null);

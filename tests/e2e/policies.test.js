@@ -30,11 +30,11 @@ after(() => closing.run());
 function build(path, output) {
   const env = { ...process.env, AUDIENCE: "of-the-build-machine", TIDEGATE_CACHE_DIR: join(REPO, "target/tmp") };
   const run = spawnSync(BINARY, ["policy", "build", path, "-o", output], { cwd: ROUTES, env, encoding: "utf8" });
-  return { code: run.status, said: run.stderr };
+  return { code: run.status, stderr: run.stderr };
 }
 
-/** Starts a gateway with this policy, and more lines of a tidegate.toml. */
-async function gate(policy, more = "") {
+/** Starts a gateway with this policy, and further lines of a tidegate.toml. */
+async function serve(policy, options = "") {
   const config = `listen = "127.0.0.1:0"
 drain.delay = "0s"
 control.listen = "127.0.0.1:0"
@@ -42,18 +42,18 @@ store = "memory:"
 
 [policy]
 file = ${toml(policy)}
-# The machines of CI are slow, and so are these builds of the gateway; what it costs is measured elsewhere.
+# Machines of CI are slow, and so are debug builds of the gateway. Benchmarks measure the CPU time of policies.
 cpu-time = "5s"
 timeout = "10s"
-${more}`;
+${options}`;
   return closing.add(await startGateway({ args: ["serve"], config, dir, within: 300_000 }), (it) => it.stop());
 }
 
 // Headers of the gateway, or of the connection.
 const NOT_COMPARED = /^(access-control-.*|connection|content-length|date|keep-alive|transfer-encoding|vary|x-accel-buffering)$/;
 
-/** The parts of an answer that have to be the same. */
-async function told(response) {
+/** The parts of an answer that must be the same. */
+async function comparedParts(response) {
   if (response.headers.get("content-type") === "text/event-stream") {
     await response.body?.cancel();
     return { stream: true };
@@ -71,7 +71,7 @@ describe("a route file", () => {
 
   before(async () => {
     built = build("app/app/api/realtime/route.ts", component());
-    assert.equal(built.code, 0, built.said);
+    assert.equal(built.code, 0, built.stderr);
     server = createServer(async (request, response) => {
       const parts = [];
       for await (const part of request) parts.push(part);
@@ -80,7 +80,7 @@ describe("a route file", () => {
     }).listen(0, "127.0.0.1");
     await once(server, "listening");
     closing.add(server, (it) => it.close());
-    gateway = await gate(
+    gateway = await serve(
       component(),
       `[policy.settings]
 AUDIENCE = ${toml(AUDIENCE)}
@@ -103,58 +103,58 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     onNode = (await import(pathToFileURL(outfile).href)).GET;
   });
 
-  const ask = (name, { headers = {}, path = "/api/realtime?channel=a" } = {}) =>
+  const request = (name, { headers = {}, path = "/api/realtime?channel=a" } = {}) =>
     fetch(gateway.url + path, { headers: { "x-case": name, ...headers }, redirect: "manual" });
 
-  /** The same on Node: a handler that throws, or that answers with no response, is a 500. */
-  async function nodeSays(name, { headers = {}, path = "/api/realtime?channel=a" } = {}) {
-    const gone = new AbortController();
+  /** The answer of the route file on Node. A handler that throws, or that returns no response, is a 500. */
+  async function answerOnNode(name, { headers = {}, path = "/api/realtime?channel=a" } = {}) {
+    const abort = new AbortController();
     const host = new URL(gateway.url).host;
-    const request = new Request(gateway.url + path, { headers: { "x-case": name, host, ...headers }, signal: gone.signal });
+    const onNodeRequest = new Request(gateway.url + path, { headers: { "x-case": name, host, ...headers }, signal: abort.signal });
     try {
-      return await told(await onNode(request));
+      return await comparedParts(await onNode(onNodeRequest));
     } catch {
       return { status: 500 };
     } finally {
-      gone.abort();
+      abort.abort();
     }
   }
 
-  async function same(name, more) {
-    const [here, there] = [await told(await ask(name, more)), await nodeSays(name, more)];
-    if (there.status === 500) assert.equal(here.status, 500, name);
-    else assert.deepEqual(here, there, name);
-    return here;
+  async function assertSame(name, options) {
+    const [ours, theirs] = [await comparedParts(await request(name, options)), await answerOnNode(name, options)];
+    if (theirs.status === 500) assert.equal(ours.status, 500, name);
+    else assert.deepEqual(ours, theirs, name);
+    return ours;
   }
 
-  test("decides as on Node", async () => {
+  test("makes the same decisions as on Node", async () => {
     const { cases } = await casesOfApp();
-    const apart = new Set(["fewer channels", "own", "env", "fetch", "logs", "token"]);
+    const testedSeparately = new Set(["fewer channels", "own", "env", "fetch", "logs", "token"]);
     const different = [];
-    for (const name of Object.keys(cases).filter((name) => !apart.has(name))) {
-      await same(name).catch((error) => different.push(error.message));
+    for (const name of Object.keys(cases).filter((name) => !testedSeparately.has(name))) {
+      await assertSame(name).catch((error) => different.push(error.message));
     }
     assert.deepEqual(different, []);
   });
 
-  test("sees the request as on Node", async () => {
+  test("receives the same request as on Node", async () => {
     const headers = { cookie: "a=b; session=x%20y; a=c", authorization: "Bearer t", "x-twice": "1, 2", "x-empty": "" };
     for (const path of ["/api/realtime", "/api/realtime?channel=a&channel=b&channel=a", "/api/realtime?channel=&x=%C3%BC+1&channel=a%26b"]) {
-      await same("request", { headers, path });
+      await assertSame("request", { headers, path });
     }
   });
 
   test("allows the remaining channels", async () => {
-    assert.deepEqual(await same("fewer channels", { path: "/api/realtime?channel=a&channel=b" }), { stream: true });
-    assert.equal((await ask("fewer channels")).status, 500);
+    assert.deepEqual(await assertSame("fewer channels", { path: "/api/realtime?channel=a&channel=b" }), { stream: true });
+    assert.equal((await request("fewer channels")).status, 500);
   });
 
   test("hides the cause of an error from clients, and logs it", async () => {
-    const answer = await ask("throws");
+    const answer = await request("throws");
     assert.equal(await answer.text(), "Internal Server Error");
-    await until("the log has the error", () => /hunter2/.test(gateway.log()));
-    await ask("logs");
-    await until("the log has the line", () => /look: here \{ a: \[ 1 \] \}/.test(gateway.log()));
+    await until("the gateway logs the error", () => /hunter2/.test(gateway.log()));
+    await request("logs");
+    await until("the gateway logs the line", () => /look: here \{ a: \[ 1 \] \}/.test(gateway.log()));
   });
 
   test("verifies tokens with jose", async () => {
@@ -165,7 +165,7 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
       const good = await sign({ sub: "alice", roles: ["admin"] }, AUDIENCE);
       const tokens = [good, good.slice(0, -9) + "AAAAAAAAA", await sign({ sub: "alice" }, "another"), await sign({ sub: "", roles: ["king"] }, AUDIENCE)];
       for (const [at, token] of tokens.entries()) {
-        const answer = await same("token", { headers: { "x-token": token, "x-key": key, "x-alg": alg } });
+        const answer = await assertSame("token", { headers: { "x-token": token, "x-key": key, "x-alg": alg } });
         assert.equal(answer.status, at === 0 ? 403 : 401, `${alg} ${at}: ${answer.body}`);
       }
     }
@@ -173,15 +173,15 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
 
   test("fetches from allowed hosts only", async () => {
     const url = `http://127.0.0.1:${server.address().port}/check`;
-    await same("fetch", { headers: { "x-url": url } });
+    await assertSame("fetch", { headers: { "x-url": url } });
     for (const method of ["GET", "POST"]) {
-      const refused = await ask("fetch", { headers: { "x-url": "http://127.0.0.1:1/", "x-method": method } });
+      const refused = await request("fetch", { headers: { "x-url": "http://127.0.0.1:1/", "x-method": method } });
       assert.deepEqual([refused.status, await refused.json()], [502, ["TypeError"]], method);
     }
   });
 
-  test("has settings, randomness and the clock of each instance, and nothing of the machine that built it", async () => {
-    const instances = await Promise.all(Array.from({ length: 4 }, async () => (await ask("own")).json()));
+  test("has settings, randomness and the clock of each instance, and none of the build machine", async () => {
+    const instances = await Promise.all(Array.from({ length: 4 }, async () => (await request("own")).json()));
     for (const pick of [(it) => it.random, (it) => it.uuid, (it) => it.born.random, (it) => it.born.uuid, (it) => it.bytes.join()]) {
       assert.equal(new Set(instances.map(pick)).size, instances.length, String(pick));
     }
@@ -189,20 +189,20 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
       assert.equal(audience, AUDIENCE);
       assert.ok(Math.abs(Date.now() - born.at) < 60_000 && Math.abs(Date.now() - now) < 60_000);
     }
-    const env = async (name) => (await ask("env", { headers: { "x-name": name } })).json();
+    const env = async (name) => (await request("env", { headers: { "x-name": name } })).json();
     assert.deepEqual(await env("AUDIENCE"), [AUDIENCE, true, "production", null]);
     assert.deepEqual(await env("PATH"), [null, false, "production", null]);
     assert.ok(!readFileSync(component()).includes("of-the-build-machine"));
   });
 
-  test("says at build what is evaluated in every instance", () => {
-    assert.match(built.said, /app\/lib\/config\.ts:2: note: top-level code reads process\.env\.AUDIENCE: evaluated in every instance/);
-    assert.match(built.said, /app\/lib\/config\.ts:3: note: top-level code reads Math\.random\(\), crypto\.randomUUID\(\), Date\.now\(\)/);
-    assert.match(built.said, /app\/lib\/realtime\.ts:5: note: top-level code reads process\.env\.UPSTASH_REDIS_REST_URL/);
-    assert.doesNotMatch(built.said, /warning|error/);
+  test("build reports the code that every instance evaluates", () => {
+    assert.match(built.stderr, /app\/lib\/config\.ts:2: note: top-level code reads process\.env\.AUDIENCE: evaluated in every instance/);
+    assert.match(built.stderr, /app\/lib\/config\.ts:3: note: top-level code reads Math\.random\(\), crypto\.randomUUID\(\), Date\.now\(\)/);
+    assert.match(built.stderr, /app\/lib\/realtime\.ts:5: note: top-level code reads process\.env\.UPSTASH_REDIS_REST_URL/);
+    assert.doesNotMatch(built.stderr, /warning|error/);
   });
 
-  /** The names of the cases, for which the module is compiled once more. */
+  /** Compiles and imports the module with the cases. */
   async function casesOfApp() {
     const outfile = join(ROUTES, "../node_modules/.cache/cases.mjs");
     await esbuild.build({ entryPoints: [join(ROUTES, "app/lib/cases.ts")], bundle: true, platform: "node", format: "esm", packages: "external", outfile });
@@ -210,22 +210,22 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
   }
 });
 
-test("a middleware alone, in JavaScript, with await at top level", async () => {
+test("a middleware in JavaScript with top-level await is built", async () => {
   const output = join(dir, "plain.wasm");
-  const { code, said } = build("plain", output);
-  assert.equal(code, 0, said);
-  assert.match(said, /plain\/policy\.js: note: there is `await` at top level/);
-  const gateway = await gate(output, '[policy.settings]\nGREETING = "sorry"\n');
-  const ask = async (channel) => told(await fetch(`${gateway.url}/api/realtime?channel=${channel}`));
-  assert.deepEqual(await ask("open"), { stream: true });
-  const { status, body } = await ask("shut");
+  const { code, stderr } = build("plain", output);
+  assert.equal(code, 0, stderr);
+  assert.match(stderr, /plain\/policy\.js: note: there is `await` at top level/);
+  const gateway = await serve(output, '[policy.settings]\nGREETING = "sorry"\n');
+  const decide = async (channel) => comparedParts(await fetch(`${gateway.url}/api/realtime?channel=${channel}`));
+  assert.deepEqual(await decide("open"), { stream: true });
+  const { status, body } = await decide("shut");
   assert.deepEqual([status, body], [403, "sorry, no"]);
   const next = await fetch(`${gateway.url}/api/realtime?channel=next`, { headers: { cookie: "name=a; name=Zo%C3%AB; b=%", "x-a": "1" } });
   assert.deepEqual([next.status, next.headers.get("x-b"), await next.json()], [403, "1", ["Zoë", false, "1", 1]]);
 });
 
-test("mistakes are named with their place", () => {
-  for (const [file, words] of [
+test("build errors are reported with file and line", () => {
+  for (const [file, pattern] of [
     ["node.ts", /mistakes\/node\.ts:1: error: "node:fs" is a module of Node, and a policy does not run on Node: .*process\.env/],
     ["unresolved.ts", /mistakes\/unresolved\.ts:1: error: Could not resolve "@\/lib\/nowhere"/],
     ["syntax.ts", /mistakes\/syntax\.ts:2: error: Unexpected ";"/],
@@ -235,8 +235,8 @@ test("mistakes are named with their place", () => {
     ["no-export.ts", /mistakes\/no-export\.ts: error: a policy exports GET/],
   ]) {
     const output = join(dir, "none.wasm");
-    const { code, said } = build(`mistakes/${file}`, output);
-    assert.deepEqual([code, existsSync(output)], [1, false], said);
-    assert.match(said, words);
+    const { code, stderr } = build(`mistakes/${file}`, output);
+    assert.deepEqual([code, existsSync(output)], [1, false], stderr);
+    assert.match(stderr, pattern);
   }
 });

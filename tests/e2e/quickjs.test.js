@@ -9,14 +9,14 @@ import { REPO, startGateway } from "./lib/gateway.js";
 import { until } from "./lib/until.js";
 
 /** A policy that allows one channel, and rejects all others with this body. */
-const policy = (open, words) => `
+const policy = (channel, body) => `
   const bytes = (text) => Uint8Array.from(text, (c) => c.charCodeAt(0));
   export const authorizer = {
     authorize(request, channels) {
-      if (channels.includes(${JSON.stringify(open)})) {
+      if (channels.includes(${JSON.stringify(channel)})) {
         return { subject: String(Math.random()), channels: null, expiresAt: null, headers: [] };
       }
-      throw { payload: { status: 403, headers: [], body: bytes(${JSON.stringify(words)}) } };
+      throw { payload: { status: 403, headers: [], body: bytes(${JSON.stringify(body)}) } };
     },
   };
 `;
@@ -38,7 +38,7 @@ function build(name, source) {
   return output;
 }
 
-async function ask(gateway, channel) {
+async function decide(gateway, channel) {
   const answer = await fetch(`${gateway.url}/api/realtime?channel=${channel}`);
   if (answer.status !== 200) return `${answer.status} ${await answer.text()}`;
   await answer.body.cancel();
@@ -50,23 +50,23 @@ const PORTS = ["--store", "memory:", "--listen", "127.0.0.1:0", "--control", "12
 test("QuickJS component allows and rejects", async () => {
   const component = build("first", policy("here", "no"));
   const gateway = closing.add(await startGateway({ args: ["serve", ...PORTS, "--policy", component] }), (it) => it.stop());
-  assert.equal(await ask(gateway, "here"), "200");
-  assert.equal(await ask(gateway, "there"), "403 no");
+  assert.equal(await decide(gateway, "here"), "200");
+  assert.equal(await decide(gateway, "there"), "403 no");
 });
 
 test("dev activates a changed policy file, and an invalid file changes nothing", async () => {
   const component = build("watched", policy("here", "old"));
   const other = build("other", policy("there", "new"));
   const gateway = closing.add(await startGateway({ args: ["dev", ...PORTS, "--policy", component] }), (it) => it.stop());
-  assert.equal(await ask(gateway, "there"), "403 old");
+  assert.equal(await decide(gateway, "there"), "403 old");
   copyFileSync(other, component);
-  await until("the new policy decides", async () => (await ask(gateway, "here")) === "403 new");
-  assert.equal(await ask(gateway, "there"), "200");
+  await until("the new policy decides", async () => (await decide(gateway, "here")) === "403 new");
+  assert.equal(await decide(gateway, "there"), "200");
   writeFileSync(component, "invalid");
   await until("the log reports the failed activation", () => gateway.log().includes("policy activation failed"));
-  assert.equal(await ask(gateway, "here"), "403 new");
-  // As many tools save: write another file, then rename it over the old one.
+  assert.equal(await decide(gateway, "here"), "403 new");
+  // Many tools replace a file like this: they write another file, then rename it over the old one.
   writeFileSync(join(dir, "policy.new"), readFileSync(build("third", policy("here", "third"))));
   renameSync(join(dir, "policy.new"), component);
-  await until("the third policy decides", async () => (await ask(gateway, "there")) === "403 third");
+  await until("the third policy decides", async () => (await decide(gateway, "there")) === "403 third");
 });

@@ -6,7 +6,7 @@ import { startGateway } from "./lib/gateway.js";
 import { restClient } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { until } from "./lib/until.js";
-import { openConfig, TOKEN } from "./lib/world.js";
+import { allowAllConfig, TOKEN } from "./lib/example.js";
 
 // The package does not export the class of its errors.
 const REFUSED = { name: "UpstashError" };
@@ -25,7 +25,7 @@ for (const backend of ["redis", "memory"]) {
         store = server.url;
       }
       gateway = closing.add(
-        await startGateway({ name: backend, args: ["serve", "--allow-all"], config: openConfig({ store }), dir }),
+        await startGateway({ name: backend, args: ["serve", "--allow-all"], config: allowAllConfig({ store }), dir }),
         (it) => it.stop(),
       );
       redis = restClient(gateway.url, TOKEN);
@@ -88,7 +88,7 @@ for (const backend of ["redis", "memory"]) {
       await until("the first message", () => got.length === 1);
       await redis.publish("p-two", [1, "2", null]);
       await until("the second message", () => got.length === 2);
-      await redis.publish("p-other", "not for us");
+      await redis.publish("p-other", "not subscribed to");
       await redis.publish("p-one", "bare words");
       await until("the third message", () => got.length === 3);
       assert.deepEqual(got, [
@@ -125,7 +125,7 @@ for (const backend of ["redis", "memory"]) {
       }
       await redis.xadd("x-brief", "*", { n: 1 });
       assert.equal(await redis.expire("x-brief", 1), 1);
-      await until("it is gone", async () => Object.keys(await redis.xrange("x-brief", "-", "+")).length === 0);
+      await until("the key has expired", async () => Object.keys(await redis.xrange("x-brief", "-", "+")).length === 0);
     });
 
     test("executes a pipeline", async () => {
@@ -134,9 +134,9 @@ for (const backend of ["redis", "memory"]) {
       pipeline.expire("x-pipe", 60);
       pipeline.publish("x-pipe", { n: 1 });
       pipeline.xrange("x-pipe", "-", "+");
-      const [expired, heard, entries] = await pipeline.exec();
+      const [expired, receivers, entries] = await pipeline.exec();
       assert.equal(expired, 1);
-      assert.equal(typeof heard, "number");
+      assert.equal(typeof receivers, "number");
       assert.deepEqual(Object.values(entries), [{ n: 1 }]);
     });
 

@@ -14,7 +14,7 @@ import { Resp, startRedis } from "./lib/redis.js";
 import { startRelay } from "./lib/relay.js";
 import { SseReader } from "./lib/sse.js";
 import { inTime, until } from "./lib/until.js";
-import { POLICY, policyConfig, seed, SESSION, TOKEN } from "./lib/world.js";
+import { POLICY, policyConfig, seed, SESSION, TOKEN } from "./lib/example.js";
 
 unrefIntervals();
 
@@ -40,12 +40,12 @@ before(async () => {
 
 after(() => closing.run());
 
-/** Emits numbered messages on a channel, about thirty a second, until `stop()`, which returns the numbers. */
-function talk(channel) {
-  let on = true;
-  const talking = (async () => {
+/** Emits numbered messages on a channel, about thirty per second, until `stop()`, which returns the numbers. */
+function startEmitting(channel) {
+  let running = true;
+  const emitting = (async () => {
     let n = 0;
-    while (on) {
+    while (running) {
       n += 1;
       await app.channel(channel).emit("chat.message", { n, text: `message ${n}` });
       await pause(25);
@@ -54,8 +54,8 @@ function talk(channel) {
   })();
   return {
     stop: () => {
-      on = false;
-      return talking;
+      running = false;
+      return emitting;
     },
   };
 }
@@ -69,34 +69,34 @@ async function open(t, base, channel) {
 }
 
 /** Asserts that the page shows each message once and in order, is connected, and never showed an error. */
-async function sawAll(alice, channel, ns) {
-  const seen = async () => (await alice.seen()).map((event) => event.data.n);
-  await until(() => `the app sees ${ns.length} on ${channel}`, async () => (await seen()).length >= ns.length, RECONNECT);
-  assert.deepEqual(await seen(), ns);
+async function assertReceivedAll(alice, channel, ns) {
+  const received = async () => (await alice.received()).map((event) => event.data.n);
+  await until(() => `the app receives ${ns.length} on ${channel}`, async () => (await received()).length >= ns.length, RECONNECT);
+  assert.deepEqual(await received(), ns);
   await until("the app is connected at the end", async () => (await alice.status()) === "connected", RECONNECT);
   assert.ok(!(await alice.statuses()).includes("error"), `${await alice.statuses()}`);
-  assert.equal(await alice.page.locator("#seen li").count(), ns.length);
+  assert.equal(await alice.page.locator("#received li").count(), ns.length);
   assert.deepEqual([...new Set(alice.answers)], [200], "all answers are streams");
 }
 
 describe("a restart under load", { timeout: 120_000 }, () => {
-  const more = 'drain.duration = "1s"';
+  const options = 'drain.duration = "1s"';
 
   test("of two nodes behind a load balancer, one after the other", async (t) => {
     const channel = "alice-rolling";
-    const config = policyConfig({ store: redis.url, origin: page.origin, more });
+    const config = policyConfig({ store: redis.url, origin: page.origin, options });
     const start = async (name) => closing.add(await startGateway({ name, args: ["serve"], config, dir }), (it) => it.stop());
     const nodes = [await start("one"), await start("two")];
     const balancer = closing.add(await startRelay(nodes.map((node) => node.port)), (it) => it.down());
     const alice = await open(t, balancer.url, channel);
-    // More streams, so that the drain has some to close.
+    // More streams, which the drain closes.
     const others = [];
     for (let n = 0; n < 40; n++) {
       const url = `${balancer.url}/api/realtime?channel=${channel}`;
       others.push(await SseReader.open(url, { headers: { cookie: COOKIE } }));
     }
     t.after(() => others.forEach((other) => other.close()));
-    const talking = talk(channel);
+    const emitting = startEmitting(channel);
     for (const at of [0, 1]) {
       await pause(1_000);
       nodes[at].process.kill("SIGTERM");
@@ -106,40 +106,40 @@ describe("a restart under load", { timeout: 120_000 }, () => {
       balancer.target = nodes.map((node) => node.port);
     }
     await pause(1_000);
-    await sawAll(alice, channel, await talking.stop());
+    await assertReceivedAll(alice, channel, await emitting.stop());
     assert.ok(alice.answers.length >= 2, "the app's stream was rotated");
     for (const other of others) assert.equal(other.system("reconnect").length, 1, "each other stream was rotated once");
   });
 
   test("of the only node, with a short outage", async (t) => {
     const channel = "alice-alone";
-    const config = policyConfig({ store: redis.url, origin: page.origin, more });
+    const config = policyConfig({ store: redis.url, origin: page.origin, options });
     const first = closing.add(await startGateway({ name: "only", args: ["serve"], config, dir }), (it) => it.stop());
     const alice = await open(t, first.url, channel);
-    const talking = talk(channel);
+    const emitting = startEmitting(channel);
     await pause(500);
     first.process.kill("SIGTERM");
     assert.equal((await inTime("the node ends", first.exited)).code, 0, first.log());
     await pause(500);
-    const same = config.replace('listen = "127.0.0.1:0"', `listen = "127.0.0.1:${first.port}"`);
-    closing.add(await startGateway({ name: "again", args: ["serve"], config: same, dir }), (it) => it.stop());
+    const samePort = config.replace('listen = "127.0.0.1:0"', `listen = "127.0.0.1:${first.port}"`);
+    closing.add(await startGateway({ name: "again", args: ["serve"], config: samePort, dir }), (it) => it.stop());
     await until("the app has reconnected", () => alice.answers.length >= 2, RECONNECT);
     await pause(500);
-    await sawAll(alice, channel, await talking.stop());
+    await assertReceivedAll(alice, channel, await emitting.stop());
   });
 });
 
 describe("a new policy", { timeout: 120_000 }, () => {
   let gateway;
-  let edition = 0;
+  let version = 0;
 
   /** Activates the example policy with another custom section, which changes only its digest. */
   async function replace() {
-    edition += 1;
+    version += 1;
     const response = await fetch(`${gateway.control}/v1/policy`, {
       method: "PUT",
       headers: { "content-type": "application/wasm" },
-      body: Buffer.concat([readFileSync(POLICY), Buffer.from([0, 3, 1, 0x65, edition])]),
+      body: Buffer.concat([readFileSync(POLICY), Buffer.from([0, 3, 1, 0x65, version])]),
     });
     assert.equal(response.status, 200, await response.text());
   }
@@ -166,10 +166,10 @@ describe("a new policy", { timeout: 120_000 }, () => {
   test("rotates the stock client", async (t) => {
     const channel = "alice-rotated";
     const alice = await open(t, gateway.url, channel);
-    const talking = talk(channel);
+    const emitting = startEmitting(channel);
     await activateTwice((count) => alice.answers.length > count);
-    await sawAll(alice, channel, await talking.stop());
-    assert.equal(alice.answers.length, 3, "one more for each activation");
+    await assertReceivedAll(alice, channel, await emitting.stop());
+    assert.equal(alice.answers.length, 3, "one more stream for each activation");
     const statuses = await alice.statuses();
     assert.ok(statuses.every((status) => ["connected", "connecting", "disconnected"].includes(status)), `${statuses}`);
   });
@@ -189,9 +189,9 @@ describe("a new policy", { timeout: 120_000 }, () => {
     }, `${gateway.url}/api/realtime?channel=${channel}`);
     const plain = () => alice.page.evaluate(() => window.__plain);
     await until("the EventSource is open", async () => (await plain()).opens === 1);
-    const talking = talk(channel);
+    const emitting = startEmitting(channel);
     await activateTwice(async (count) => (await plain()).opens > count);
-    const ns = await talking.stop();
+    const ns = await emitting.stop();
     await until("the EventSource has all events", async () => (await plain()).ns.length >= ns.length, RECONNECT);
     assert.deepEqual(await plain(), { ns, opens: 3, closed: false });
   });
@@ -201,35 +201,35 @@ describe("a new policy", { timeout: 120_000 }, () => {
     const url = `${gateway.url}/api/realtime?channel=${channel}`;
     let text = "";
     /** Runs curl to the end of its stream. */
-    async function follow(headers, begun) {
+    async function follow(headers, onData) {
       const curl = spawn("curl", ["-sN", ...["cookie: " + COOKIE, ...headers].flatMap((header) => ["-H", header]), url]);
       curl.stdout.on("data", (bytes) => {
         text += bytes;
-        begun();
+        onData();
       });
       const [code] = await once(curl, "close");
       assert.equal(code, 0, "the stream ended with a last chunk");
     }
     const numbers = () => [...text.matchAll(/"n":(\d+)/g)].map(([, n]) => Number(n));
-    let talking;
+    let emitting;
     let activating;
     await follow([], () => {
-      if (talking || !text.includes('"connected"')) return;
-      talking = talk(channel);
+      if (emitting || !text.includes('"connected"')) return;
+      emitting = startEmitting(channel);
       activating = pause(500).then(replace);
     });
     await activating;
     assert.match(text, /"type":"reconnect"/);
     const [id] = text.match(/(?<=^id: ).*$/gm).slice(-1);
     await pause(200);
-    const ns = await talking.stop();
-    const over = numbers().length;
-    assert.ok(over > 0 && over < ns.length, `${over} of ${ns.length} came before`);
-    let again;
+    const ns = await emitting.stop();
+    const receivedFirst = numbers().length;
+    assert.ok(receivedFirst > 0 && receivedFirst < ns.length, `${receivedFirst} of ${ns.length} messages before the first stream ended`);
+    let secondActivation;
     await follow([`last-event-id: ${id}`], () => {
-      if (numbers().length >= ns.length) again ??= replace();
+      if (numbers().length >= ns.length) secondActivation ??= replace();
     });
-    await again;
+    await secondActivation;
     assert.deepEqual(numbers(), ns);
   });
 });

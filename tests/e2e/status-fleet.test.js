@@ -9,9 +9,9 @@ import { REPO, startGateway } from "./lib/gateway.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
-import { POLICY, policyConfig, seed, SESSION } from "./lib/world.js";
+import { POLICY, policyConfig, seed, SESSION } from "./lib/example.js";
 
-// It allows every session, and so Alice, whom the active policy rejects.
+// It allows every session, including that of Alice, which the active policy rejects.
 const SHADOW = join(REPO, "target/guests/rust-session-based.wasm");
 // A heartbeat expires after five seconds.
 const EXPIRY = { within: 20_000 };
@@ -22,7 +22,7 @@ let dir, redis, page;
 
 async function start(name, control = "127.0.0.1:0") {
   const policy = join(dir, `${name}.wasm`);
-  const config = policyConfig({ store: redis.url, origin: "http://127.0.0.1", policy, more: `fleet.node-name = "${name}"` });
+  const config = policyConfig({ store: redis.url, origin: "http://127.0.0.1", policy, options: `fleet.node-name = "${name}"` });
   const args = ["serve", "--control", control];
   nodes[name] = closing.add(await startGateway({ name, args, config, dir }), (it) => it.kill());
 }
@@ -46,7 +46,7 @@ after(() => closing.run());
 const text = (selector) => page.locator(selector).innerText();
 const row = (id, pattern, within) =>
   until(`a row of ${id} like ${pattern}`, async () => (await page.locator(`#${id} tr`).allInnerTexts()).find((it) => pattern.test(it)), within);
-const count = (what) => page.locator("#shadow-counts div").filter({ hasText: what }).locator("dd").evaluate((it) => it.firstChild.textContent);
+const count = (label) => page.locator("#shadow-counts div").filter({ hasText: label }).locator("dd").evaluate((it) => it.firstChild.textContent);
 
 describe("the status page of a fleet", { timeout: 120_000 }, () => {
   test("shows all nodes, and which one has another policy", async () => {
@@ -78,17 +78,17 @@ describe("the status page of a fleet", { timeout: 120_000 }, () => {
 
   test("removes a node whose heartbeat has expired", async () => {
     await nodes["gate-2"].kill();
-    await until("it is gone", async () => !(await text("#nodes")).includes("gate-2"), EXPIRY);
+    await until("the node is removed", async () => !(await text("#nodes")).includes("gate-2"), EXPIRY);
     assert.match(await text("#nodes"), /gate-3/);
   });
 
-  test("recovers by itself when its gateway returns", async () => {
+  test("recovers when its gateway restarts", async () => {
     await nodes["gate-1"].kill();
-    await until("a message about it", async () => /does not answer/.test(await text("#error")));
+    await until("an error message is shown", async () => /does not answer/.test(await text("#error")));
     await start("gate-1", new URL(nodes["gate-1"].control).host);
-    await until("it is shown again", async () => (await text("#state")).includes("ready"), EXPIRY);
+    await until("the node is shown as ready", async () => (await text("#state")).includes("ready"), EXPIRY);
     assert.equal(await page.locator("#banner").isVisible(), false);
     // The shadow policy belonged to the previous process.
-    await until("what was is gone", async () => !(await page.locator("#shadow-card").isVisible()));
+    await until("no shadow policy is shown", async () => !(await page.locator("#shadow-card").isVisible()));
   });
 });

@@ -10,7 +10,7 @@ import { SseReader } from "./lib/sse.js";
 import { until } from "./lib/until.js";
 
 const TOKEN = "0123456789-control";
-// Names that a client may choose, and that would do harm if they were inserted as markup.
+// A name that a client may choose, and that would run a script if the page inserted it as markup.
 const HOSTILE = 'alice-<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
 const EXAMPLE = join(REPO, "guest-examples/rust-role-based/policy.wasm");
 
@@ -51,7 +51,7 @@ function open(channels, session) {
 describe("the status page", { timeout: 90_000 }, () => {
   let page;
   const problems = [];
-  const asked = new Set();
+  const requestedOrigins = new Set();
 
   before(async () => {
     page = await browser.newPage();
@@ -60,7 +60,7 @@ describe("the status page", { timeout: 90_000 }, () => {
       // The tests expect answers with 401, and later no answer.
       if (message.type() === "error" && !/Failed to load resource/.test(message.text())) problems.push(message.text());
     });
-    page.on("request", (request) => asked.add(new URL(request.url()).origin));
+    page.on("request", (request) => requestedOrigins.add(new URL(request.url()).origin));
     await page.goto(`${control}/`);
   });
   after(() => page?.close());
@@ -93,7 +93,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     assert.equal(await page.evaluate(() => localStorage.length + document.cookie.length), 0);
     const other = await browser.newPage();
     await other.goto(`${control}/`);
-    await until("another tab asks", () => other.locator("#token").isVisible());
+    await until("another tab asks for the token", () => other.locator("#token").isVisible());
     await other.close();
   });
 
@@ -115,17 +115,17 @@ describe("the status page", { timeout: 90_000 }, () => {
     await row("subjects", /^alice\s+2$/);
     await row("subjects", /^bob\s+1$/);
     assert.equal(await figure("Streams"), "3");
-    await until("allowed ones are counted", async () => (await figure("Allowed")) !== "0/s");
-    await until("a time of decisions", async () => /[µm]s/.test(await figure("Decision, p99")));
+    await until("allowed requests are counted", async () => (await figure("Allowed")) !== "0/s");
+    await until("the duration of decisions is shown", async () => /[µm]s/.test(await figure("Decision, p99")));
   });
 
   test("shows recent rejections with their reason, as text", async () => {
     const refused = await open([HOSTILE], "mallory");
     assert.equal(refused.status, 401);
-    const kept = await row("rejections", /rejected 401/);
-    assert.ok(kept.includes(HOSTILE), kept);
-    assert.match(kept, /session/i);
-    await until("a bar for it", async () => (await page.locator("#rates rect.rejected").evaluateAll((all) =>
+    const rejection = await row("rejections", /rejected 401/);
+    assert.ok(rejection.includes(HOSTILE), rejection);
+    assert.match(rejection, /session/i);
+    await until("the chart has a bar for the rejection", async () => (await page.locator("#rates rect.rejected").evaluateAll((all) =>
       all.some((rect) => Number(rect.getAttribute("height")) > 0))));
     await row("channels", /No streams/);
   });
@@ -135,12 +135,12 @@ describe("the status page", { timeout: 90_000 }, () => {
     const body = JSON.stringify({ subject: "bob", for: "10m" });
     const { revocation } = await (await fetch(`${control}/v1/revoke`, { method: "POST", headers, body })).json();
     assert.equal((await open(["default"], "bob")).status, 403);
-    const kept = await row("rejections", /revoked/);
-    assert.match(kept, /an operator revoked this access/);
-    assert.doesNotMatch(kept, /bob:/);
-    await until("it is counted", async () => (await figure("Revocations")) === "1");
+    const rejection = await row("rejections", /revoked/);
+    assert.match(rejection, /an operator revoked this access/);
+    assert.doesNotMatch(rejection, /bob:/);
+    await until("the revocation is counted", async () => (await figure("Revocations")) === "1");
     await fetch(`${control}/v1/revocations/${revocation.id}`, { method: "DELETE", headers });
-    await until("it is lifted", async () => (await figure("Revocations")) === "0");
+    await until("the revocation is removed", async () => (await figure("Revocations")) === "0");
   });
 
   test("shows numbers and outcomes in full next to long names", async (t) => {
@@ -178,10 +178,10 @@ describe("the status page", { timeout: 90_000 }, () => {
     // A custom section makes it another component that decides the same.
     replacePolicy(Buffer.concat([readFileSync(EXAMPLE), Buffer.from([0, 3, 1, 0x78, 0x79])]));
     await row("history", /generation 2/);
-    await until("it is active", async () => /Generation\s+2\b/.test(await text("#policy")));
-    replacePolicy("<b>no component</b>");
-    const refusal = await row("history", /activation failed/);
-    assert.match(refusal, /stage compiled/);
+    await until("the new policy is active", async () => /Generation\s+2\b/.test(await text("#policy")));
+    replacePolicy("<b>not a component</b>");
+    const failure = await row("history", /activation failed/);
+    assert.match(failure, /stage compiled/);
     assert.match(await text("#policy"), /Generation\s+2\b/);
     assert.equal(await figure("Streams"), "0");
   });
@@ -189,7 +189,7 @@ describe("the status page", { timeout: 90_000 }, () => {
   test("inserts no client text as markup, and sends no request to other hosts", async () => {
     assert.equal(await page.evaluate(() => window.hacked), undefined);
     assert.equal(await page.locator("img, main script, main b").count(), 0);
-    assert.deepEqual([...asked], [control]);
+    assert.deepEqual([...requestedOrigins], [control]);
     assert.deepEqual(problems, []);
   });
 
@@ -208,7 +208,7 @@ describe("the status page", { timeout: 90_000 }, () => {
     await state("draining");
     await gateway.kill();
     await state("does not answer");
-    await until("a message about it", async () => /does not answer/.test(await text("#error")));
+    await until("an error message is shown", async () => /does not answer/.test(await text("#error")));
   });
 
   test("forgets the token on request", async () => {

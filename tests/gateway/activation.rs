@@ -59,7 +59,7 @@ async fn activation_is_acknowledged_after_retired_decisions_finish() {
     let swapping = async {
         wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
         swap("slow").drained().await;
-        // The repeated decision is pinned, so the next activation waits for it.
+        // The repeated decision pins its generation, so the next activation waits for it.
         wait_until("the decision is repeated", || gateway.app.authorizer.in_flight() == 1).await;
         let started = std::time::Instant::now();
         swap("deny").drained().await;

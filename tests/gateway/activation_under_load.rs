@@ -1,5 +1,5 @@
-//! Five activations a second under a steady load of requests. With `TIDEGATE_SOAK=full` each test runs for two minutes, with 500
-//! requests a second.
+//! Five activations per second under a steady load of requests. With `TIDEGATE_SOAK=full` each test runs for two minutes, with 500
+//! requests per second.
 
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -22,25 +22,25 @@ const ACTIVATION_INTERVAL: Duration = Duration::from_millis(200);
 /// written in the same poll of its connection, which may be interrupted.
 const WRITE_GRACE: Duration = Duration::from_millis(100);
 
-/// Duration, and requests a second.
+/// Duration, and requests per second.
 fn size() -> (Duration, u32) {
     let full = std::env::var("TIDEGATE_SOAK").is_ok_and(|soak| soak == "full");
     if full { (Duration::from_secs(120), 500) } else { (Duration::from_secs(4), 100) }
 }
 
-/// A policy that grants or rejects after some time, with its word in a header.
-fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
+/// A policy that allows or rejects each request after `wait`, with its name in the header `x-name`. `cached`: its decisions may be cached.
+fn policy(name: &str, allows: bool, wait: Duration, cached: bool) -> Policy {
     let answer = if allows {
         "(data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 0 0 0) (i64 0 0) (i32 128 1))".to_owned()
     } else {
-        format!("(data (i32.const 64) (i32 1 0) (i32 418) (i32 128 1) (i32 320 {}))", word.len())
+        format!("(data (i32.const 64) (i32 1 0) (i32 418) (i32 128 1) (i32 320 {}))", name.len())
     };
     let wait = if wait.is_zero() {
         String::new()
     } else {
         format!("(call $block (call $subscribe-duration (i64.const {})))", wait.as_nanos())
     };
-    let keep = if keeps { "(call $cache-for (i32.const 60) (i32.const 0) (i32.const 0))" } else { "" };
+    let cache = if cached { "(call $cache-for (i32.const 60) (i32.const 0) (i32.const 0))" } else { "" };
     let text = format!(
         r#"(module
   (import "tidegate:policy/answer@0.1.0" "cache-for" (func $cache-for (param $seconds i32) (param $names i32) (param $count i32)))
@@ -49,8 +49,8 @@ fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
   (memory (export "memory") 17)
   {answer}
   (data (i32.const 128) (i32 256 6 320 {length}))
-  (data (i32.const 256) "x-word")
-  (data (i32.const 320) "{word}")
+  (data (i32.const 256) "x-name")
+  (data (i32.const 320) "{name}")
   (global $heap (mut i32) (i32.const 0x10000))
   (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
     (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
@@ -59,21 +59,20 @@ fn policy(word: &str, allows: bool, wait: Duration, keeps: bool) -> Policy {
   (func (export "tidegate:policy/authorizer@0.1.0#authorize")
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     {wait}
-    {keep}
+    {cache}
     (i32.const 64)))"#,
-        length = word.len()
+        length = name.len()
     );
     load(&authorizer(&text))
 }
 
 /// The answer that a client received.
 struct Answer {
-    /// The generation that was active before the request, or a later one that was active before its answer: older ones may
-    /// not answer.
-    since: usize,
+    /// The oldest generation that may answer: the one that was active before the request, or a later one that was active before the answer.
+    oldest: usize,
     received: Instant,
     status: u16,
-    word: String,
+    name: String,
 }
 
 /// Requests that wait for their answers.
@@ -85,29 +84,29 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// Raises the oldest generation that may answer, for each request without an answer. The sockets are checked, and not their readers,
-    /// as readers may not have been scheduled yet.
+    /// Raises the oldest generation that may answer, for each request without an answer. It checks the sockets and not the tasks that read them,
+    /// as those may not have been scheduled yet.
     fn raise_oldest_generation(&mut self) {
-        for (socket, since) in self.sockets.values_mut() {
-            let here = SockRef::from(&**socket).peek(&mut [MaybeUninit::uninit()]);
-            if here.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
-                *since = self.acknowledged;
+        for (socket, oldest) in self.sockets.values_mut() {
+            let peeked = SockRef::from(&**socket).peek(&mut [MaybeUninit::uninit()]);
+            if peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                *oldest = self.acknowledged;
             }
         }
     }
 }
 
-/// Requests a stream and reads its head. Several source addresses are used, as one has too few ports for a minute.
-async fn visit(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Result<Answer, String> {
-    let text = |what: &'static str| move |error: std::io::Error| format!("{what}: {error}");
+/// Requests a stream and reads its head. Requests use several source addresses, as one has too few ports for a minute.
+async fn request_stream(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Result<Answer, String> {
+    let text = |step: &'static str| move |error: std::io::Error| format!("{step}: {error}");
     let socket = TcpSocket::new_v4().map_err(text("a socket"))?;
     let from = SocketAddr::from(([127, 0, 0, u8::try_from(2 + number % 200).expect("it is small")], 0));
     socket.bind(from).map_err(text("bind"))?;
     let socket = Arc::new(socket.connect(to).await.map_err(text("connect"))?);
     {
         let mut waiting = waiting.lock().expect("no task panicked");
-        let since = waiting.acknowledged;
-        waiting.sockets.insert(number, (Arc::clone(&socket), since));
+        let oldest = waiting.acknowledged;
+        waiting.sockets.insert(number, (Arc::clone(&socket), oldest));
     }
     let head = format!("GET /api/realtime?channel=c HTTP/1.1\r\nhost: {to}\r\ncookie: n={}\r\n\r\n", number % 50);
     let sent = socket.try_write(head.as_bytes()).map_err(text("send"))?;
@@ -122,79 +121,83 @@ async fn visit(to: SocketAddr, number: u32, waiting: Arc<Mutex<Waiting>>) -> Res
         }
     }
     let received = Instant::now();
-    let (_, since) = waiting.lock().expect("no task panicked").sockets.remove(&number).expect("it exists");
+    let (_, oldest) = waiting.lock().expect("no task panicked").sockets.remove(&number).expect("it exists");
     let head = String::from_utf8_lossy(&wire).into_owned();
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or("no status")?;
-    let words: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("x-word: ")).collect();
-    Ok(Answer { since, received, status, word: words.join(" and ") })
+    let names: Vec<&str> = head.lines().filter_map(|line| line.strip_prefix("x-name: ")).collect();
+    Ok(Answer { oldest, received, status, name: names.join(" and ") })
 }
 
 /// When an activation began, and how long its acknowledgement took.
 struct Activation {
-    word: &'static str,
-    called: Instant,
-    took: Duration,
+    name: &'static str,
+    begun: Instant,
+    duration: Duration,
 }
 
-async fn run_under_load(wait: Duration, keeps: bool) {
-    let (time, rate) = size();
-    let words = ["allows", "rejects"];
-    let policies = words.map(|word| policy(word, word == "allows", wait, keeps));
+async fn run_under_load(wait: Duration, cached: bool) {
+    let (duration, rate) = size();
+    let names = ["allows", "rejects"];
+    let policies = names.map(|name| policy(name, name == "allows", wait, cached));
     let gateway = Arc::new(Gateway::start_with(None, &InitialPolicy::Missing, "").await);
     gateway.app.authorizer.activate(policies[0].clone()).drained().await;
-    let begun = Instant::now();
+    let start = Instant::now();
     let waiting = Arc::new(Mutex::new(Waiting::default()));
     let activating = {
         let (gateway, waiting) = (Arc::clone(&gateway), Arc::clone(&waiting));
         tokio::spawn(async move {
-            let mut activations = vec![Activation { word: words[0], called: begun, took: Duration::ZERO }];
+            let mut activations = vec![Activation { name: names[0], begun: start, duration: Duration::ZERO }];
             let mut tick = tokio::time::interval(ACTIVATION_INTERVAL);
             tick.tick().await;
-            while begun.elapsed() < time {
+            while start.elapsed() < duration {
                 tick.tick().await;
                 let next = activations.len() % 2;
-                let called = Instant::now();
+                let begun = Instant::now();
                 gateway.app.authorizer.activate(policies[next].clone()).drained().await;
                 waiting.lock().expect("no task panicked").acknowledged = activations.len();
-                activations.push(Activation { word: words[next], called, took: called.elapsed() });
+                activations.push(Activation { name: names[next], begun, duration: begun.elapsed() });
                 tokio::time::sleep(WRITE_GRACE).await;
                 waiting.lock().expect("no task panicked").raise_oldest_generation();
             }
             activations
         })
     };
-    let mut visits = JoinSet::new();
+    let mut requests = JoinSet::new();
     let mut tick = tokio::time::interval(Duration::from_secs(1) / rate);
-    for number in 0..u32::try_from(time.as_secs()).expect("it is short") * rate {
+    for number in 0..u32::try_from(duration.as_secs()).expect("it is short") * rate {
         tick.tick().await;
-        visits.spawn(visit(gateway.data, number, Arc::clone(&waiting)));
+        requests.spawn(request_stream(gateway.data, number, Arc::clone(&waiting)));
     }
     let answers: Vec<Answer> =
-        visits.join_all().await.into_iter().collect::<Result<_, _>>().expect("no connection fails");
+        requests.join_all().await.into_iter().collect::<Result<_, _>>().expect("no connection fails");
     let activations = activating.await.expect("the activations succeeded");
 
-    let mut seen: HashMap<&str, u32> = HashMap::new();
+    let mut counts: HashMap<&str, u32> = HashMap::new();
     for answer in &answers {
-        let (status, word) = (answer.status, &*answer.word);
-        let expected = if word == "allows" { 200 } else { 418 };
+        let (status, name) = (answer.status, &*answer.name);
+        let expected = if name == "allows" { 200 } else { 418 };
         assert!(
-            words.contains(&word) && status == expected,
-            "{status} with {word:?}: of neither generation, or of both"
+            names.contains(&name) && status == expected,
+            "status {status} with the name {name:?} is not the answer of one generation"
         );
-        *seen.entry(word).or_default() += 1;
+        *counts.entry(name).or_default() += 1;
         // The generation was active at some time during the request, and was not replaced before the head was written.
-        let holds = activations[answer.since..]
+        let was_active = activations[answer.oldest..]
             .iter()
-            .any(|activation| activation.word == word && activation.called <= answer.received);
-        assert!(holds, "{word:?} after it was replaced, {:?} after the start", answer.received - begun);
+            .any(|activation| activation.name == name && activation.begun <= answer.received);
+        assert!(
+            was_active,
+            "policy {name:?} answered after it was replaced, {:?} after the start",
+            answer.received - start
+        );
     }
-    let slowest = activations.iter().map(|activation| activation.took).max().unwrap_or_default();
+    let slowest = activations.iter().map(|activation| activation.duration).max().unwrap_or_default();
     println!(
-        "{} answers {seen:?}, {} activations, the slowest acknowledged in {slowest:?}",
+        "{} answers {counts:?}, {} activations, the slowest acknowledged in {slowest:?}",
         answers.len(),
         activations.len()
     );
-    assert!(seen.len() == 2 && seen.values().all(|count| *count as usize > answers.len() / 10), "{seen:?}");
+    assert!(counts.len() == 2 && counts.values().all(|count| *count as usize > answers.len() / 10), "{counts:?}");
     wait_until("no retired decision is left", || {
         gateway.app.authorizer.retired().is_empty() && gateway.app.authorizer.in_flight() == 0
     })

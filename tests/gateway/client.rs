@@ -49,7 +49,7 @@ pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &
     send_request_bytes(to, method, target, headers, body.as_bytes()).await
 }
 
-/// The same with a binary body.
+/// Like [`send_request`], with a binary body.
 pub async fn send_request_bytes(
     to: SocketAddr,
     method: &str,
@@ -103,7 +103,7 @@ fn head(
     head + &format!("connection: {connection}\r\n\r\n")
 }
 
-/// Status, headers, and where the body begins.
+/// The status, the headers and the offset of the body.
 fn parse_head(wire: &[u8]) -> Option<(u16, Headers, usize)> {
     let end = wire.windows(4).position(|four| four == b"\r\n\r\n")?;
     let head = std::str::from_utf8(&wire[..end]).expect("a head is text");
@@ -151,14 +151,14 @@ impl Block {
     pub fn parse(text: &str) -> Self {
         let mut block = Self { id: None, json: None };
         for line in text.lines() {
-            match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is no field")) {
-                ("id", id) => assert_eq!(block.id.replace(id.into()), None, "one id a block: {text}"),
+            match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is not a field")) {
+                ("id", id) => assert_eq!(block.id.replace(id.into()), None, "one id per block: {text}"),
                 ("data", json) => {
                     let json = serde_json::from_str(json).unwrap_or_else(|error| panic!("{error}: {json}"));
-                    assert_eq!(block.json.replace(json), None, "one line of data a block: {text}");
+                    assert_eq!(block.json.replace(json), None, "one line of data per block: {text}");
                 }
                 ("retry", ms) => assert!(ms.parse::<u32>().is_ok(), "{line}"),
-                _ => panic!("{line:?} is no field that a browser knows"),
+                _ => panic!("{line:?} is not a field that browsers know"),
             }
         }
         block
@@ -197,7 +197,7 @@ impl Sse {
         Self::open_with(to, target, headers, None).await
     }
 
-    /// With a small receive buffer, so that a stalled client is noticed soon.
+    /// Opens a stream with a receive buffer of this size. The gateway notices soon that a client with a small buffer is stalled.
     pub async fn open_with(to: SocketAddr, target: &str, headers: &[(&str, &str)], buffer: Option<u32>) -> Self {
         let request = head(to, "GET", target, headers, 0, "keep-alive");
         let (socket, status, response, chunks) = with_timeout("the head of a stream", async {
@@ -216,7 +216,7 @@ impl Sse {
                     }
                     break (socket, status, headers, chunks);
                 }
-                let read = socket.read_buf(&mut wire).await.expect("a head comes");
+                let read = socket.read_buf(&mut wire).await.expect("the head is read");
                 assert!(read > 0, "the head is complete");
             }
         })
@@ -248,7 +248,7 @@ impl Sse {
         Self::resume(to, &target, &headers, last_event_id).await
     }
 
-    /// The same for a stream that was cut elsewhere.
+    /// Reconnects a stream of another client: its URL, headers and last event id.
     pub async fn resume(to: SocketAddr, target: &str, headers: &[(String, String)], id: Option<String>) -> Self {
         let mut headers: Vec<(&str, &str)> = headers.iter().map(|(n, v)| (&**n, &**v)).collect();
         headers.retain(|(name, _)| *name != "last-event-id");
@@ -264,7 +264,7 @@ impl Sse {
         joined(&self.response, name)
     }
 
-    /// Whether everything was read, up to the last chunk.
+    /// Whether the stream has ended and all its blocks were read.
     pub fn is_over(&self) -> bool {
         self.chunks.ended && self.ready.is_empty()
     }
@@ -295,8 +295,8 @@ impl Sse {
                     break None;
                 }
                 wire.clear();
-                let read = self.socket.read_buf(&mut wire).await.expect("the connection holds");
-                assert!(read > 0, "a stream ends as HTTP says it");
+                let read = self.socket.read_buf(&mut wire).await.expect("the connection stays open");
+                assert!(read > 0, "the connection ended before the last chunk");
                 self.chunks.take(&wire);
                 self.split();
             }
@@ -328,14 +328,14 @@ impl Sse {
         self.next().await.expect("the stream goes on")
     }
 
-    /// The next frame has to open this channel; its cursor.
+    /// Reads the frame that opens this channel, and returns its cursor.
     pub async fn connected(&mut self, channel: &str) -> StreamId {
         let frame = self.frame().await;
         assert_eq!((&frame["type"], &frame["channel"]), (&"connected".into(), &channel.into()), "{frame}");
         frame["cursor"].as_str().and_then(|id| id.parse().ok()).unwrap_or_else(|| panic!("no cursor: {frame}"))
     }
 
-    /// The next frame has to be an event.
+    /// Reads the next frame, which must be an event.
     pub async fn event(&mut self) -> Value {
         let frame = self.frame().await;
         let fields: Vec<&String> = frame.as_object().expect("an object").keys().collect();
@@ -343,7 +343,7 @@ impl Sse {
         frame
     }
 
-    /// The ids of the next events, each of them in this channel.
+    /// Reads events of this channel, and returns their ids.
     pub async fn ids(&mut self, channel: &str, count: usize) -> Vec<StreamId> {
         let mut ids = Vec::with_capacity(count);
         while ids.len() < count {
@@ -354,7 +354,7 @@ impl Sse {
         ids
     }
 
-    /// The next frame has to be a gap; its reason, certainty, and ends.
+    /// Reads a gap of this channel, and returns its reason, whether it is certain, and its ends.
     pub async fn gap(&mut self, channel: &str) -> (String, bool, StreamId, StreamId) {
         let frame = self.frame().await;
         assert_eq!((&frame["type"], &frame["channel"]), (&"gap".into(), &channel.into()), "{frame}");

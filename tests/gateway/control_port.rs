@@ -81,19 +81,19 @@ async fn invalid_emit_bodies_are_rejected_with_the_expected_form() {
         assert_eq!((reply.status, &*reply.code()), (status, code), "{short}");
         assert!(reply.body.contains(word), "{short}: {}", reply.body);
     }
-    let good = r#"{"channel":"c","event":"e"}"#;
+    let valid = r#"{"channel":"c","event":"e"}"#;
     gateway.store.disconnect();
-    let reply = emit(&gateway, &[JSON], good).await;
+    let reply = emit(&gateway, &[JSON], valid).await;
     assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"));
 }
 
 #[tokio::test]
 async fn requests_from_web_pages_are_rejected() {
     let gateway = Gateway::start("").await;
-    let good = r#"{"channel":"c","event":"e"}"#;
-    let own = format!("http://{}", gateway.control);
+    let valid = r#"{"channel":"c","event":"e"}"#;
+    let own_origin = format!("http://{}", gateway.control);
     let port = gateway.control.port();
-    let (localhost, six) = (format!("localhost:{port}"), format!("[::1]:{port}"));
+    let (localhost, ipv6) = (format!("localhost:{port}"), format!("[::1]:{port}"));
     for (headers, status, code) in [
         (&[JSON, ("origin", "https://evil.example")][..], 403, "origin_not_allowed"),
         (&[JSON, ("origin", "null")], 403, "origin_not_allowed"),
@@ -106,11 +106,11 @@ async fn requests_from_web_pages_are_rejected() {
         (&[("content-type", "application/x-www-form-urlencoded")], 415, "unsupported_media_type"),
         (&[("content-type", "multipart/form-data; boundary=x")], 415, "unsupported_media_type"),
         (&[JSON, ("host", &localhost)], 200, ""),
-        (&[JSON, ("host", &six)], 200, ""),
-        (&[JSON, ("origin", &own)], 200, ""),
+        (&[JSON, ("host", &ipv6)], 200, ""),
+        (&[JSON, ("origin", &own_origin)], 200, ""),
         (&[JSON], 200, ""),
     ] {
-        let reply = emit(&gateway, headers, good).await;
+        let reply = emit(&gateway, headers, valid).await;
         assert_eq!(reply.status, status, "{headers:?}: {}", reply.body);
         if status != 200 {
             assert_eq!(reply.code(), code, "{headers:?}");
@@ -128,7 +128,7 @@ async fn requests_from_web_pages_are_rejected() {
 #[tokio::test]
 async fn configured_control_token_is_required() {
     let gateway = Gateway::start("control.token = 'right'").await;
-    let good = r#"{"channel":"c","event":"e"}"#;
+    let valid = r#"{"channel":"c","event":"e"}"#;
     for (headers, status) in [
         (&[JSON][..], 401),
         (&[JSON, ("authorization", "Bearer wrong")], 401),
@@ -140,7 +140,7 @@ async fn configured_control_token_is_required() {
         (&[JSON, ("authorization", "Bearer right")], 200),
         (&[JSON, ("authorization", "bearer right"), ("host", "gateway.internal")], 200),
     ] {
-        assert_eq!(emit(&gateway, headers, good).await.status, status, "{headers:?}");
+        assert_eq!(emit(&gateway, headers, valid).await.status, status, "{headers:?}");
     }
     assert_eq!(send_request(gateway.control, "GET", "/readyz", &[], "").await.status, 401);
     assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.status, 200);

@@ -14,8 +14,8 @@ use crate::harness::{Gateway, load, wait_until, with_timeout};
 
 /// The next decision: whether it was cached, its kind, its reason.
 async fn next_decision(decisions: &mut Receiver<Arc<ObservedDecision>>) -> (bool, &'static str, String) {
-    let watched = with_timeout("a decision", decisions.recv()).await.expect("there is one");
-    let decision = &watched.decision;
+    let observed = with_timeout("a decision", decisions.recv()).await.expect("there is one");
+    let decision = &observed.decision;
     let kind = match &decision.outcome {
         Outcome::Allowed(grant) => {
             if grant.subject.as_deref() == Some("alice") {
@@ -78,11 +78,11 @@ async fn decision_is_cached_as_the_policy_asks() {
         request_status(&gateway, "channel=g", "a").await;
         assert_eq!(next_decision(&mut decisions).await.0, cached);
     }
-    for what in [CacheSelector::All, CacheSelector::Subject("alice"), CacheSelector::Channel("g")] {
-        gateway.app.authorizer.invalidate(what);
+    for selector in [CacheSelector::All, CacheSelector::Subject("alice"), CacheSelector::Channel("g")] {
+        gateway.app.authorizer.invalidate(selector);
         for cached in [false, true] {
             request_status(&gateway, "channel=g", "a").await;
-            assert_eq!(next_decision(&mut decisions).await.0, cached, "{what:?}");
+            assert_eq!(next_decision(&mut decisions).await.0, cached, "{selector:?}");
         }
     }
     gateway.app.authorizer.invalidate(CacheSelector::Subject("bob"));
@@ -128,7 +128,7 @@ async fn delayed_rejection_ends_when_a_new_policy_allows_the_client() {
     wait_until("the rejection is delayed", || gateway.app.delayed_requests() == 1).await;
     assert!(decisions.try_recv().is_err() && gateway.is_idle(), "the request is delayed without a decision");
     let other = send_request(gateway.data, "GET", "/api/realtime?channel=c", &[("cookie", "another")], "").await;
-    assert_eq!(other.status, 418, "other credentials are another client");
+    assert_eq!(other.status, 418, "a client with other credentials is not delayed");
     // One delayed rejection is allowed for ten streams.
     assert_eq!(gateway.request("channel=c").await.status, 418);
 

@@ -11,8 +11,8 @@ use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::Gateway;
 
-/// The world of the example policy.
-const WORLD: &str = r#"
+/// Configuration for the example policy: one session, and one team.
+const EXAMPLE_CONFIG: &str = r#"
 policy.lookup.prefixes = ["session:", "team:"]
 [memory-store.seed]
 "session:s1" = '{"id":"alice","role":"member"}'
@@ -50,7 +50,7 @@ async fn request_status(gateway: &Gateway, query: &str) -> u16 {
 async fn each_decision_is_logged_without_credentials() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("decisions.jsonl");
-    let gateway = Gateway::with_policy(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), EXAMPLE_CONFIG).await;
     let log = Some(LogTarget::File(path.clone()));
     let settings = AuditConfig { log, masked_fields: vec![MaskedField::Subject], recording: None };
     gateway.app.audit.configure(settings).expect("it can be written");
@@ -78,7 +78,7 @@ async fn each_decision_is_logged_without_credentials() {
 async fn recording_contains_request_host_calls_and_answer() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("recording.jsonl");
-    let gateway = Gateway::with_policy(&example(), WORLD).await;
+    let gateway = Gateway::with_policy(&example(), EXAMPLE_CONFIG).await;
     let record = Some(recording::RecordingConfig { file: path.clone(), share: 1.0, limit: 1 << 20 });
     gateway
         .app
@@ -93,7 +93,7 @@ async fn recording_contains_request_host_calls_and_answer() {
     let lines = lines(&path);
     let session =
         json!({ "call": { "get": "session:s1" }, "answer": { "value": r#"{"id":"alice","role":"member"}"# } });
-    let member = |team: &str, is: bool| json!({ "call": { "set-contains": [format!("team:{team}:members"), "alice"] }, "answer": { "contains": is } });
+    let member = |team: &str, contains: bool| json!({ "call": { "set-contains": [format!("team:{team}:members"), "alice"] }, "answer": { "contains": contains } });
     assert_eq!(lines[0]["calls"], json!([session, member("red", true)]));
     assert_eq!(lines[1]["calls"], json!([session, member("blue", false)]));
     assert_eq!(lines[2]["calls"][0]["answer"], json!({ "unavailable": "the store does not answer" }));
@@ -135,12 +135,13 @@ async fn line_counts_continue_after_a_change_of_the_log_file() {
         flush(&gateway);
     }
     assert_eq!(["one", "two"].map(|file| lines(&dir.path().join(file)).len()), [2, 1]);
-    let nowhere = AuditConfig { log: Some(LogTarget::File(dir.path().join("none/three"))), ..AuditConfig::default() };
-    assert!(audit.configure(nowhere).is_err());
+    let unwritable =
+        AuditConfig { log: Some(LogTarget::File(dir.path().join("none/three"))), ..AuditConfig::default() };
+    assert!(audit.configure(unwritable).is_err());
     open(&gateway, "channel=c").await;
     flush(&gateway);
     assert_eq!(lines(&dir.path().join("two")).len(), 2, "an unwritable file changes nothing");
-    audit.configure(AuditConfig::default()).expect("nothing is written");
+    audit.configure(AuditConfig::default()).expect("no file is opened");
     open(&gateway, "channel=c").await;
     assert_eq!(audit.log_counts(), writer::LineCounts { written: 4, dropped: 0 });
 }

@@ -64,7 +64,7 @@ async fn control_port_answers_until_the_drain_ends() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let (data, control) = (gateway.data, gateway.control);
     // A client with an open stream that it does not close.
-    let lasting = Sse::open_with(data, STREAM, &[], Some(4096)).await;
+    let open_stream = Sse::open_with(data, STREAM, &[], Some(4096)).await;
     for _ in 0..2_000 {
         gateway.store.emit_own("c", "e", &json!("x".repeat(4096))).await;
         tokio::task::yield_now().await;
@@ -73,7 +73,7 @@ async fn control_port_answers_until_the_drain_ends() {
     wait_until_closed(data).await;
     assert_eq!(send_request(control, "GET", "/readyz", &[], "").await.status, 503);
     with_timeout("the server ends", served).await.expect("no panic");
-    drop(lasting);
+    drop(open_stream);
 }
 
 #[tokio::test]
@@ -90,8 +90,8 @@ async fn connection_without_a_complete_request_is_answered_during_the_drain() {
     silent.write_all(b"GET /api/realtime?channel=c&last_ack_c=17 HTTP/1.1\r\nhost: h\r\n\r\n").await.expect("sent");
     for mut socket in [half, silent] {
         let mut text = String::new();
-        with_timeout("an answer", socket.read_to_string(&mut text)).await.expect("it ends as it should");
-        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "a 503 would be the end of an EventSource: {text}");
+        with_timeout("an answer", socket.read_to_string(&mut text)).await.expect("the connection ends cleanly");
+        assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "an EventSource does not reconnect after a 503: {text}");
         assert!(text.contains("connection: close\r\n"), "{text}");
         assert!(text.contains(r#""type":"reconnect""#), "{text}");
         assert!(text.ends_with("0\r\n\r\n"), "{text}");
@@ -127,7 +127,8 @@ async fn http2_connection_completes_its_streams_and_takes_no_new_requests() {
     assert_eq!(response.status(), 200);
     wait_until("the stream is registered", || gateway.app.streams.count() == 1).await;
     let served = gateway.stop();
-    let body = with_timeout("the stream ends", response.into_body().collect()).await.expect("it ends as it should");
+    let body =
+        with_timeout("the stream ends", response.into_body().collect()).await.expect("the connection ends cleanly");
     let text = String::from_utf8(body.to_bytes().to_vec()).expect("text");
     assert!(text.contains(r#""type":"reconnect""#), "{text}");
     with_timeout("the connection ends", connection).await.expect("no panic").expect("no error");
@@ -146,7 +147,7 @@ async fn pending_decision_completes_and_reconnect_keeps_the_requested_position()
     wait_until("the decision has begun", || app.streams.count() == 1).await;
     let served = gateway.stop();
     let (first, rest) = with_timeout("the stream", opening).await.expect("no panic");
-    // A later time would lose the events since the page was loaded.
+    // With a later time the client would lose the events since its page was loaded.
     assert_eq!(first, json!({"type": "reconnect", "timestamp": 1_700_000_000_000_u64}));
     assert!(rest.is_none());
     with_timeout("the server ends", served).await.expect("no panic");
@@ -177,7 +178,7 @@ async fn redis_rest_subscription_does_not_delay_the_drain() {
     })
     .await;
     let served = gateway.stop();
-    with_timeout("the connection ends", socket.read_to_end(&mut text)).await.expect("it ends as it should");
+    with_timeout("the connection ends", socket.read_to_end(&mut text)).await.expect("the connection ends cleanly");
     assert!(text.ends_with(b"0\r\n\r\n"), "{}", String::from_utf8_lossy(&text));
     with_timeout("the server ends", served).await.expect("no panic");
 }

@@ -15,19 +15,19 @@ const REFUSED: u16 = 406;
 const DENIED: u16 = 415;
 const TOO_LARGE: u16 = 428;
 const TIMED_OUT: u16 = 433;
-/// The body broke off.
+/// The body ended early.
 const BROKEN: u16 = 598;
 
-async fn gateway(hosts: &str, more: &str) -> Gateway {
+async fn gateway(hosts: &str, options: &str) -> Gateway {
     Gateway::with_policy(
         &component("fetch"),
-        &format!("policy.timeout = '10s'\npolicy.egress.hosts = [{hosts}]\n{more}"),
+        &format!("policy.timeout = '10s'\npolicy.egress.hosts = [{hosts}]\n{options}"),
     )
     .await
 }
 
-async fn with_origin(origin: &Origin, more: &str) -> Gateway {
-    gateway(&format!("{{ url = 'http://{}', allow-private = true }}", origin.address), more).await
+async fn with_origin(origin: &Origin, options: &str) -> Gateway {
+    gateway(&format!("{{ url = 'http://{}', allow-private = true }}", origin.address), options).await
 }
 
 async fn fetch(gateway: &Gateway, to: &str, times: usize) -> Reply {
@@ -54,8 +54,8 @@ async fn only_allowed_hosts_are_contacted() {
     ] {
         assert_eq!(fetch(&allowed, &elsewhere, 1).await.status, DENIED, "{elsewhere}");
     }
-    let nobody = gateway("", "").await;
-    assert_eq!(fetch(&nobody, &to, 1).await.status, DENIED);
+    let without_hosts = gateway("", "").await;
+    assert_eq!(fetch(&without_hosts, &to, 1).await.status, DENIED);
     assert_eq!((origin.requests(), other.requests()), (1, 0));
 }
 
@@ -68,7 +68,7 @@ async fn private_addresses_require_permission_and_link_local_ones_are_prohibited
     assert_eq!(
         fetch(&public, &format!("localhost:{port}"), 1).await.status,
         PROHIBITED,
-        "a name that resolves to here"
+        "a name that resolves to a loopback address"
     );
     assert_eq!(origin.requests(), 0);
     let metadata = gateway("{ url = 'http://169.254.169.254', allow-private = true }", "").await;
@@ -81,10 +81,9 @@ async fn private_addresses_require_permission_and_link_local_ones_are_prohibited
 async fn responses_over_the_size_and_time_limits_fail() {
     let origin = Origin::start(Answer::new("302 Found", "location: http://127.0.0.1:1/\r\n", "there")).await;
     let to = origin.address.to_string();
-    let gateway =
-        with_origin(&origin, "policy.egress.max-response-size = '1KiB'\npolicy.egress.timeout = '300ms'").await;
+    let gateway = with_origin(&origin, "policy.egress.max-response-size = '1KiB'").await;
     let reply = fetch(&gateway, &to, 1).await;
-    assert_eq!((reply.status, &*reply.body), (302, "there"), "redirects are left to the policy");
+    assert_eq!((reply.status, &*reply.body), (302, "there"), "the gateway does not follow redirects");
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1024)));
     assert_eq!(fetch(&gateway, &to, 1).await.status, 200);
     origin.answer.send_replace(Answer::new("200 OK", "", "x".repeat(1025)));
@@ -94,11 +93,12 @@ async fn responses_over_the_size_and_time_limits_fail() {
     origin.answer.send_replace(Answer::Response("200 OK\r\ncontent-length: 1000\r\n".into(), b"x".into()));
     assert_eq!(fetch(&gateway, &to, 1).await.status, BROKEN);
     origin.answer.send_replace(Answer::Wait);
+    let gateway = with_origin(&origin, "policy.egress.timeout = '100ms'").await;
     assert_eq!(fetch(&gateway, &to, 1).await.status, TIMED_OUT);
 
-    let gone = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
-    let gateway = self::gateway(&format!("{{ url = 'http://{gone}', allow-private = true }}"), "").await;
-    assert_eq!(fetch(&gateway, &gone.to_string(), 1).await.status, REFUSED);
+    let closed = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("an address");
+    let gateway = self::gateway(&format!("{{ url = 'http://{closed}', allow-private = true }}"), "").await;
+    assert_eq!(fetch(&gateway, &closed.to_string(), 1).await.status, REFUSED);
 }
 
 #[tokio::test]
@@ -109,7 +109,11 @@ async fn outbound_requests_per_decision_are_limited() {
     assert_eq!(fetch(&gateway, &to, 3).await.status, 200);
     let mut decisions = gateway.app.authorizer.watch();
     let reply = fetch(&gateway, &to, 4).await;
-    assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "the error of the policy does not matter");
+    assert_eq!(
+        (reply.status, &*reply.code()),
+        (500, "decision_error"),
+        "over the limit the answer of the policy has no effect"
+    );
     let Outcome::Failed(failure) = &decisions.recv().await.expect("a decision").decision.outcome else {
         panic!("it failed")
     };
@@ -145,8 +149,8 @@ async fn slow_host_does_not_block_other_decisions() {
         for _ in 0..50 {
             assert_eq!(fetch(&gateway, "127.0.0.1:1", 1).await.status, DENIED);
         }
-        origin.answer.send_replace(Answer::new("200 OK", "", "at last"));
+        origin.answer.send_replace(Answer::new("200 OK", "", "done"));
     };
     let (replies, ()) = tokio::join!(waiting, others);
-    assert!(replies.iter().all(|reply| (reply.status, &*reply.body) == (200, "at last")));
+    assert!(replies.iter().all(|reply| (reply.status, &*reply.body) == (200, "done")));
 }

@@ -30,7 +30,7 @@ fn with_pages(pages: u32) -> Vec<u8> {
     ))
 }
 
-/// Long enough for slow decisions on a busy machine.
+/// Longer than a slow decision on a busy machine.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 
 fn generous_limits() -> Limits {
@@ -94,7 +94,7 @@ async fn cancelled_decision_releases_its_permit() {
     // 16 MiB at once move each decision to the low-priority pool at its first step, and only that pool drops cancelled decisions.
     let limits = Limits { concurrency: 8, prewarmed_instances: 0, shadow_concurrency: 0, ..generous_limits() };
     let authorizer = new_authorizer(&with_pages(256), limits);
-    let mut begun = 0;
+    let mut cancelled = 0;
     for _ in 0..500 {
         let channels = ["c".to_owned()];
         let request = request();
@@ -102,11 +102,11 @@ async fn cancelled_decision_releases_its_permit() {
         for decision in &mut deciding {
             match decision.now_or_never() {
                 Some(decision) => assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome),
-                None => begun += 1,
+                None => cancelled += 1,
             }
         }
     }
-    assert!(begun > 500, "{begun} were cancelled");
+    assert!(cancelled > 500, "only {cancelled} decisions were cancelled");
     let decision = authorizer.evaluate(&request(), &["c".to_owned()]).await;
-    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "the permits are free again: {:?}", decision.outcome);
+    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "a permit is available again: {:?}", decision.outcome);
 }

@@ -15,7 +15,7 @@ async fn events_are_in_stream_order_for_any_order_of_notifications() {
     sse.connected("c").await;
     for (keep, data) in [(None, json!("text")), (None, json!("7")), (Some(1), json!("7")), (Some(2), json!({"a": 1}))] {
         for order in ORDERS_OF_THREE {
-            for paced in [false, true] {
+            for interleaved in [false, true] {
                 gateway.store.hold_notifications();
                 let mut written = Vec::new();
                 for _ in 0..3 {
@@ -23,10 +23,14 @@ async fn events_are_in_stream_order_for_any_order_of_notifications() {
                     gateway.store.notify("c", id, "e", &data).await;
                     written.push(id);
                 }
-                gateway.store.release_notifications(&order, paced).await;
+                gateway.store.release_notifications(&order, interleaved).await;
                 for id in written {
                     let expect = json!({"id": id.to_string(), "data": data, "event": "e", "channel": "c"});
-                    assert_eq!(sse.event().await, expect, "{order:?}, paced: {paced}, kept: {keep:?}");
+                    assert_eq!(
+                        sse.event().await,
+                        expect,
+                        "{order:?}, interleaved: {interleaved}, maximum length: {keep:?}"
+                    );
                 }
             }
         }
@@ -44,7 +48,7 @@ async fn concurrent_emitters_that_trim_to_one_entry_lose_no_events() {
     }
     let mut written = Vec::new();
     for round in 0..20 {
-        // Three emitters a round: each adds its entry before any of them publishes a notification.
+        // Three emitters per round: each adds its entry before any of them publishes a notification.
         gateway.store.hold_notifications();
         for emitter in 0..3 {
             let data = json!({"round": round, "emitter": emitter});
@@ -148,7 +152,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         json!({"type": "connected", "channel": "c"}),
         json!({"type": "connected", "channel": "c", "cursor": "9-9"}),
         json!({"type": "disconnected", "channels": ["c"]}),
-        json!({"type": "error", "error": "from somebody"}),
+        json!({"type": "error", "error": "from an emitter"}),
         json!({"type": "gap", "channel": "c", "after": "0-0", "resumed": "9-9", "certain": true}),
         // Events that are not in the stream, with ids before and after its last one.
         json!({"data": 1, "event": "e", "channel": "c", "id": "1-1"}),
@@ -173,7 +177,7 @@ async fn published_messages_that_are_not_events_are_dropped() {
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next], "after {message}");
     }
-    // All of them in a row, without entries between them.
+    // All messages in a row, without entries between them.
     for message in &junk {
         gateway.store.publish("c", message).await;
     }
@@ -271,11 +275,11 @@ async fn stream_opened_while_an_entry_is_pending_starts_after_it() {
     first.connected("c").await;
     let reads = gateway.store.reads();
     let silent = gateway.store.add("c", "e", &json!(1)).await;
-    let rung = gateway.store.emit_stock("c", "e", &json!(2)).await;
+    let notified = gateway.store.emit_stock("c", "e", &json!(2)).await;
     crate::harness::wait_until("both entries are read", || gateway.store.reads() > reads).await;
     let mut second = gateway.open("channel=c").await;
-    assert_eq!(second.connected("c").await, rung);
-    assert_eq!(first.ids("c", 2).await, [silent, rung]);
+    assert_eq!(second.connected("c").await, notified);
+    assert_eq!(first.ids("c", 2).await, [silent, notified]);
     let live = gateway.store.emit_stock("c", "e", &json!(3)).await;
     assert_eq!(second.ids("c", 1).await, [live], "no earlier event follows");
 }

@@ -1,4 +1,4 @@
-//! The embedded store behind a link that tests can disconnect, and emitters on the store's side of that link.
+//! The embedded store over a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tidegate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, 
 
 /// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
-/// More than any test needs.
+/// The memory of the embedded store, more than any test needs.
 const LIMIT: usize = 256 << 20;
 
 pub struct FaultyStore {
@@ -22,10 +22,10 @@ pub struct FaultyStore {
     relay: Arc<Relay>,
     clock: Arc<AtomicU64>,
     /// Keys of a type other than stream.
-    wrong: Mutex<HashSet<String>>,
+    wrong_types: Mutex<HashSet<String>>,
     /// The greatest deleted id that every stream reports.
-    deleted: Mutex<StreamId>,
-    /// Locked for writing, it holds back all reads.
+    max_deleted: Mutex<StreamId>,
+    /// A writer holds back all reads.
     read_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
     lookup_gate: tokio::sync::RwLock<()>,
@@ -39,8 +39,8 @@ struct Relay(Mutex<LinkState>);
 struct LinkState {
     up: bool,
     handler: Option<Weak<dyn NotificationHandler>>,
-    watched: BTreeSet<Arc<str>>,
-    lead: Option<Arc<str>>,
+    subscribed: BTreeSet<Arc<str>>,
+    barrier_stream: Option<Arc<str>>,
     subscriptions: usize,
     delivery: Delivery,
 }
@@ -56,8 +56,8 @@ impl FaultyStore {
         let state = LinkState {
             up: true,
             handler: None,
-            watched: BTreeSet::new(),
-            lead: None,
+            subscribed: BTreeSet::new(),
+            barrier_stream: None,
             subscriptions: 0,
             delivery: Delivery::Immediate,
         };
@@ -68,8 +68,8 @@ impl FaultyStore {
             seed,
             relay,
             clock,
-            wrong: Mutex::default(),
-            deleted: Mutex::default(),
+            wrong_types: Mutex::default(),
+            max_deleted: Mutex::default(),
             read_gate: tokio::sync::RwLock::default(),
             lookup_gate: tokio::sync::RwLock::default(),
             reads: AtomicUsize::new(0),
@@ -83,10 +83,10 @@ impl FaultyStore {
 
     fn check_link(&self) -> Result<(), StoreError> {
         let up = self.relay.state().up;
-        if up { Ok(()) } else { Err(StoreError::Unavailable("the link is cut".into())) }
+        if up { Ok(()) } else { Err(StoreError::Unavailable("the link is disconnected".into())) }
     }
 
-    /// Cuts the link to the store.
+    /// Disconnects the link to the store.
     pub fn disconnect(&self) {
         let handler = {
             let mut state = self.relay.state();
@@ -94,39 +94,39 @@ impl FaultyStore {
             state.handler.clone()
         };
         if let Some(handler) = handler.and_then(|handler| handler.upgrade()) {
-            handler.lost("the link is cut");
+            handler.lost("the link is disconnected");
         }
     }
 
-    /// Restores the link; each subscription is confirmed again, from a task of the store.
+    /// Restores the link. A task of the store confirms each subscription again.
     pub fn reconnect(&self) {
-        let watched = {
+        let subscribed = {
             let mut state = self.relay.state();
             state.up = true;
-            state.watched.clone()
+            state.subscribed.clone()
         };
         let relay = Arc::clone(&self.relay);
-        tokio::spawn(async move { watched.iter().for_each(|channel| relay.subscribed(channel)) });
+        tokio::spawn(async move { subscribed.iter().for_each(|channel| relay.subscribed(channel)) });
     }
 
-    /// Notifications are lost from now on, though the link stays up.
+    /// Drops notifications from now on; the link stays up.
     pub fn drop_notifications(&self) {
         self.relay.state().delivery = Delivery::Dropped;
     }
 
-    /// Notifications are held from now on.
+    /// Holds notifications from now on.
     pub fn hold_notifications(&self) {
         self.relay.state().delivery = Delivery::Held(Vec::new());
     }
 
-    /// Delivers the held notifications in this order, with other tasks running in between if `paced`. Those not in `order` are lost.
-    pub async fn release_notifications(&self, order: &[usize], paced: bool) {
+    /// Delivers the held notifications in this order, with other tasks running in between if `interleaved`. Those not in `order` are lost.
+    pub async fn release_notifications(&self, order: &[usize], interleaved: bool) {
         let held = std::mem::replace(&mut self.relay.state().delivery, Delivery::Immediate);
         let Delivery::Held(held) = held else { panic!("no notification is held") };
         for i in order {
             let (channel, payload) = &held[*i];
             self.relay.notified(channel, payload);
-            if paced {
+            if interleaved {
                 for _ in 0..50 {
                     tokio::task::yield_now().await;
                 }
@@ -144,24 +144,24 @@ impl FaultyStore {
         self.lookup_gate.write().await
     }
 
-    /// How often the hub or a stream has read a channel.
+    /// Number of reads of channels so far, by the hub and by streams.
     pub fn reads(&self) -> usize {
         self.reads.load(Ordering::Relaxed)
     }
 
-    /// How often a channel was subscribed to.
+    /// Number of subscriptions so far.
     pub fn subscriptions(&self) -> usize {
         self.relay.state().subscriptions
     }
 
     /// The channels that are subscribed to.
-    pub fn watched(&self) -> Vec<String> {
-        self.relay.state().watched.iter().filter(|key| !is_own(key)).map(ToString::to_string).collect()
+    pub fn subscribed_channels(&self) -> Vec<String> {
+        self.relay.state().subscribed.iter().filter(|key| !is_own(key)).map(ToString::to_string).collect()
     }
 
-    /// Makes a key one of another type, or a stream again.
+    /// Gives a key another type, or makes it a stream again.
     pub fn set_wrong_type(&self, key: &str, wrong: bool) {
-        let mut keys = self.wrong.lock().expect("no test panics under this lock");
+        let mut keys = self.wrong_types.lock().expect("no test panics under this lock");
         if wrong {
             keys.insert(key.into())
         } else {
@@ -171,7 +171,7 @@ impl FaultyStore {
 
     /// Sets the greatest deleted id that all streams report, as Redis does after `XDEL`.
     pub fn set_max_deleted(&self, id: StreamId) {
-        *self.deleted.lock().expect("no test panics under this lock") = id;
+        *self.max_deleted.lock().expect("no test panics under this lock") = id;
     }
 
     /// The store's clock.
@@ -206,17 +206,17 @@ impl FaultyStore {
                 id: NewId::Exact(String::from_utf8_lossy(id).parse().expect("an id")),
                 fields: fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
             };
-            fresh.command(&add).await.expect("the copy takes what the original took");
+            fresh.command(&add).await.expect("the copy accepts an entry of the original");
         }
-        let (watched, lead) = {
+        let (subscribed, barrier_stream) = {
             let state = self.relay.state();
-            (state.watched.clone(), state.lead.clone())
+            (state.subscribed.clone(), state.barrier_stream.clone())
         };
-        if let Some(lead) = lead {
-            fresh.set_barrier_stream(&lead);
+        if let Some(barrier_stream) = barrier_stream {
+            fresh.set_barrier_stream(&barrier_stream);
         }
         *self.memory.lock().expect("no test panics under this lock") = Arc::clone(&fresh);
-        watched.iter().for_each(|channel| fresh.subscribe(channel));
+        subscribed.iter().for_each(|channel| fresh.subscribe(channel));
     }
 
     /// A stock emitter's `XADD`.
@@ -241,10 +241,10 @@ impl FaultyStore {
             fields: fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         };
         let reply = self.memory().command(&add).await.expect("the entry is added");
-        text(&reply).parse().expect("XADD answers an id")
+        text(&reply).parse().expect("XADD replies with an id")
     }
 
-    /// Publishes exactly these bytes.
+    /// Publishes these bytes unchanged.
     pub async fn publish(&self, channel: &str, message: &str) {
         let publish = Command::Publish { key: channel.into(), message: message.into() };
         self.memory().command(&publish).await.expect("a message is published");
@@ -270,7 +270,7 @@ impl FaultyStore {
         emitted.expect("the event is emitted")
     }
 
-    /// `EXPIRE`
+    /// Sets an expiry, as `EXPIRE` does.
     pub async fn expire(&self, channel: &str, seconds: i64) {
         let expire = Command::Expire { key: channel.into(), seconds };
         assert_eq!(self.memory().command(&expire).await.expect("an answer"), Reply::Int(1));
@@ -293,7 +293,7 @@ fn is_own(key: &str) -> bool {
 fn text(reply: &Reply) -> String {
     match reply {
         Reply::Text(bytes) => String::from_utf8_lossy(bytes).into_owned(),
-        other => panic!("{other:?} is no text"),
+        other => panic!("{other:?} is not text"),
     }
 }
 
@@ -326,36 +326,36 @@ impl NotificationHandler for Relay {
         handler.notified(channel, payload);
     }
 
-    fn lost(&self, why: &str) {
-        panic!("memory is never lost: {why}");
+    fn lost(&self, reason: &str) {
+        panic!("the embedded store never loses its connection: {reason}");
     }
 }
 
 #[async_trait]
 impl EventStore for FaultyStore {
-    /// Called again by a gateway that replaces another one.
+    /// A gateway that replaces another one calls it again.
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
         let mut state = self.relay.state();
         state.handler = Some(handler);
-        state.watched.clear();
+        state.subscribed.clear();
     }
 
     fn subscribe(&self, channel: &Arc<str>) {
         {
             let mut state = self.relay.state();
-            state.watched.insert(Arc::clone(channel));
+            state.subscribed.insert(Arc::clone(channel));
             state.subscriptions += usize::from(!is_own(channel));
         }
         self.memory().subscribe(channel);
     }
 
     fn unsubscribe(&self, channel: &str) {
-        self.relay.state().watched.remove(channel);
+        self.relay.state().subscribed.remove(channel);
         self.memory().unsubscribe(channel);
     }
 
     fn set_barrier_stream(&self, key: &Arc<str>) {
-        self.relay.state().lead = Some(Arc::clone(key));
+        self.relay.state().barrier_stream = Some(Arc::clone(key));
         self.memory().set_barrier_stream(key);
     }
 
@@ -365,12 +365,12 @@ impl EventStore for FaultyStore {
         }
         let _permit = self.read_gate.read().await;
         self.check_link()?;
-        if self.wrong.lock().expect("no test panics under this lock").contains(channel) {
+        if self.wrong_types.lock().expect("no test panics under this lock").contains(channel) {
             return Err(StoreError::WrongType);
         }
         let mut page = self.memory().read(channel, after, limits).await?;
         if let Some(stream) = &mut page.stream {
-            stream.max_deleted = *self.deleted.lock().expect("no test panics under this lock");
+            stream.max_deleted = *self.max_deleted.lock().expect("no test panics under this lock");
         }
         Ok(page)
     }

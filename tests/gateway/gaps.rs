@@ -59,7 +59,7 @@ async fn client_that_disconnects_at_a_gap_resumes_after_it() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[4]));
-    // The page disconnects after the block of the gap.
+    // The client disconnects after the block of the gap.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 2).await, written[4..], "no second gap, and no lost event");
@@ -78,17 +78,17 @@ async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     let (reason, certain, after, _) = sse.gap("c").await;
     assert_eq!((&*reason, certain, after), ("trimmed", true, written[0]));
     let mut sse = sse.reconnect().await;
-    let mut got = Vec::new();
+    let mut received = Vec::new();
     sse.connected("c").await;
     let last = gateway.store.emit_stock("c", "e", &json!("last")).await;
-    while got.last() != Some(&last) {
+    while received.last() != Some(&last) {
         let frame = sse.frame().await;
         if frame["event"].is_string() {
-            got.push(crate::client::id_of(&frame));
+            received.push(crate::client::id_of(&frame));
         }
     }
     written.push(last);
-    assert_eq!(got, written[1..]);
+    assert_eq!(received, written[1..]);
 }
 
 #[tokio::test]
@@ -110,14 +110,14 @@ async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
 #[tokio::test]
 async fn expired_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
-    let seen = gateway.store.add("c", "e", &json!("seen")).await;
-    gateway.store.add("c", "e", &json!("never read")).await;
+    let read = gateway.store.add("c", "e", &json!("read")).await;
+    gateway.store.add("c", "e", &json!("unread")).await;
     gateway.store.expire("c", 5).await;
     gateway.store.advance_clock(6_000);
-    let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
-    assert_eq!(sse.connected("c").await, StreamId::ZERO, "there is no such key");
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={read}")).await;
+    assert_eq!(sse.connected("c").await, StreamId::ZERO, "the key does not exist");
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, seen, StreamId::ZERO));
+    assert_eq!((certain, after, resumed), (false, read, StreamId::ZERO));
     let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
@@ -125,15 +125,15 @@ async fn expired_stream_is_a_gap_for_a_returning_client() {
 #[tokio::test]
 async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     let gateway = Gateway::start("").await;
-    let seen = gateway.store.add("c", "e", &json!("seen")).await;
-    gateway.store.add("c", "e", &json!("never read")).await;
+    let read = gateway.store.add("c", "e", &json!("read")).await;
+    gateway.store.add("c", "e", &json!("unread")).await;
     gateway.store.expire("c", 5).await;
     gateway.store.advance_clock(6_000);
     let recreated = gateway.store.add("c", "e", &json!("recreated")).await;
-    let mut sse = gateway.open(&format!("channel=c&last_ack_c={seen}")).await;
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={read}")).await;
     sse.connected("c").await;
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, seen, recreated));
+    assert_eq!((certain, after, resumed), (false, read, recreated));
     assert_eq!(sse.ids("c", 1).await, [recreated]);
 }
 
@@ -148,7 +148,7 @@ async fn stream_that_expires_while_read_loses_no_events() {
         assert_eq!(sse.ids("c", 2).await, [first, second]);
         gateway.store.expire("c", 1).await;
         gateway.store.advance_clock(2_000);
-        // Wait until reconciliation has seen that the key does not exist.
+        // The second reconciliation has found that the key does not exist.
         let reads = gateway.store.reads();
         crate::harness::wait_until("two reconciliations", || gateway.store.reads() > reads + 1).await;
     }
@@ -156,9 +156,9 @@ async fn stream_that_expires_while_read_loses_no_events() {
 
 #[tokio::test]
 async fn event_over_the_size_limit_is_a_gap_and_delivery_continues() {
-    for log_memory in ["'1MiB'", "0"] {
+    for buffer_memory in ["'1MiB'", "0"] {
         let gateway =
-            Gateway::start(&format!("stream.max-event-size = '1KiB'\nstream.buffer-memory = {log_memory}")).await;
+            Gateway::start(&format!("stream.max-event-size = '1KiB'\nstream.buffer-memory = {buffer_memory}")).await;
         let large = json!("x".repeat(2000));
         let before = gateway.store.add("c", "e", &json!("before")).await;
         let replayed = gateway.store.add("c", "e", &large).await;
@@ -188,7 +188,7 @@ async fn event_of_several_mebibytes_is_delivered_unchanged() {
     assert!(event["data"] == large, "the data is unchanged");
     assert_eq!(sse.ids("c", 1).await, [small]);
     gateway.store.emit_stock("c", "e", &large).await;
-    assert!(sse.event().await["data"] == large, "live events too");
+    assert!(sse.event().await["data"] == large, "a live event is unchanged, too");
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn key_of_another_type_is_an_error_that_does_not_reveal_the_type() {
     frames.sort_by_key(|frame| frame["type"].to_string());
     assert_eq!((&frames[0]["type"], &frames[0]["channel"]), (&json!("connected"), &json!("c")));
     assert_eq!(frames[1]["type"], "error");
-    let text = frames[1]["error"].as_str().expect("words");
+    let text = frames[1]["error"].as_str().expect("a message");
     assert!(text.contains("secret"), "it names the channel: {text}");
     for word in ["string", "text", "set", "hash", "WRONGTYPE", "type"] {
         assert!(!text.contains(word), "{text}");
@@ -260,8 +260,8 @@ async fn replaying_client_of_a_key_of_another_type_is_not_flooded() {
     drop(held);
     let reads = gateway.store.reads();
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    let more = gateway.store.reads() - reads;
-    assert!(more < 20, "{more} reads of a key that cannot be read");
+    let more_reads = gateway.store.reads() - reads;
+    assert!(more_reads < 20, "{more_reads} reads of a key that cannot be read");
     gateway.store.set_wrong_type("c", false);
     let third = gateway.store.emit_stock("c", "e", &json!(3)).await;
     let mut ids = Vec::new();

@@ -63,25 +63,24 @@ impl GrantTemplate {
 async fn stream_ends_with_reconnect_before_its_grant_expires() {
     let policy = GrantTemplate { expires_in: Some(2_000), ..GrantTemplate::default() }.component();
     let gateway = Gateway::with_policy(&policy, "").await;
-    let seen = gateway.store.add("c", "e", &json!(1)).await;
-    let asked = now_ms();
+    let stored = gateway.store.add("c", "e", &json!(1)).await;
+    let requested = now_ms();
     let mut streams = Vec::new();
     for _ in 0..5 {
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
         streams.push(sse);
     }
-    let mut granted = now_ms();
+    let connected = now_ms();
     for sse in &mut streams {
-        assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": seen.ms}));
+        assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": stored.ms}));
         assert!(sse.next().await.is_none());
         let now = now_ms();
-        assert!(now >= asked + 1_700, "not much before: after {} ms", now - asked);
-        assert!(now <= granted + 2_100, "not after its time: after {} ms", now - granted);
-        granted = granted.max(asked);
+        assert!(now >= requested + 1_700, "the stream ended too early: {} ms after its request", now - requested);
+        assert!(now <= connected + 2_100, "the stream ended too late: {} ms after it connected", now - connected);
     }
     wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
-    // The clients reconnect by themselves, and lose no event.
+    // A client that reconnects receives the events that it missed.
     let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = streams.pop().expect("one of five").reconnect().await;
     sse.connected("c").await;
@@ -128,25 +127,25 @@ async fn stream_with_short_grants_loses_no_events() {
         ids
     });
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
-    let (mut seen, mut grants) = (Vec::new(), 0);
-    while seen.len() < 150 {
+    let (mut received, mut grants) = (Vec::new(), 0);
+    while received.len() < 150 {
         match sse.next().await {
             Some(frame) if frame["type"] == "connected" => grants += 1,
             Some(frame) if frame["type"] == "reconnect" => assert!(sse.next().await.is_none()),
-            Some(frame) => seen.push(id_of(&frame)),
-            None => panic!("it ends with a word"),
+            Some(frame) => received.push(id_of(&frame)),
+            None => panic!("the stream ended without a reconnect frame"),
         }
-        if seen.len() < 150 && sse.is_over() {
+        if received.len() < 150 && sse.is_over() {
             sse = sse.reconnect().await;
         }
     }
-    assert_eq!(seen, emitting.await.expect("no panic"));
+    assert_eq!(received, emitting.await.expect("no panic"));
     assert!(grants > 3, "{grants}");
 }
 
 #[tokio::test]
 async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
-    for (expires_in, window, why) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
+    for (expires_in, window, reason) in [(500, "1h", EndReason::Expired), (3_600_000, "0s", EndReason::Rotated)] {
         let policy = GrantTemplate { expires_in: Some(expires_in), ..GrantTemplate::default() }.component();
         let gateway = Gateway::with_policy(&policy, &format!("policy.rotation-window = \"{window}\"")).await;
         let mut sse = gateway.open("channel=c").await;
@@ -154,8 +153,8 @@ async fn stream_ends_at_the_earlier_of_expiry_and_rotation() {
         gateway.activate(&guests::component("allow")).await.expect("it loads");
         assert_eq!(sse.frame().await["type"], "reconnect");
         assert!(sse.next().await.is_none());
-        let ended = EndReason::ALL.map(|why| (why, gateway.app.streams.ended(why)));
-        assert_eq!(ended.iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [&(why, 1)]);
+        let ended = EndReason::ALL.map(|reason| (reason, gateway.app.streams.ended(reason)));
+        assert_eq!(ended.iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>(), [&(reason, 1)]);
     }
 }
 
@@ -174,9 +173,9 @@ async fn only_granted_channels_are_opened() {
     }
     frames.sort();
     assert_eq!(frames, ["\"b\"", "\"b\"", "\"d\""]);
-    assert_eq!(gateway.store.watched(), ["b", "d"]);
-    gateway.store.emit_stock("a", "e", &json!("kept back")).await;
-    gateway.store.emit_stock("c", "e", &json!("kept back")).await;
+    assert_eq!(gateway.store.subscribed_channels(), ["b", "d"]);
+    gateway.store.emit_stock("a", "e", &json!("not granted")).await;
+    gateway.store.emit_stock("c", "e", &json!("not granted")).await;
     let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
     // The id that the client sends back still refers to the channel list of the URL.
@@ -198,7 +197,7 @@ async fn replay_starts_no_earlier_than_the_policy_allows() {
     let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;
     let old = add().await;
     gateway.store.advance_clock(99);
-    let almost = add().await;
+    let too_early = add().await;
     gateway.store.advance_clock(1);
     let mut allowed = vec![add().await, add().await];
     gateway.store.advance_clock(50);
@@ -207,7 +206,7 @@ async fn replay_starts_no_earlier_than_the_policy_allows() {
     let mut ids = vec![None];
     let mut first = gateway.open("channel=c").await;
     first.connected("c").await;
-    for ack in ["0".to_owned(), old.to_string(), almost.to_string(), START.to_string(), (START + 99).to_string()] {
+    for ack in ["0".to_owned(), old.to_string(), too_early.to_string(), START.to_string(), (START + 99).to_string()] {
         let target = format!("/api/realtime?channel=c&last_ack_c={ack}");
         for id in &ids {
             let mut sse = Sse::resume(gateway.data, &target, &[], id.clone()).await;

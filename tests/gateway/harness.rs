@@ -31,16 +31,16 @@ use crate::faulty_store::FaultyStore;
 const TEST_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Awaits a future, and fails the test after the timeout.
-pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn with_timeout<T>(condition: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {what}"),
+        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {condition}"),
     }
 }
 
 /// Polls a condition until it holds.
-pub async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    with_timeout(what, async {
+pub async fn wait_until(condition: &str, mut holds: impl FnMut() -> bool) {
+    with_timeout(condition, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
@@ -79,12 +79,13 @@ impl Gateway {
     /// A gateway on this store, or on a new one.
     pub async fn start_with(store: Option<Arc<FaultyStore>>, initial: &InitialPolicy<'_>, toml: &str) -> Self {
         // The authorizer is set up below, as no test writes its policy to a file.
-        // There is no load balancer to wait for, either.
+        // No load balancer has to notice the drain, so it needs no delay.
         let delay = if toml.contains("drain.delay") { "" } else { "drain.delay = \"0s\"\n" };
         let cache = tempfile::tempdir().expect("a directory");
-        let kept = cache.path().display();
-        let toml = format!("store = \"memory:\"\ncache-dir = '{kept}'\nallow-all = true\n{delay}{toml}");
-        let config = Config::validate(toml::from_str(&toml).expect("the test's TOML is right")).expect("it is valid");
+        let cache_dir = cache.path().display();
+        let toml = format!("store = \"memory:\"\ncache-dir = '{cache_dir}'\nallow-all = true\n{delay}{toml}");
+        let config =
+            Config::validate(toml::from_str(&toml).expect("the test's TOML can be parsed")).expect("it is valid");
         let store = store.unwrap_or_else(|| FaultyStore::new(config.store.seed.clone()));
         let env = config.env(Arc::clone(&store) as Arc<dyn EventStore>);
         let limits = config.limits.clone();
@@ -115,12 +116,12 @@ impl Gateway {
         Self { data, control, app, store, stop, served, _cache: cache }
     }
 
-    /// Opens a stream that has to be allowed. `query` begins after the `?`.
+    /// Opens a stream, which the policy must allow. `query` begins after the `?`.
     pub async fn open(&self, query: &str) -> Sse {
         Sse::open(self.data, &format!("/api/realtime?{query}"), &[]).await
     }
 
-    /// Requests a stream, and reads the answer to its end.
+    /// Requests a stream, and reads the whole answer.
     pub async fn request(&self, query: &str) -> Reply {
         send_request(self.data, "GET", &format!("/api/realtime?{query}"), &[], "").await
     }
@@ -144,7 +145,7 @@ impl Gateway {
     }
 }
 
-/// A policy that loads.
+/// Loads a policy, which must be valid.
 pub fn load(policy: &[u8]) -> Policy {
     Policy::new(&engine::shared().expect("an engine").into(), policy).expect("the policy loads")
 }

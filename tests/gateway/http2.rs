@@ -1,4 +1,4 @@
-//! Several streams on one HTTP/2 connection, as of a proxy with many clients.
+//! Several streams on one HTTP/2 connection, as a proxy opens them for many clients.
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty};
@@ -32,11 +32,11 @@ async fn open(client: &mut Client, channel: &str) -> Incoming {
 }
 
 /// Reads until the text contains this.
-async fn says(body: &mut Incoming, word: &str) {
+async fn read_until(body: &mut Incoming, expected: &str) {
     let mut text = String::new();
-    with_timeout(word, async {
-        while !text.contains(word) {
-            let frame = body.frame().await.expect("it goes on").expect("no error");
+    with_timeout(expected, async {
+        while !text.contains(expected) {
+            let frame = body.frame().await.expect("the stream goes on").expect("no error");
             text.push_str(&String::from_utf8_lossy(frame.data_ref().expect("bytes")));
         }
     })
@@ -48,17 +48,17 @@ async fn stalled_stream_is_reset_without_other_streams_of_its_connection() {
     let gateway = Gateway::start("").await;
     let mut client = client(&gateway, 1000).await;
     let mut other = open(&mut client, "d").await;
-    says(&mut other, "connected").await;
+    read_until(&mut other, "connected").await;
     for round in 0..3 {
-        let mut meant = open(&mut client, "c").await;
-        says(&mut meant, "connected").await;
+        let mut revoked = open(&mut client, "c").await;
+        read_until(&mut revoked, "connected").await;
         // More than the stream's window holds, so that the client does not receive the reconnect frame.
         gateway.store.emit_own("c", "e", &json!("x".repeat(5000))).await;
         let revoke = |headers| send_request(gateway.control, "POST", "/v1/revoke", headers, r#"{"channel":"c"}"#);
         assert_eq!(revoke(&[("content-type", "application/json")]).await.json()["streams"], 1);
         wait_until("the stream has ended", || gateway.app.streams.count() == 1).await;
-        assert!(with_timeout("the connection ends", meant.collect()).await.is_err(), "the stream is reset");
+        assert!(with_timeout("the stream ends", revoked.collect()).await.is_err(), "the stream is reset");
         gateway.store.emit_own("d", "e", &json!(format!("round {round}"))).await;
-        says(&mut other, &format!("round {round}")).await;
+        read_until(&mut other, &format!("round {round}")).await;
     }
 }

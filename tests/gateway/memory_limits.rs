@@ -28,8 +28,8 @@ async fn long_history_is_replayed_completely_and_in_order() {
         tokio::spawn(async move { sse.ids("c", count).await })
     });
     for reader in readers.collect::<Vec<_>>() {
-        let got = reader.await.expect("the client receives every event");
-        assert!(got == written, "{} of {}, in another order", got.len(), written.len());
+        let received = reader.await.expect("the client receives every event");
+        assert!(received == written, "{} events of {}, or in another order", received.len(), written.len());
     }
     assert!(gateway.app.hub.buffer_bytes() <= 64 << 10);
 }
@@ -38,14 +38,14 @@ async fn long_history_is_replayed_completely_and_in_order() {
 async fn stalled_clients_hold_no_memory_and_resume_in_order() {
     const BUFFER_BYTES: usize = 256 << 10;
     let gateway = Gateway::start("stream.replay-memory = '1MiB'\nstream.buffer-memory = '256KiB'").await;
-    let mut stopped = Vec::new();
+    let mut stalled = Vec::new();
     for _ in 0..10 {
         let mut sse = Sse::open_with(gateway.data, "/api/realtime?channel=c", &[], Some(4096)).await;
         sse.connected("c").await;
-        stopped.push(sse);
+        stalled.push(sse);
     }
-    let mut awake = gateway.open("channel=c").await;
-    awake.connected("c").await;
+    let mut reading = gateway.open("channel=c").await;
+    reading.connected("c").await;
     let mut written = Vec::new();
     let kib = "x".repeat(1024);
     for n in 0..10_000 {
@@ -55,13 +55,13 @@ async fn stalled_clients_hold_no_memory_and_resume_in_order() {
             _ => gateway.store.emit_own("c", "e", &data).await,
         });
         if n % 100 == 99 {
-            assert_eq!(awake.ids("c", 100).await, written[n - 99..], "stalled clients do not delay others");
+            assert_eq!(reading.ids("c", 100).await, written[n - 99..], "stalled clients do not delay others");
             assert!(gateway.app.hub.buffer_bytes() <= BUFFER_BYTES, "{} bytes", gateway.app.hub.buffer_bytes());
         }
     }
-    for sse in &mut stopped {
-        let got = sse.ids("c", written.len()).await;
-        assert!(got == written, "each event once and in order, on the same connection");
+    for sse in &mut stalled {
+        let received = sse.ids("c", written.len()).await;
+        assert!(received == written, "each event once and in order, on the same connection");
         assert!(gateway.app.hub.buffer_bytes() <= BUFFER_BYTES);
     }
 }
@@ -79,23 +79,23 @@ async fn stalled_client_receives_one_gap_for_trimmed_entries_and_then_the_rest()
         written.push(id);
         tokio::task::yield_now().await;
     }
-    let (mut got, mut gaps) = (Vec::new(), Vec::new());
-    while got.last() != written.last() {
+    let (mut received, mut gaps) = (Vec::new(), Vec::new());
+    while received.last() != written.last() {
         let frame = sse.frame().await;
         match frame["type"].as_str() {
             Some(kind) => {
                 assert_eq!((kind, &frame["reason"]), ("gap", &json!("trimmed")));
-                gaps.push((frame["after"].clone(), frame["resumed"].clone(), got.len()));
+                gaps.push((frame["after"].clone(), frame["resumed"].clone(), received.len()));
             }
-            None => got.push(crate::client::id_of(&frame)),
+            None => received.push(crate::client::id_of(&frame)),
         }
     }
     let [(after, resumed, at)] = &gaps[..] else { panic!("one gap: {gaps:?}") };
-    assert_eq!((after, resumed), (&json!(got[at - 1].to_string()), &json!(got[*at].to_string())));
-    assert_eq!(got[..*at], written[..*at]);
-    let left = got.len() - at;
-    assert!(left >= 1_000, "all that the stream still holds: {left}");
-    assert_eq!(got[*at..], written[written.len() - left..]);
+    assert_eq!((after, resumed), (&json!(received[at - 1].to_string()), &json!(received[*at].to_string())));
+    assert_eq!(received[..*at], written[..*at]);
+    let left = received.len() - at;
+    assert!(left >= 1_000, "the store holds 1,000 entries, and the client received {left} of them");
+    assert_eq!(received[*at..], written[written.len() - left..]);
 }
 
 #[tokio::test]
@@ -116,12 +116,12 @@ async fn all_events_are_delivered_without_an_event_buffer() {
         }
     }
     for sse in &mut readers {
-        let mut got = [Vec::new(), Vec::new()];
+        let mut received = [Vec::new(), Vec::new()];
         for _ in 0..600 {
             let event = sse.event().await;
-            got[usize::from(event["channel"] == "b")].push(crate::client::id_of(&event));
+            received[usize::from(event["channel"] == "b")].push(crate::client::id_of(&event));
         }
-        assert_eq!(got, written);
+        assert_eq!(received, written);
     }
     assert_eq!(gateway.app.hub.buffer_bytes(), 0);
 }

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
@@ -12,15 +11,15 @@ use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
 use crate::guests::component;
-use crate::harness::{Gateway, load, wait_until};
+use crate::harness::{Gateway, load, wait_until, with_timeout};
 
 /// Enough for a well-behaved policy, and soon reached by a hostile one.
 const STRICT_LIMITS: &str =
     "policy.cpu-time = '50ms'\npolicy.timeout = '1s'\npolicy.lookup.prefixes = ['forbidden:']\n";
 
-/// An answer to a client that is not at fault reveals nothing of the operator's log.
+/// Asserts that the message of a failed decision does not reveal its cause, which is in the operator's log.
 fn assert_reveals_nothing(reply: &Reply, name: &str) {
-    let message = reply.json()["error"]["message"].as_str().expect("words").to_lowercase();
+    let message = reply.json()["error"]["message"].as_str().expect("a message").to_lowercase();
     for word in ["policy", "wasm", "trap", "memory", "unreachable", "timeout", "cpu", "stack", "header", name] {
         assert!(!message.contains(word), "{name}: {message}");
     }
@@ -58,9 +57,9 @@ async fn hostile_policy_fails_closed_until_a_valid_one_is_active() {
         assert_eq!(reply.header("x-evil"), "", "{name}");
         assert_reveals_nothing(&reply, name);
         assert!(gateway.is_idle(), "{name}: no stream is open");
-        let watched = decisions.try_recv().expect("a decision is observed");
-        let tidegate::policy::Outcome::Failed(failure) = &watched.decision.outcome else {
-            panic!("{name}: {:?}", watched.decision.outcome)
+        let observed = decisions.try_recv().expect("a decision is observed");
+        let tidegate::policy::Outcome::Failed(failure) = &observed.decision.outcome else {
+            panic!("{name}: {:?}", observed.decision.outcome)
         };
         assert!(kind.split(' ').any(|kind| kind == failure.kind()), "{name}: {failure:?}");
 
@@ -92,9 +91,9 @@ async fn policy_answer_is_sent_unchanged() {
 
     // The only channel that this policy allows.
     let gateway = Gateway::with_policy(&component("foreign-channel"), STRICT_LIMITS).await;
-    let mut sse = gateway.open("channel=c&channel=not-asked-for").await;
-    sse.connected("not-asked-for").await;
-    assert_eq!(gateway.store.watched(), ["not-asked-for"]);
+    let mut sse = gateway.open("channel=c&channel=not-requested").await;
+    sse.connected("not-requested").await;
+    assert_eq!(gateway.store.subscribed_channels(), ["not-requested"]);
 }
 
 #[tokio::test]
@@ -129,7 +128,7 @@ async fn invalid_component_fails_to_load_with_the_cause() {
     let machine_code = engine.precompile_component(&allow).expect("it compiles");
     let mut cut_off = allow.clone();
     cut_off.truncate(allow.len() / 2);
-    for (what, bytes, words) in [
+    for (case, bytes, words) in [
         ("missing-import", component("missing-import"), &["acme:secrets/vault@1.0.0"][..]),
         ("wrong-world", component("wrong-world"), &["tidegate:policy/authorizer@0.1.0", "answer"]),
         ("core-module", component("core-module"), &["core module", "component"]),
@@ -143,15 +142,17 @@ async fn invalid_component_fails_to_load_with_the_cause() {
     ] {
         let gateway = Gateway::with_policy(&allow, "").await;
         let before = gateway.app.authorizer.active();
-        let error = gateway.activate(&bytes).await.expect_err(what).to_string();
+        let error = gateway.activate(&bytes).await.expect_err(case).to_string();
         for word in words {
-            assert!(error.contains(word), "{what}: {error}");
+            assert!(error.contains(word), "{case}: {error}");
         }
-        assert_eq!(gateway.app.authorizer.active(), before, "{what}: the previous policy stays active");
+        assert_eq!(gateway.app.authorizer.active(), before, "{case}: the previous policy stays active");
         gateway.open("channel=c").await.connected("c").await;
     }
-    let error =
-        Policy::load(&engine.into(), Path::new("/nowhere/policy.wasm")).err().expect("there is none").to_string();
+    let error = Policy::load(&engine.into(), Path::new("/nowhere/policy.wasm"))
+        .err()
+        .expect("the file does not exist")
+        .to_string();
     assert!(error.contains("cannot be read"), "{error}");
 }
 
@@ -180,12 +181,12 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
         let mut stream = good.open("channel=c").await;
         stream.connected("c").await;
         // Each attacker repeats its request until the other clients are done.
-        let over = Arc::new(AtomicBool::new(false));
+        let done = Arc::new(AtomicBool::new(false));
         let attack = join_all((0..200).map(|_| async {
             loop {
                 let reply = hostile.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}");
-                if over.load(Ordering::Relaxed) {
+                if done.load(Ordering::Relaxed) {
                     return;
                 }
             }
@@ -198,37 +199,36 @@ async fn concurrent_hostile_decisions_do_not_affect_other_gateways() {
                 let id = good.store.emit_stock("c", "e", &json!(1)).await;
                 assert_eq!((sse.ids("c", 1).await, stream.ids("c", 1).await), (vec![id], vec![id]));
             }
-            over.store(true, Ordering::Relaxed);
+            done.store(true, Ordering::Relaxed);
         };
-        let start = Instant::now();
-        let ((), took) = tokio::join!(
-            async {
-                attack.await;
-            },
-            async {
-                others.await;
-                start.elapsed()
-            }
-        );
-        eprintln!("{name}: the others took {took:?}");
-        hostile.app.authorizer.activate(load(&component("allow")));
-        hostile.open("channel=c").await.connected("c").await;
+        tokio::join!(attack, others);
+        hostile.app.authorizer.activate(load(&component("deny")));
+        // On a busy machine the limits above may stop a well-behaved decision, too.
+        with_timeout("a well-behaved policy decides", async {
+            while hostile.request("channel=c").await.status != 418 {}
+        })
+        .await;
     }
 }
 
 #[tokio::test]
 async fn request_that_exceeds_the_queue_timeout_is_503() {
-    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '1s'";
+    let toml = "policy.concurrency = 1\npolicy.queue-timeout = '100ms'\npolicy.timeout = '3s'";
     let gateway = Gateway::with_policy(&component("sleep"), toml).await;
-    let start = Instant::now();
+    let first_finished = AtomicBool::new(false);
+    let first = async {
+        let reply = gateway.request("channel=c").await;
+        first_finished.store(true, Ordering::Relaxed);
+        reply
+    };
     let second = async {
         wait_until("the first decision has begun", || gateway.app.streams.count() == 1).await;
         let reply = gateway.request("channel=c").await;
-        (reply, start.elapsed())
+        (reply, first_finished.load(Ordering::Relaxed))
     };
-    let (first, (second, took)) = tokio::join!(gateway.request("channel=c"), second);
+    let (first, (second, waited_for_first)) = tokio::join!(first, second);
     assert_eq!((second.status, &*second.code()), (503, "unavailable"));
-    assert!(took < Duration::from_millis(800), "it did not wait for the first: {took:?}");
+    assert!(!waited_for_first, "the second request is answered while the first is being decided");
     assert_eq!(first.status, 500);
 }
 

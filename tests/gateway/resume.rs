@@ -10,28 +10,28 @@ use crate::harness::{Gateway, InitialPolicy, with_timeout};
 async fn native_reconnect_with_a_stale_url_delivers_each_event_once() {
     let gateway = Gateway::start("").await;
     let mut written = vec![gateway.store.add("c", "e", &json!("the first")).await];
-    for (ack, seen) in [("", 1), ("&last_ack_c=0", 0), (&*format!("&last_ack_c={}", written[0]), 1)] {
-        let mut expect = if ack.is_empty() { Vec::new() } else { written[seen..].to_vec() };
+    for (ack, acknowledged) in [("", 1), ("&last_ack_c=0", 0), (&*format!("&last_ack_c={}", written[0]), 1)] {
+        let mut expect = if ack.is_empty() { Vec::new() } else { written[acknowledged..].to_vec() };
         let mut sse = gateway.open(&format!("channel=c{ack}")).await;
         sse.connected("c").await;
-        let mut got = sse.ids("c", expect.len()).await;
+        let mut received = sse.ids("c", expect.len()).await;
         for round in 0..5 {
             expect.push(gateway.store.emit_stock("c", "e", &json!(round)).await);
-            got.extend(sse.ids("c", 1).await);
+            received.extend(sse.ids("c", 1).await);
             // Emitted while no client is connected.
-            let position = *got.last().expect("an event was received");
-            expect.push(gateway.store.emit_stock("c", "e", &json!("away")).await);
+            let position = *received.last().expect("an event was received");
+            expect.push(gateway.store.emit_stock("c", "e", &json!("missed")).await);
             sse = sse.reconnect().await;
             assert_eq!(sse.connected("c").await, position);
-            got.extend(sse.ids("c", 1).await);
+            received.extend(sse.ids("c", 1).await);
         }
         written.extend(&expect[expect.len() - 10..]);
-        assert_eq!(got, expect, "{ack}");
+        assert_eq!(received, expect, "{ack}");
     }
 }
 
-/// The events that a page has received of a stream that breaks after these bytes, and the id that its browser would send.
-fn seen(text: &str) -> (Vec<(String, StreamId)>, Option<String>) {
+/// The events that a browser has received of a stream that breaks after this text, and the id that it sends when it reconnects.
+fn received_before_cut(text: &str) -> (Vec<(String, StreamId)>, Option<String>) {
     let blocks = blocks(text);
     let id = blocks.iter().rev().find_map(|block| block.id.clone());
     (blocks.iter().filter_map(event).collect(), id)
@@ -74,7 +74,7 @@ async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
         while cut <= text.len() {
             // A cut within a character would not be valid UTF-8.
             if text.is_char_boundary(cut) {
-                let (mut events, id) = seen(&text[..cut]);
+                let (mut events, id) = received_before_cut(&text[..cut]);
                 let left = written.len() - events.len();
                 let mut sse = Sse::resume(gateway.data, target, &[], id.clone()).await;
                 let mut rest = 0;
@@ -86,14 +86,14 @@ async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
                     }
                     assert!(block.kind() != "gap", "cut at {cut}: {block:?}");
                 }
-                let of = |name: &str| events.iter().filter(|(c, _)| c == name).cloned().collect::<Vec<_>>();
-                let in_order = ["a", "b", "grüße"].map(of).concat();
+                let in_channel = |name: &str| events.iter().filter(|(c, _)| c == name).cloned().collect::<Vec<_>>();
+                let in_order = ["a", "b", "grüße"].map(in_channel).concat();
                 assert_eq!(in_order, written, "cut at {cut}, with {id:?}");
             }
             cut += 1;
         }
         // No event is repeated: the next event is the one emitted next.
-        let (_, id) = seen(&text);
+        let (_, id) = received_before_cut(&text);
         let mut sse = Sse::resume(gateway.data, target, &[], id).await;
         for _ in 0..3 {
             assert_eq!(sse.frame().await["type"], "connected");

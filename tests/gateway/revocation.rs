@@ -1,9 +1,10 @@
-//! Revocation: streams end, and an active revocation holds for cached, missed and pending decisions.
+//! Revocations end streams, apply to cached and pending decisions, and reach a node that missed their commands.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate::stream::registry::EndReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -16,8 +17,8 @@ const JSON: (&str, &str) = ("content-type", "application/json");
 /// The stream of the fleet's commands.
 const COMMANDS: &str = "tidegate:{default}:commands";
 
-/// The world of the example policy, with two sessions.
-const WORLD: &str = r#"
+/// Configuration for the example policy: two sessions, and a team with both users.
+const EXAMPLE_CONFIG: &str = r#"
 policy.lookup.prefixes = ["session:", "team:"]
 [memory-store.seed]
 "session:a" = '{"id":"alice","role":"member"}'
@@ -27,7 +28,7 @@ policy.lookup.prefixes = ["session:", "team:"]
 
 async fn example() -> Gateway {
     let policy = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
-    Gateway::with_policy(policy, WORLD).await
+    Gateway::with_policy(policy, EXAMPLE_CONFIG).await
 }
 
 async fn open_as(gateway: &Gateway, session: &str, query: &str) -> Sse {
@@ -47,23 +48,23 @@ async fn request_as(gateway: &Gateway, session: &str, query: &str) -> Reply {
     send_request(gateway.data, "GET", &format!("/api/realtime?{query}"), &headers, "").await
 }
 
-async fn post_revocation(gateway: &Gateway, order: &Value) -> Reply {
-    send_request(gateway.control, "POST", "/v1/revoke", &[JSON], &order.to_string()).await
+async fn post_revocation(gateway: &Gateway, revocation: &Value) -> Reply {
+    send_request(gateway.control, "POST", "/v1/revoke", &[JSON], &revocation.to_string()).await
 }
 
 /// Revokes, and returns the number of closed streams.
-async fn revoke(gateway: &Gateway, what: &Value) -> u64 {
-    let reply = post_revocation(gateway, what).await;
+async fn revoke(gateway: &Gateway, selector: &Value) -> u64 {
+    let reply = post_revocation(gateway, selector).await;
     let json = reply.json();
-    assert_eq!((reply.status, &json["missing"]), (200, &json!(0)), "{what}: {json}");
+    assert_eq!((reply.status, &json["missing"]), (200, &json!(0)), "{selector}: {json}");
     assert_eq!(json["nodes"][gateway.app.commands.node()], json["streams"], "{json}");
     json["streams"].as_u64().expect("a count")
 }
 
-/// The stream ends with a reconnect frame, and nothing before it.
+/// Asserts that the next frame is a reconnect frame, and that the stream ends after it.
 async fn assert_ends(mut sse: Sse) {
-    let farewell = sse.frame().await;
-    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    let reconnect = sse.frame().await;
+    assert_eq!(reconnect["type"], "reconnect", "{reconnect}");
     assert_eq!(sse.next().await, None);
 }
 
@@ -78,9 +79,10 @@ async fn streams_are_revoked_by_subject_by_channel_by_both_or_all() {
     let mut alice = open_as(&gateway, "a", "channel=team-red").await;
     let own = open_as(&gateway, "a", "channel=alice&channel=default").await;
     let mut bob = open_as(&gateway, "b", "channel=team-red").await;
-    for nobody in [json!({"subject": "carol"}), json!({"channel": "team"}), json!({"subject": "bob", "channel": "bob"})]
+    for unmatched in
+        [json!({"subject": "carol"}), json!({"channel": "team"}), json!({"subject": "bob", "channel": "bob"})]
     {
-        assert_eq!(revoke(&gateway, &nobody).await, 0, "{nobody}");
+        assert_eq!(revoke(&gateway, &unmatched).await, 0, "{unmatched}");
     }
     assert_eq!(revoke(&gateway, &json!({"subject": "alice", "channel": "default"})).await, 1);
     assert_ends(own).await;
@@ -129,13 +131,16 @@ async fn active_revocation_overrides_fresh_and_cached_decisions() {
         let reply = request_as(&gateway, "a", "channel=g").await;
         assert_eq!((reply.status, &*reply.code()), (403, "revoked"), "{reply:?}");
         assert_eq!(reply.header("access-control-allow-origin"), "https://a.b");
-        let watched = loop {
-            let watched = with_timeout("a decision", decisions.recv()).await.expect("there is one");
-            if watched.decision.revoked {
-                break watched;
+        let observed = loop {
+            let observed = with_timeout("a decision", decisions.recv()).await.expect("there is one");
+            if observed.decision.revoked {
+                break observed;
             }
         };
-        assert_eq!(watched.decision.cached, cached, "revocation clears the cache, and is checked for cached decisions");
+        assert_eq!(
+            observed.decision.cached, cached,
+            "revocation clears the cache, and is checked for cached decisions"
+        );
     }
     drop(open_as(&gateway, "a", "channel=o").await);
     let list = send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
@@ -171,8 +176,8 @@ async fn revocation_applies_under_allow_all_until_it_expires() {
 #[tokio::test]
 async fn disconnected_node_applies_missed_commands_before_delivering_events() {
     let gateway = Gateway::start("stream.reconcile-interval = '100ms'").await;
-    let mut meant = gateway.open("channel=a&channel=c").await;
-    let _connected = (meant.frame().await, meant.frame().await);
+    let mut revoked = gateway.open("channel=a&channel=c").await;
+    let _connected = (revoked.frame().await, revoked.frame().await);
     let mut other = gateway.open("channel=a").await;
     other.connected("a").await;
     for round in 0..5 {
@@ -182,12 +187,12 @@ async fn disconnected_node_applies_missed_commands_before_delivering_events() {
             gateway.store.emit_own("a", "e", &json!(round)).await,
             gateway.store.emit_stock("a", "e", &json!(round)).await,
         ];
-        gateway.store.emit_own("c", "e", &json!("not for this one")).await;
+        gateway.store.emit_own("c", "e", &json!("after the revocation")).await;
         gateway.store.reconnect();
-        assert_ends(meant).await;
+        assert_ends(revoked).await;
         assert_eq!(other.ids("a", 2).await, events);
-        meant = gateway.open("channel=a&channel=c").await;
-        let _connected = (meant.frame().await, meant.frame().await);
+        revoked = gateway.open("channel=a&channel=c").await;
+        let _connected = (revoked.frame().await, revoked.frame().await);
     }
 }
 
@@ -199,7 +204,7 @@ async fn event_notified_after_a_command_waits_for_the_command() {
     assert_delivers(&gateway, &mut sse, "c").await;
     let held = gateway.store.hold_reads().await;
     gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "revoke", "channel": "c"})).await;
-    gateway.store.emit_own("c", "e", &json!("not for this one")).await;
+    gateway.store.emit_own("c", "e", &json!("after the revocation")).await;
     drop(held);
     assert_ends(sse).await;
 }
@@ -219,29 +224,30 @@ async fn event_read_after_an_unnotified_command_waits_for_the_command() {
     let gateway = Gateway::start("").await;
     wait_until("the commands are synced", || gateway.app.commands.are_synced()).await;
     for round in 0..5 {
-        let [meant, other] = ["meant", "other"].map(|name| format!("{name}-{round}"));
+        let [revoked, other] = ["revoked", "other"].map(|name| format!("{name}-{round}"));
         let held = gateway.store.hold_reads().await;
-        let since_ever = async |channel: &str| gateway.open(&format!("channel={channel}&last_ack_{channel}=1")).await;
-        let (mut of_meant, mut of_other) = (since_ever(&meant).await, since_ever(&other).await);
+        let open_from_start =
+            async |channel: &str| gateway.open(&format!("channel={channel}&last_ack_{channel}=1")).await;
+        let (mut revoked_stream, mut other_stream) = (open_from_start(&revoked).await, open_from_start(&other).await);
         wait_until("the streams are registered", || gateway.app.streams.count() == 2).await;
         gateway.store.drop_notifications();
-        gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "revoke", "channel": meant})).await;
-        gateway.store.emit_own(&meant, "e", &json!("not for this one")).await;
+        gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "revoke", "channel": revoked})).await;
+        gateway.store.emit_own(&revoked, "e", &json!("after the revocation")).await;
         let event = gateway.store.emit_own(&other, "e", &json!(round)).await;
         drop(held);
         loop {
-            let frame = of_meant.frame().await;
+            let frame = revoked_stream.frame().await;
             match frame["type"].as_str() {
                 Some("connected") => {}
                 Some("reconnect") => break,
-                _ => panic!("it was revoked before that: {frame}"),
+                _ => panic!("a frame after the revocation: {frame}"),
             }
         }
-        of_other.connected(&other).await;
-        assert_eq!(of_other.ids(&other, 1).await, [event]);
+        other_stream.connected(&other).await;
+        assert_eq!(other_stream.ids(&other, 1).await, [event]);
         gateway.store.hold_notifications();
         gateway.store.release_notifications(&[], false).await;
-        drop((of_meant, of_other));
+        drop((revoked_stream, other_stream));
         wait_until("the streams have ended", || gateway.app.streams.count() == 0).await;
     }
 }
@@ -266,16 +272,16 @@ async fn no_event_is_delivered_while_commands_cannot_be_read() {
 #[tokio::test]
 async fn revocation_ends_local_streams_during_a_store_outage() {
     let gateway = Gateway::with_policy(&component("kept"), "").await;
-    let (meant, other) =
+    let (revoked, other) =
         (open_as(&gateway, "a", "channel=g").await, open_as(&gateway, "a", "channel=g&channel=o").await);
     gateway.store.disconnect();
-    for (what, ends_some) in [(json!({"channel": "x"}), 0), (json!({"channel": "g", "for": "15m"}), 2)] {
-        let reply = post_revocation(&gateway, &what).await;
+    for (selector, ended) in [(json!({"channel": "x"}), 0), (json!({"channel": "g", "for": "15m"}), 2)] {
+        let reply = post_revocation(&gateway, &selector).await;
         assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"), "{reply:?}");
         let text = reply.json()["error"]["message"].to_string();
-        assert!(text.contains(&format!("ended {ends_some} of its streams")), "{text}");
+        assert!(text.contains(&format!("ended {ended} of its streams")), "{text}");
     }
-    assert_ends(meant).await;
+    assert_ends(revoked).await;
     assert_ends(other).await;
     assert!(gateway.app.authorizer.revocations().list().is_empty(), "the revocation was not stored");
     gateway.store.reconnect();
@@ -285,16 +291,16 @@ async fn revocation_ends_local_streams_during_a_store_outage() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stream_decided_during_a_revocation_is_closed() {
     let gateway = Gateway::with_policy(&component("slow"), "").await;
-    for (what, let_in) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
+    for (selector, admitted) in [(json!({"channel": "c"}), false), (json!({"channel": "d"}), true)] {
         let opening = gateway.open("channel=c");
         let revoking = async {
             wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
-            assert_eq!(revoke(&gateway, &what).await, 0, "the stream is not registered yet");
+            assert_eq!(revoke(&gateway, &selector).await, 0, "the stream is not registered yet");
         };
         let (mut sse, ()) =
             with_timeout("the stream request and the other task finish", async { tokio::join!(opening, revoking) })
                 .await;
-        if let_in {
+        if admitted {
             sse.connected("c").await;
             drop(sse);
         } else {
@@ -314,13 +320,13 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
             let head =
                 format!("GET /api/realtime?{query} HTTP/1.1\r\nhost: h\r\ncookie: {n}\r\nconnection: close\r\n\r\n");
             tokio::spawn(async move {
-                for visit in n.. {
+                for request in n.. {
                     let mut socket = TcpStream::connect(to).await.expect("the port is open");
                     socket.write_all(head.as_bytes()).await.expect("it is sent");
-                    let mut some = [0; 256];
+                    let mut buffer = [0; 256];
                     // Some clients stay until their stream ends, and some read only the head.
-                    while let Ok(1..) = socket.read(&mut some).await
-                        && visit % 4 > 0
+                    while let Ok(1..) = socket.read(&mut buffer).await
+                        && request % 4 > 0
                     {}
                 }
             })
@@ -328,14 +334,14 @@ async fn concurrent_requests_cannot_bypass_a_revocation() {
         .collect();
     let reading = || gateway.app.streams.list(0, 100, |reader| reader.channels.iter().any(|name| **name == *"g")).len();
     for round in 0..10 {
-        wait_until("the clients read", || reading() > 0).await;
+        wait_until("some clients read the channel", || reading() > 0).await;
         tokio::time::sleep(Duration::from_millis(round * 7 % 20)).await;
-        let what = if round % 2 == 0 {
+        let selector = if round % 2 == 0 {
             json!({"subject": "alice", "for": "1h"})
         } else {
             json!({"channel": "g", "for": "1h"})
         };
-        let revocation = post_revocation(&gateway, &what).await.json()["revocation"]["id"].clone();
+        let revocation = post_revocation(&gateway, &selector).await.json()["revocation"]["id"].clone();
         wait_until("the last stream has ended", || reading() == 0).await;
         for _ in 0..100 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -355,10 +361,10 @@ async fn revoked_stream_of_a_stalled_client_is_disconnected() {
     for n in 0..400 {
         gateway.store.emit_stock("c", "e", &json!(format!("{n}{}", "x".repeat(50_000)))).await;
     }
-    let begun = std::time::Instant::now();
     assert_eq!(revoke(&gateway, &json!({"all": true})).await, 1);
+    // The client never reads, so that only an aborted connection ends the stream.
     wait_until("the stalled stream is closed", || gateway.app.streams.count() == 0).await;
-    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(gateway.app.streams.ended(EndReason::Revoked), 1);
     drop(stalled);
 }
 
@@ -372,8 +378,8 @@ async fn unread_trimmed_commands_end_all_streams() {
     }
     let event = gateway.store.emit_own("g", "e", &json!(1)).await;
     gateway.store.reconnect();
-    let farewell = sse.frame().await;
-    assert_eq!(farewell["type"], "reconnect", "{farewell}");
+    let reconnect = sse.frame().await;
+    assert_eq!(reconnect["type"], "reconnect", "{reconnect}");
     let mut decisions = gateway.app.authorizer.watch();
     let mut sse = sse.reconnect().await;
     assert!(!with_timeout("a decision", decisions.recv()).await.expect("there is one").decision.cached);
@@ -425,7 +431,7 @@ async fn stream_opened_before_commands_are_synced_receives_no_events() {
     let held = store.hold_reads().await;
     let second = Gateway::start_with(Some(Arc::clone(&store)), &InitialPolicy::AllowAll, "").await;
     let sse = second.open("channel=c&last_ack_c=0").await;
-    store.emit_own("c", "e", &json!("not for this one")).await;
+    store.emit_own("c", "e", &json!("after the revocation")).await;
     drop(held);
     assert_ends(sse).await;
 }
@@ -435,7 +441,7 @@ async fn invalid_commands_are_skipped() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let own = async |command: Value| gateway.store.emit_own(COMMANDS, "command", &command).await;
+    let emit_command = async |command: Value| gateway.store.emit_own(COMMANDS, "command", &command).await;
     for command in [
         json!(7),
         json!({}),
@@ -445,12 +451,12 @@ async fn invalid_commands_are_skipped() {
         json!({"kind": "revoke", "address": "of a newer version"}),
         json!({"kind": "lift"}),
     ] {
-        own(command).await;
+        emit_command(command).await;
     }
     gateway.store.emit_own(COMMANDS, "another event", &json!({"kind": "revoke"})).await;
     gateway.store.add_fields(COMMANDS, &[("neither", "event")], None).await;
     gateway.store.publish(COMMANDS, "noise").await;
-    own(json!({"kind": "revoke", "channel": "d"})).await;
+    emit_command(json!({"kind": "revoke", "channel": "d"})).await;
     assert_delivers(&gateway, &mut sse, "c").await;
     assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
     assert_ends(sse).await;

@@ -44,22 +44,22 @@ async fn assert_decides_the_suite(path: &Path) {
 }
 
 async fn assert_decides(gateway: &Gateway, case: &TestCase) {
-    let (ask_for, what, expect) = (&case.request, &case.name, |field| case.expect.get(field));
-    let headers = ask_for.headers.iter().filter(|(name, _)| *name != "host");
+    let (request, name, expect) = (&case.request, &case.name, |field| case.expect.get(field));
+    let headers = request.headers.iter().filter(|(name, _)| *name != "host");
     let headers: Vec<_> = headers.map(|(name, value)| (name.as_str(), value.to_str().expect("ASCII"))).collect();
     if expect("allow").is_some() {
-        let mut sse = Sse::open(gateway.data, &ask_for.path_with_query, &headers).await;
-        for _ in &ask_for.channels {
-            assert_eq!(sse.frame().await["type"], "connected", "{what}");
+        let mut sse = Sse::open(gateway.data, &request.path_with_query, &headers).await;
+        for _ in &case.channels {
+            assert_eq!(sse.frame().await["type"], "connected", "{name}");
         }
         return;
     }
-    let reply = send_request(gateway.data, "GET", &ask_for.path_with_query, &headers, "").await;
-    let body = expect("body").and_then(Value::as_str).expect("its body");
-    assert_eq!((Some(&json!(reply.status)), &*reply.body), (expect("status"), body), "{what}");
-    let kind = [reply.header("content-type")];
-    assert_eq!(expect("headers"), Some(&json!({ "content-type": kind })), "{what}");
-    assert_eq!(reply.header("content-length"), body.len().to_string(), "{what}");
+    let reply = send_request(gateway.data, "GET", &request.path_with_query, &headers, "").await;
+    let body = expect("body").and_then(Value::as_str).expect("a body");
+    assert_eq!((Some(&json!(reply.status)), &*reply.body), (expect("status"), body), "{name}");
+    let content_type = [reply.header("content-type")];
+    assert_eq!(expect("headers"), Some(&json!({ "content-type": content_type })), "{name}");
+    assert_eq!(reply.header("content-length"), body.len().to_string(), "{name}");
 }
 
 #[tokio::test]
@@ -108,15 +108,15 @@ async fn reason_and_subject_are_visible_to_the_operator_only() {
     let target = "/api/realtime?channel=team-blue";
     let reply = send_request(gateway.data, "GET", target, &[("cookie", "session=alice")], "").await;
     assert_eq!(reply.status, 403);
-    let watched = decisions.try_recv().expect("a decision");
-    assert_eq!(watched.channels, ["team-blue"]);
-    assert_eq!(watched.decision.reason.as_deref(), Some("alice is not in team blue"));
-    assert!(watched.decision.policy_digest().starts_with("sha256:"));
-    assert!(!format!("{watched:?}").contains("session"), "no cookie is shown");
+    let observed = decisions.try_recv().expect("a decision");
+    assert_eq!(observed.channels, ["team-blue"]);
+    assert_eq!(observed.decision.reason.as_deref(), Some("alice is not in team blue"));
+    assert!(observed.decision.policy_digest().starts_with("sha256:"));
+    assert!(!format!("{observed:?}").contains("session"), "no cookie is shown");
     let mut sse = Sse::open(gateway.data, "/api/realtime", &[("cookie", "session=alice")]).await;
     sse.connected("default").await;
     assert_eq!(gateway.store.emit_own("default", "e", &json!(1)).await, sse.ids("default", 1).await[0]);
-    let watched = decisions.try_recv().expect("a decision");
-    let tidegate::policy::Outcome::Allowed(grant) = &watched.decision.outcome else { panic!("alice is rejected") };
+    let observed = decisions.try_recv().expect("a decision");
+    let tidegate::policy::Outcome::Allowed(grant) = &observed.decision.outcome else { panic!("alice is rejected") };
     assert_eq!(grant.subject.as_deref(), Some("alice"));
 }

@@ -17,7 +17,7 @@ fn digest(bytes: &[u8]) -> String {
 
 const WASM: (&str, &str) = ("content-type", "application/wasm");
 const JSON: (&str, &str) = ("content-type", "application/json");
-const ALLOWS: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
+const ALLOWS: &str = "[[case]]\nname = \"all requests are allowed\"\nexpect.allow = true\n";
 
 async fn without_policy() -> Gateway {
     Gateway::start_with(None, &InitialPolicy::Missing, "policy.settings.audience = 'app'").await
@@ -49,34 +49,39 @@ async fn policy_is_activated_and_rolled_back() {
     assert_eq!(reply.header("etag"), format!("\"{allow}\""));
     let answer = reply.json();
     assert_eq!((&answer["active"]["digest"], &answer["active"]["generation"]), (&json!(allow), &json!(1)), "{answer}");
-    assert_eq!(answer["active"]["persisted"], false, "there is no file here: {answer}");
+    assert_eq!(answer["active"]["persisted"], false, "no file is configured: {answer}");
     gateway.open("channel=c").await.connected("c").await;
 
-    let nothing = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!((nothing.status, &*nothing.code()), (409, "no_previous_policy"), "{}", nothing.body);
+    let refused = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    assert_eq!((refused.status, &*refused.code()), (409, "no_previous_policy"), "{}", refused.body);
     let reply = put(&gateway, "/v1/policy", &[WASM], &component("deny")).await;
     assert_eq!(reply.status, 200, "{}", reply.body);
     assert_eq!(gateway.request("channel=c").await.status, 418);
     assert_eq!(status(&gateway).await["rollback_target"], json!(allow));
-    let back = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!((back.status, &back.json()["active"]["digest"]), (200, &json!(allow)), "{}", back.body);
+    let rolled_back = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    assert_eq!(
+        (rolled_back.status, &rolled_back.json()["active"]["digest"]),
+        (200, &json!(allow)),
+        "{}",
+        rolled_back.body
+    );
     gateway.open("channel=c").await.connected("c").await;
-    let nothing = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
-    assert_eq!(nothing.status, 409, "one goes back once a step: {}", nothing.body);
-    let numbers = status(&gateway).await["history"]
+    let refused = send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON], "{}").await;
+    assert_eq!(refused.status, 409, "there is no earlier policy: {}", refused.body);
+    let generations = status(&gateway).await["history"]
         .as_array()
         .expect("a list")
         .iter()
         .map(|v| v["generation"].clone())
         .collect::<Vec<_>>();
-    assert_eq!(numbers, [3, 2, 1]);
+    assert_eq!(generations, [3, 2, 1]);
 }
 
 #[tokio::test]
 async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
     let gateway = without_policy().await;
     assert_eq!(put(&gateway, "/v1/policy", &[WASM], &component("allow")).await.status, 200);
-    let failing = "[[case]]\nname = \"nobody\"\nexpect.status = 403\n";
+    let failing = "[[case]]\nname = \"anonymous\"\nexpect.status = 403\n";
     let reads = "tokens.app.pem = \"/etc/hostname\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let fetches = "tokens.app.jwks-url = \"http://127.0.0.1:1\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let allow = component("allow");
@@ -85,7 +90,7 @@ async fn failed_activation_keeps_the_active_policy_and_reports_the_stage() {
         (WASM, allow[..allow.len() / 2].to_vec(), "compiled", &["not a valid component"]),
         (WASM, component("missing-import"), "linked", &["acme:secrets/vault"]),
         (WASM, component("wrong-world"), "linked", &["tidegate:policy/authorizer"]),
-        (JSON, bundle("allow", failing), "tested", &["\"nobody\" (line 1)", "403"]),
+        (JSON, bundle("allow", failing), "tested", &["\"anonymous\" (line 1)", "403"]),
         (JSON, bundle("allow", "[[case]]\nname = 1\n"), "tested", &["cases:2"]),
         (JSON, bundle("allow", reads), "tested", &["tokens.app.pem", "read no files"]),
         (JSON, bundle("allow", fetches), "tested", &["jwks-url", "cases fetch nothing"]),
@@ -130,7 +135,7 @@ async fn policy_with_passing_cases_and_required_settings_is_activated() {
         std::sync::Arc::new(tidegate::wasm::host::PolicyContext { env, limits })
     };
     let Err(refused) = gateway.app.rollout.lock_activation().await.revalidate_active(context).await else {
-        panic!("it requires a setting")
+        panic!("the policy requires a setting")
     };
     assert!(refused.stage == Stage::Linked && refused.reason.contains("policy.settings.audience"), "{refused}");
 }
@@ -151,11 +156,11 @@ async fn activation_with_a_stale_precondition_is_412() {
         let reply = put(&gateway, "/v1/policy", &[WASM, (header, &value)], policy).await;
         assert_eq!(reply.status, expect, "{header}: {value}: {}", reply.body);
     }
-    let known = send_request(gateway.control, "GET", "/v1/policy", &[("if-none-match", &tag(&deny))], "").await;
-    assert_eq!((known.status, known.header("etag")), (304, tag(&deny)));
-    let back =
+    let unmodified = send_request(gateway.control, "GET", "/v1/policy", &[("if-none-match", &tag(&deny))], "").await;
+    assert_eq!((unmodified.status, unmodified.header("etag")), (304, tag(&deny)));
+    let rolled_back =
         send_request(gateway.control, "POST", "/v1/policy/rollback", &[JSON, ("if-match", &tag(&allow))], "{}").await;
-    assert_eq!(back.status, 412, "{}", back.body);
+    assert_eq!(rolled_back.status, 412, "{}", rolled_back.body);
 }
 
 #[tokio::test]
@@ -177,8 +182,8 @@ async fn malformed_policy_request_is_rejected_before_the_pipeline() {
         let reply = put(&gateway, target, headers, body.as_bytes()).await;
         assert_eq!((reply.status, &*reply.code()), (expect, code), "{target} {headers:?} {body}: {}", reply.body);
     }
-    let open = Gateway::start("").await;
-    let reply = put(&open, "/v1/policy", &[WASM], &component("allow")).await;
+    let allow_all = Gateway::start("").await;
+    let reply = put(&allow_all, "/v1/policy", &[WASM], &component("allow")).await;
     assert_eq!((reply.status, &*reply.code()), (409, "policy_not_managed_here"), "{}", reply.body);
     let reply = send_request(gateway.control, "POST", "/v1/policy/rollback", &[], "").await;
     assert_eq!(reply.status, 415, "{}", reply.body);
@@ -189,24 +194,24 @@ async fn newest_waiting_activation_supersedes_older_ones() {
     let gateway = without_policy().await;
     let guard = gateway.app.rollout.lock_activation().await;
     let (allow, deny) = (component("allow"), component("deny"));
-    let overtaken = tokio::sync::Notify::new();
+    let superseded = tokio::sync::Notify::new();
     let first = async {
         let first = put(&gateway, "/v1/policy", &[WASM], &allow).await;
-        overtaken.notify_one();
+        superseded.notify_one();
         first
     };
-    let rehearsal = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
+    let dry_run = put(&gateway, "/v1/policy?dry-run", &[WASM], &allow);
     let last = async {
         crate::harness::wait_until("two activations wait", || gateway.app.rollout.waiting() == 2).await;
         let release = async {
-            overtaken.notified().await;
+            superseded.notified().await;
             drop(guard);
         };
         tokio::join!(put(&gateway, "/v1/policy", &[WASM], &deny), release).0
     };
-    let (first, rehearsal, last) = tokio::join!(first, rehearsal, last);
+    let (first, dry_run, last) = tokio::join!(first, dry_run, last);
     assert_eq!((first.status, &*first.code()), (409, "superseded"), "{}", first.body);
-    assert_eq!((rehearsal.status, last.status), (200, 200), "{} {}", rehearsal.body, last.body);
+    assert_eq!((dry_run.status, last.status), (200, 200), "{} {}", dry_run.body, last.body);
     assert_eq!(status(&gateway).await["active"]["digest"], json!(digest(&deny)));
 }
 
@@ -214,18 +219,18 @@ async fn newest_waiting_activation_supersedes_older_ones() {
 async fn activation_over_its_timeout_changes_nothing() {
     let gateway = without_policy().await;
     let rollout = &gateway.app.rollout;
-    let late = async |target: &str, body: &[u8]| {
+    let assert_times_out = async |target: &str, body: &[u8]| {
         let reply = put(&gateway, target, &[JSON], body).await;
         assert_eq!((reply.status, &*reply.code()), (503, "not_prepared"), "{}", reply.body);
     };
-    // Another activation does not end: neither request waits for it any more.
+    // Another activation holds the lock: both requests time out while they wait for it.
     let guard = rollout.lock_activation().await;
-    late("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
-    late("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
+    assert_times_out("/v1/policy?timeout-ms=1", &bundle("allow", ALLOWS)).await;
+    assert_times_out("/v1/policy?timeout-ms=1&dry-run", &bundle("allow", ALLOWS)).await;
     crate::harness::wait_until("no activation waits", || rollout.waiting() == 0).await;
     drop(guard);
     // The timeout passes during the stages, which take some hundred ms. They continue, and their result is discarded.
-    late("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
+    assert_times_out("/v1/policy?timeout-ms=1", &bundle("slow", ALLOWS)).await;
     drop(rollout.lock_activation().await);
     let answer = status(&gateway).await;
     assert_eq!((&answer["active"], &answer["pending"], &answer["failures"]), (&Value::Null, &Value::Null, &json!([])));
@@ -262,6 +267,7 @@ async fn requirements_are_not_checked_outside_a_gateway() {
         async move { rollout.prepare(artifact, context, PolicyOrigin::default()).await.map(drop) }
     };
     assert!(requires(gateway.app.rollout.clone()).await.is_err());
-    let elsewhere = tidegate::rollout::Rollout::without_requirements(std::sync::Arc::clone(&gateway.app.authorizer));
-    assert!(requires(elsewhere).await.is_ok(), "the cases are run all the same");
+    let without_gateway =
+        tidegate::rollout::Rollout::without_requirements(std::sync::Arc::clone(&gateway.app.authorizer));
+    assert!(requires(without_gateway).await.is_ok(), "only the requirements are skipped");
 }

@@ -1,4 +1,4 @@
-//! Policies that exceed each limit of the sandbox. Each fails its own decision only, and delays no other.
+//! Policies that exceed the limits of the sandbox. Each fails its own decision only, and delays no other.
 
 use std::time::{Duration, Instant};
 
@@ -41,7 +41,7 @@ const STDOUT: &str = r#"
 const EXIT: &str = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
 
 /// A policy that runs this code and then allows the request, with 17 pages of memory and these fields in its module.
-fn guest(fields: &str, does: &str) -> Vec<u8> {
+fn guest(fields: &str, code: &str) -> Vec<u8> {
     let realloc = if fields.contains("cabi_realloc") { "" } else { REALLOC };
     let memory = if fields.contains("(export \"memory\")") { "" } else { "(memory (export \"memory\") 17)" };
     authorizer(&format!(
@@ -49,7 +49,7 @@ fn guest(fields: &str, does: &str) -> Vec<u8> {
           (func (export "tidegate:policy/authorizer@0.1.0#authorize")
             (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             (local $i i32)
-            {does}
+            {code}
             ;; 56 zero bytes: ok, and a grant with none and nothing in every field
             (i32.const 64)))"#
     ))
@@ -60,13 +60,13 @@ fn answer(bytes: &str) -> Vec<u8> {
     guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
 }
 
-fn endless_loop(does: &str) -> String {
-    format!("(loop $again {does} (br $again))")
+fn endless_loop(code: &str) -> String {
+    format!("(loop $again {code} (br $again))")
 }
 
-fn repeat(count: usize, does: &str) -> String {
+fn repeat(count: usize, code: &str) -> String {
     format!(
-        "(loop $again {does} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))"
+        "(loop $again {code} (br_if $again (i32.lt_u (local.tee $i (i32.add (local.get $i) (i32.const 1))) (i32.const {count}))))"
     )
 }
 
@@ -87,26 +87,26 @@ async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>)
             } else {
                 let reply = gateway.request("channel=c").await;
                 assert_eq!((reply.status, &*reply.code()), (500, "decision_error"), "{name}: {}", reply.body);
-                let says = reply.json()["error"]["message"].clone();
-                assert_eq!(says, "this request could not be decided", "{name}: nothing that the log has");
+                let message = reply.json()["error"]["message"].clone();
+                assert_eq!(message, "this request could not be decided", "{name}: the client does not learn the cause");
                 assert!(gateway.is_idle(), "{name}: no stream is open");
             }
         };
-        let neighbour = async {
+        let other_clients = async {
             good.open("channel=c").await.connected("c").await;
             let id = good.store.emit_stock("c", "e", &json!(1)).await;
             assert_eq!(stream.ids("c", 1).await, [id]);
         };
-        tokio::join!(attack, neighbour);
+        tokio::join!(attack, other_clients);
         assert!(start.elapsed() < Duration::from_secs(30), "{name} took {:?}", start.elapsed());
-        let watched = decisions.try_recv().expect("a decision is observed");
-        let (got, words) = match &watched.decision.outcome {
+        let observed = decisions.try_recv().expect("a decision is observed");
+        let (outcome, message) = match &observed.decision.outcome {
             Outcome::Failed(failure) => (failure.kind(), failure.to_string()),
             Outcome::Allowed(_) => ("allowed", String::new()),
             Outcome::Rejected(_) => ("rejected", String::new()),
         };
-        assert_eq!(got, kind, "{name}: {words}");
-        assert!(words.len() < 1_000, "{name}: {} bytes in the log", words.len());
+        assert_eq!(outcome, kind, "{name}: {message}");
+        assert!(message.len() < 1_000, "{name}: {} bytes in the log", message.len());
     }
 }
 
@@ -119,16 +119,16 @@ async fn cpu_time_is_limited() {
         vec![
             ("spins at its start", "cpu", guest("(start $spin) (func $spin (loop $again (br $again)))", "")),
             ("traps at its start", "trap", guest("(start $trap) (func $trap unreachable)", "")),
-            ("spins while it gets its request", "cpu", guest(spin_in_realloc, "")),
+            ("spins while it receives its request", "cpu", guest(spin_in_realloc, "")),
             (
                 "spins after its answer",
                 "cpu",
                 guest(&format!("(func {post} (param i32) (loop $again (br $again)))"), ""),
             ),
             ("traps after its answer", "trap", guest(&format!("(func {post} (param i32) unreachable)"), "")),
-            ("spins in calls of the host", "cpu", guest(NOW, &endless_loop("(drop (call $now))"))),
+            ("calls a host function in a loop", "cpu", guest(NOW, &endless_loop("(drop (call $now))"))),
             (
-                "copies for ever",
+                "copies memory in a loop",
                 "cpu",
                 guest("", &endless_loop("(memory.copy (i32.const 65536) (i32.const 131072) (i32.const 983040))")),
             ),
@@ -158,8 +158,8 @@ async fn waiting_time_is_limited() {
         "policy.timeout = '300ms'",
         vec![
             ("polls one handle 20,000 times", "allowed", many),
-            ("waits for the end of time", "timeout", guest(SUBSCRIBE, wait)),
-            ("polls for the end of time", "timeout", guest(SUBSCRIBE, poll)),
+            ("waits without end", "timeout", guest(SUBSCRIBE, wait)),
+            ("polls without end", "timeout", guest(SUBSCRIBE, poll)),
             ("polls nothing", "trap", guest(SUBSCRIBE, "(call $poll (i32.const 1032) (i32.const 0) (i32.const 1024))")),
         ],
     )
@@ -180,8 +180,8 @@ async fn lookup_without_an_answer_times_out() {
     let reply = gateway.request("channel=c").await;
     assert_eq!(reply.status, 500);
     assert!(start.elapsed() < Duration::from_secs(5));
-    let watched = decisions.try_recv().expect("a decision is observed");
-    assert!(matches!(&watched.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
+    let observed = decisions.try_recv().expect("a decision is observed");
+    assert!(matches!(&observed.decision.outcome, Outcome::Failed(failure) if failure.kind() == "timeout"));
     // A key of this length is rejected without a look-up.
     let long = guest(GET, "(call $get (i32.const 0x80000) (i32.const 0x10001) (i32.const 1024))");
     gateway.app.authorizer.activate(load(&long));
@@ -208,8 +208,8 @@ async fn guest_memory_is_limited() {
     assert_each_outcome(
         STRICT_LIMITS,
         vec![
-            ("takes a page at a time", "memory", guest("", &format!("(loop $again {grow}) unreachable"))),
-            ("takes all at once", "memory", guest("", "(drop (memory.grow (i32.const 65519))) unreachable")),
+            ("grows its memory page by page", "memory", guest("", &format!("(loop $again {grow}) unreachable"))),
+            ("grows its memory at once", "memory", guest("", "(drop (memory.grow (i32.const 65519))) unreachable")),
             ("grows a table", "trap", guest(table, &format!("(loop $again {grow_table}) unreachable"))),
             (
                 "grows a table at once",
@@ -217,7 +217,11 @@ async fn guest_memory_is_limited() {
                 guest(table, "(drop (table.grow $t (ref.null func) (i32.const -2))) unreachable"),
             ),
             ("has two memories that are too large together", "memory", two_memories()),
-            ("lives without what it did not get", "allowed", guest("", "(drop (memory.grow (i32.const 65519)))")),
+            (
+                "continues after a failed growth of memory",
+                "allowed",
+                guest("", "(drop (memory.grow (i32.const 65519)))"),
+            ),
         ],
     )
     .await;
@@ -237,7 +241,7 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
             "trap",
             guest(&wide(SETTING), &format!("(call $setting {all} (i32.const 1024))")),
         ),
-        ("shows a token of 48 MiB", "trap", guest(&wide(VERIFY), &format!("(call $verify {all} (i32.const 1024))"))),
+        ("verifies a token of 48 MiB", "trap", guest(&wide(VERIFY), &format!("(call $verify {all} (i32.const 1024))"))),
         (
             "varies by a million headers",
             "trap",
@@ -249,7 +253,7 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
             guest(CACHE_FOR, "(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 17))"),
         ),
         (
-            "varies by no header",
+            "varies by an empty header name",
             "invalid-answer",
             guest(CACHE_FOR, "(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 1))"),
         ),
@@ -258,9 +262,9 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
             "trap",
             guest(LOG, "(call $log (i32.const 1) (i32.const 0x7fffffff) (i32.const 5))"),
         ),
-        ("logs at no level", "trap", guest(LOG, "(call $log (i32.const 77) (i32.const 0) (i32.const 5))")),
+        ("logs at an unknown level", "trap", guest(LOG, "(call $log (i32.const 77) (i32.const 0) (i32.const 5))")),
         (
-            "logs what is no text",
+            "logs bytes that are not UTF-8",
             "trap",
             guest(
                 &format!("{LOG} (memory (export \"memory\") 17) (data (i32.const 256) \"\\ff\\fe\")"),
@@ -274,9 +278,9 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
         ),
         ("a body longer than memory", "trap", answer("(i32 1 0) (i32 403) (i32 0 0) (i32 0 0x7fffffff)")),
         ("headers without end", "trap", answer("(i32 1 0) (i32 403) (i32 0 0x0fffffff) (i32 0 0)")),
-        ("headers from nowhere", "trap", answer("(i32 1 0) (i32 403) (i32 0x7ffffff0 1) (i32 0 0)")),
-        ("headers at an odd place", "trap", answer("(i32 1 0) (i32 403) (i32 65 1) (i32 0 0)")),
-        ("headers that are one another", "invalid-answer", answer("(i32 1 0) (i32 403) (i32 0x80000 1000) (i32 0 0)")),
+        ("headers beyond the memory", "trap", answer("(i32 1 0) (i32 403) (i32 0x7ffffff0 1) (i32 0 0)")),
+        ("headers at an odd address", "trap", answer("(i32 1 0) (i32 403) (i32 65 1) (i32 0 0)")),
+        ("headers that overlap", "invalid-answer", answer("(i32 1 0) (i32 403) (i32 0x80000 1000) (i32 0 0)")),
         (
             "a body that is all of its memory",
             "invalid-answer",
@@ -285,18 +289,18 @@ async fn invalid_arguments_and_answers_fail_the_decision() {
         ("neither ok nor err", "trap", answer("(i32 2 0)")),
         ("neither some nor none", "trap", answer("(i32 0 0) (i32 2 0 0)")),
         (
-            "a subject that is no text",
+            "a subject that is not UTF-8",
             "trap",
             answer("(i32 0 0) (i32 1 128 4) (i32 0 0 0) (i64 0 0) (i32 0 0) (i32 0 0) \"\\80\\80\\80\\80\""),
         ),
-        ("a subject from nowhere", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
+        ("a subject beyond the memory", "trap", answer("(i32 0 0) (i32 1 0x7fffffff 4)")),
     ];
     assert_each_outcome("policy.max-memory = '64MiB'\npolicy.cpu-time = '1s'\npolicy.timeout = '10s'", cases).await;
 }
 
 #[tokio::test]
 async fn invalid_pointers_of_a_guest_fail_the_decision() {
-    let realloc = |does: &str| format!("(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {does})");
+    let realloc = |code: &str| format!("(func (export \"cabi_realloc\") (param i32 i32 i32 i32) (result i32) {code})");
     let returns = |text: &str| {
         format!(
             r#"(module (memory (export "memory") 17) {REALLOC}
@@ -310,19 +314,19 @@ async fn invalid_pointers_of_a_guest_fail_the_decision() {
         vec![
             ("beyond its memory", "trap", guest(&realloc("(i32.const 0x7fffff00)"), "")),
             ("at the end of all memory", "trap", guest(&realloc("(i32.const -1)"), "")),
-            ("at an odd place", "trap", guest(&realloc("(i32.const 1025)"), "")),
-            ("all at one place", "allowed", guest(&realloc("(i32.const 0x10000)"), "")),
+            ("at an odd address", "trap", guest(&realloc("(i32.const 1025)"), "")),
+            ("all at one address", "allowed", guest(&realloc("(i32.const 0x10000)"), "")),
             ("over its own answer", "trap", guest(&realloc("(i32.const 64)"), "")),
             (
-                "nowhere: it calls the host",
+                "no pointer: it calls the host",
                 "trap",
                 guest(&format!("{NOW} {}", realloc("(drop (call $now)) (i32.const 0)")), ""),
             ),
-            ("nowhere: it recurses", "trap", guest(&realloc(recurse), "")),
-            ("nowhere: it traps", "trap", guest(&realloc("unreachable"), "")),
+            ("no pointer: it recurses", "trap", guest(&realloc(recurse), "")),
+            ("no pointer: it traps", "trap", guest(&realloc("unreachable"), "")),
             ("an answer beyond its memory", "trap", authorizer(&returns("0x10fff8"))),
-            ("an answer nowhere", "trap", authorizer(&returns("-8"))),
-            ("an answer at an odd place", "trap", authorizer(&returns("65"))),
+            ("an answer at a negative address", "trap", authorizer(&returns("-8"))),
+            ("an answer at an odd address", "trap", authorizer(&returns("65"))),
         ],
     )
     .await;
@@ -330,17 +334,17 @@ async fn invalid_pointers_of_a_guest_fail_the_decision() {
 
 #[tokio::test]
 async fn host_resources_of_a_decision_are_limited() {
-    let a_line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
+    let line = "(i32.const 1) (i32.const 0x80000) (i32.const 1000)";
     assert_each_outcome(
         STRICT_LIMITS,
         vec![
             (
-                "takes handles without end",
+                "opens handles in a loop",
                 "trap",
                 guest(SUBSCRIBE, &endless_loop("(drop (call $subscribe (i64.const 1)))")),
             ),
-            ("takes outputs without end", "trap", guest(STDOUT, &endless_loop("(drop (call $stdout))"))),
-            ("uses a handle that is none", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
+            ("opens outputs in a loop", "trap", guest(STDOUT, &endless_loop("(drop (call $stdout))"))),
+            ("uses an unknown handle", "trap", guest(SUBSCRIBE, "(call $block (i32.const 4096))")),
             (
                 "a petabyte of randomness",
                 "trap",
@@ -354,24 +358,24 @@ async fn host_resources_of_a_decision_are_limited() {
                 guest(STDOUT, "(call $zeroes (call $stdout) (i64.const 0x4000000000000) (i32.const 1024))"),
             ),
             (
-                "prints more at once than it may",
+                "prints more at once than allowed",
                 "trap",
                 guest(STDOUT, "(call $print (call $stdout) (i32.const 0) (i32.const 5000) (i32.const 1024))"),
             ),
             (
-                "writes more than it may",
+                "writes more than allowed",
                 "trap",
                 guest(STDOUT, "(call $write (call $stdout) (i32.const 0) (i32.const 1000000) (i32.const 1024))"),
             ),
-            ("floods the log", "cpu", guest(LOG, &endless_loop(&format!("(call $log {a_line})")))),
-            ("floods the log a little", "allowed", guest(LOG, &repeat(5_000, &format!("(call $log {a_line})")))),
+            ("floods the log", "cpu", guest(LOG, &endless_loop(&format!("(call $log {line})")))),
+            ("floods the log a little", "allowed", guest(LOG, &repeat(5_000, &format!("(call $log {line})")))),
             (
-                "floods the log with nothing",
+                "floods the log with empty lines",
                 "allowed",
                 guest(LOG, &repeat(5_000, "(call $log (i32.const 1) (i32.const 0) (i32.const 0))")),
             ),
             (
-                "prints without end",
+                "prints in a loop",
                 "cpu",
                 guest(
                     STDOUT,
@@ -398,7 +402,7 @@ async fn host_resources_of_a_decision_are_limited() {
                 ),
             ),
             (
-                "changes its mind without end",
+                "calls `cache-for` in a loop",
                 "cpu",
                 guest(CACHE_FOR, &endless_loop("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
             ),

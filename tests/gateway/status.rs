@@ -35,14 +35,14 @@ async fn streams_are_listed_in_pages() {
         "since": first["since"], "expires_at": null, "generation": 0,
     });
     assert_eq!(*first, expect);
-    let mut seen = Vec::new();
+    let mut pages = Vec::new();
     let mut after = json!(0);
     while !after.is_null() {
         let page = streams(&gateway, &format!("limit=2&after={after}")).await;
-        seen.push(numbers(&page));
+        pages.push(numbers(&page));
         after = page["next"].clone();
     }
-    assert_eq!(seen, [vec![1, 2], vec![3, 4], vec![5]]);
+    assert_eq!(pages, [vec![1, 2], vec![3, 4], vec![5]]);
     assert_eq!(numbers(&streams(&gateway, "channel=c3").await), [4]);
     assert_eq!(numbers(&streams(&gateway, "channel=%3Cb%3E+%26&limit=5").await).len(), 5);
     for query in ["channel=c", "subject=alice", "address=192.0.2.1", "generation=1", "after=5"] {
@@ -81,7 +81,7 @@ async fn status_reports_policy_streams_and_rejections() {
     assert!(gateway.activate(&component("allow")).await.is_ok());
     let _open: Vec<Sse> = vec![gateway.open("channel=a&channel=b").await, gateway.open("channel=b").await];
     let status = get(&gateway, "/v1/status").await.json();
-    let info = gateway.app.authorizer.active().expect("one");
+    let info = gateway.app.authorizer.active().expect("a policy is active");
     assert_eq!((&status["ready"], &status["store"], &status["draining"]), (&json!(true), &json!("ok"), &json!(false)));
     let policy = &status["policy"];
     assert_eq!((&policy["active"]["digest"], &policy["active"]["generation"]), (&json!(&*info.digest), &json!(2)));
@@ -90,9 +90,12 @@ async fn status_reports_policy_streams_and_rejections() {
     let top = &status["streams"]["top"];
     assert_eq!(top["by_channel"], json!([{"name": "b", "streams": 2}, {"name": "a", "streams": 1}]));
     assert_eq!(top["by_generation"], json!({"2": 2}));
-    let kept = &status["recent_rejections"][0];
-    assert_eq!((&kept["channels"], &kept["outcome"]), (&json!(["<img src=x onerror=alert(1)>"]), &json!("rejected")));
-    assert_eq!((&kept["generation"], &status["streams"]["count"]), (&json!(1), &json!(2)));
+    let rejection = &status["recent_rejections"][0];
+    assert_eq!(
+        (&rejection["channels"], &rejection["outcome"]),
+        (&json!(["<img src=x onerror=alert(1)>"]), &json!("rejected"))
+    );
+    assert_eq!((&rejection["generation"], &status["streams"]["count"]), (&json!(1), &json!(2)));
     gateway.store.disconnect();
     let status = get(&gateway, "/v1/status").await.json();
     assert_eq!((&status["ready"], &status["store"]), (&json!(false), &json!("unavailable")));
@@ -105,9 +108,9 @@ async fn status_page_needs_no_token_and_loads_nothing_external() {
     assert_eq!((page.status, &*page.header("content-type")), (200, "text/html; charset=utf-8"));
     let policy = page.header("content-security-policy");
     assert!(policy.starts_with("default-src 'none'; script-src 'sha256-") && !policy.contains("unsafe"), "{policy}");
-    for from_elsewhere in ["http://", "https://", "src=", "href=", "innerHTML", "url("] {
+    for external in ["http://", "https://", "src=", "href=", "innerHTML", "url("] {
         let text = page.body.replace("http://www.w3.org/2000/svg", "");
-        assert!(!text.contains(from_elsewhere), "the page has {from_elsewhere}");
+        assert!(!text.contains(external), "the page has {external}");
     }
     assert_eq!(get(&gateway, "/openapi.json").await.json()["openapi"], "3.1.0");
     assert_eq!(get(&gateway, "/v1/status").await.status, 401);
@@ -124,7 +127,7 @@ async fn status_page_needs_no_token_and_loads_nothing_external() {
     );
 }
 
-/// After each fleet command a node reads for a moment. It stays ready meanwhile, on every endpoint.
+/// After each fleet command the command barrier is closed for a moment. Meanwhile every endpoint reports the node as ready.
 #[tokio::test]
 async fn endpoints_agree_on_readiness_while_commands_are_read() {
     let gateway = Gateway::start("").await;

@@ -8,7 +8,7 @@ use tidegate::event::StreamId;
 use crate::client::{Sse, send_request};
 use crate::harness::{Gateway, wait_until};
 
-/// The next blocks have to be pings only.
+/// Reads this many pings; any other frame is an error.
 async fn expect_pings(sse: &mut Sse, count: usize) {
     let mut pings = 0;
     while pings < count {
@@ -33,8 +33,8 @@ async fn stream_is_pinged_until_the_store_is_reachable_and_then_connected() {
     for _ in 0..3 {
         frames.push(sse.frame().await);
     }
-    let of_c: Vec<_> = frames.iter().filter(|frame| frame["channel"] == "c").collect();
-    assert_eq!((&of_c[0]["type"], &of_c[1]["id"]), (&json!("connected"), &json!(missed.to_string())));
+    let frames_of_c: Vec<_> = frames.iter().filter(|frame| frame["channel"] == "c").collect();
+    assert_eq!((&frames_of_c[0]["type"], &frames_of_c[1]["id"]), (&json!("connected"), &json!(missed.to_string())));
     let live = gateway.store.emit_stock("d", "e", &json!("live")).await;
     assert_eq!(sse.ids("d", 1).await, [live]);
 }
@@ -85,12 +85,12 @@ async fn streams_survive_an_outage_and_receive_missed_events() {
             tokio::task::yield_now().await;
         }
         for sse in &mut streams {
-            let mut got = [Vec::new(), Vec::new()];
+            let mut received = [Vec::new(), Vec::new()];
             for _ in 0..120 {
                 let event = sse.event().await;
-                got[usize::from(event["channel"] == "b")].push(crate::client::id_of(&event));
+                received[usize::from(event["channel"] == "b")].push(crate::client::id_of(&event));
             }
-            assert_eq!(got, written, "round {round}");
+            assert_eq!(received, written, "round {round}");
         }
     }
 }
@@ -128,12 +128,12 @@ async fn interrupted_replay_continues_after_the_outage() {
     }
     let mut sse = gateway.open("channel=c&last_ack_c=0").await;
     sse.connected("c").await;
-    let mut got = sse.ids("c", 10).await;
+    let mut received = sse.ids("c", 10).await;
     gateway.store.disconnect();
     written.push(gateway.store.emit_stock("c", "e", &json!("missed")).await);
     gateway.store.reconnect();
-    got.extend(sse.ids("c", written.len() - 10).await);
-    assert_eq!(got, written);
+    received.extend(sse.ids("c", written.len() - 10).await);
+    assert_eq!(received, written);
 }
 
 #[tokio::test]
@@ -170,14 +170,14 @@ async fn store_that_returns_empty_is_a_gap() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
-    let seen = gateway.store.emit_stock("c", "e", &json!("seen")).await;
-    assert_eq!(sse.ids("c", 1).await, [seen]);
+    let read = gateway.store.emit_stock("c", "e", &json!("read")).await;
+    assert_eq!(sse.ids("c", 1).await, [read]);
     gateway.store.disconnect();
     gateway.store.emit_stock("c", "e", &json!("acknowledged, and lost with the store")).await;
     gateway.store.keep_first_entries("c", 0).await;
     gateway.store.reconnect();
     let (_, certain, after, _) = sse.gap("c").await;
-    assert_eq!((certain, after), (false, seen), "the gap is uncertain");
+    assert_eq!((certain, after), (false, read), "the gap is uncertain");
     let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
     assert_eq!(sse.ids("c", 1).await, [next]);
 }
@@ -200,14 +200,14 @@ async fn unused_channel_is_closed_after_a_delay_and_reopened_on_demand() {
     sse.connected("c").await;
     let first = gateway.store.emit_stock("c", "e", &json!(1)).await;
     assert_eq!(sse.ids("c", 1).await, [first]);
-    // The paused clock advances half a minute at once.
+    // The unused channel stays open for half a minute, by which the paused clock advances at once.
     let id = sse.last_event_id.clone();
     drop(sse);
     wait_until("the stream has ended", || gateway.app.streams.count() == 0).await;
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(31)).await;
     tokio::time::resume();
-    wait_until("the subscription has ended", || gateway.store.watched().is_empty()).await;
+    wait_until("the subscription has ended", || gateway.store.subscribed_channels().is_empty()).await;
     assert_eq!(gateway.app.hub.buffer_bytes(), 0);
     let missed = gateway.store.emit_stock("c", "e", &json!(2)).await;
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await;

@@ -40,18 +40,18 @@ async fn each_channel_is_connected_before_its_events() {
         query += &format!("channel={name}&last_ack_{name}={}&", START - 1);
     }
     let mut sse = gateway.open(&query).await;
-    let mut seen: Vec<Vec<String>> = vec![Vec::new(); names.len()];
-    while seen.iter().map(Vec::len).sum::<usize>() < 3 * names.len() {
+    let mut received: Vec<Vec<String>> = vec![Vec::new(); names.len()];
+    while received.iter().map(Vec::len).sum::<usize>() < 3 * names.len() {
         let frame = sse.frame().await;
-        let number = names.iter().position(|name| frame["channel"] == **name).expect("a channel that was asked for");
-        let what = frame["type"].as_str().or(frame["data"].as_str()).expect("connected or an event");
-        seen[number].push(what.into());
-        if seen[number].len() == 3 {
+        let number = names.iter().position(|name| frame["channel"] == **name).expect("a requested channel");
+        let text = frame["type"].as_str().or(frame["data"].as_str()).expect("connected or an event");
+        received[number].push(text.into());
+        if received[number].len() == 3 {
             gateway.store.emit_stock(&names[number], "e", &json!("live")).await;
         }
     }
-    for (name, seen) in names.iter().zip(&seen) {
-        assert_eq!(seen[..], ["connected", "missed first", "missed second"], "{name}");
+    for (name, received) in names.iter().zip(&received) {
+        assert_eq!(received[..], ["connected", "missed first", "missed second"], "{name}");
     }
     for _ in &names {
         let event = sse.event().await;
@@ -119,7 +119,7 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
         }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
         let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
-        assert_eq!(sse.ids("c", 1).await, [live], "{ack}: and then what is live");
+        assert_eq!(sse.ids("c", 1).await, [live], "{ack}: then live events");
     }
 }
 
@@ -175,7 +175,7 @@ async fn disallowed_channel_is_403_without_a_decision() {
             assert_eq!((reply.status, &*reply.code()), (403, "channel_not_allowed"), "{query}");
         }
     }
-    assert!(decisions.try_recv().is_err(), "the policy was not asked");
+    assert!(decisions.try_recv().is_err(), "the policy was not evaluated");
     assert_eq!(gateway.request("channel=news-open").await.status, 503);
     assert_eq!(decisions.try_recv().expect("a decision is observed").channels, ["news-open"]);
     assert!(gateway.is_idle());
@@ -201,7 +201,7 @@ async fn browser_with_a_clock_five_minutes_off_receives_each_event_once() {
     assert_eq!(fast.ids("c", 5).await, live);
     assert_eq!(slow.ids("c", 5).await, live);
 
-    // The URL keeps its time in the future, and the reconnect loses no event all the same.
+    // The URL keeps its time in the future, and the reconnect still loses no event.
     let missed = store.emit_stock("c", "e", &json!("missed")).await;
     let mut fast = fast.reconnect().await;
     fast.connected("c").await;

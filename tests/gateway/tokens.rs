@@ -38,13 +38,13 @@ impl Key {
         let folder = tempfile::tempdir().expect("a directory");
         let script = "openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out key.pem
             openssl pkey -in key.pem -pubout -out public.pem";
-        let made = Command::new("sh").args(["-ec", script]).current_dir(&folder).output().expect("a shell");
-        assert!(made.status.success(), "{made:?}");
+        let output = Command::new("sh").args(["-ec", script]).current_dir(&folder).output().expect("a shell");
+        assert!(output.status.success(), "{output:?}");
         let key =
             EncodingKey::from_ec_pem(&fs::read(folder.path().join("key.pem")).expect("a key")).expect("an EC key");
-        let this = Self { folder, key };
-        fs::write(this.folder.path().join("jwks.json"), this.jwks("k")).expect("a file");
-        this
+        let pair = Self { folder, key };
+        fs::write(pair.folder.path().join("jwks.json"), pair.jwks("k")).expect("a file");
+        pair
     }
 
     fn jwks(&self, kid: &str) -> Vec<u8> {
@@ -68,9 +68,9 @@ async fn request_with_token(gateway: &Gateway, token: &str) -> Reply {
     send_request(gateway.data, "GET", "/api/realtime?channel=c", &[("authorization", &authorization)], "").await
 }
 
-fn token_profiles(origin: &Origin, more: &str) -> String {
+fn token_profiles(origin: &Origin, options: &str) -> String {
     format!(
-        "{more}
+        "{options}
         [policy.tokens.remote]
         issuer = 'remote'
         audience = 'app'
@@ -106,16 +106,16 @@ async fn tokens_are_verified_with_keys_of_every_source() {
     }
     let mut expired = claims("local");
     expired["exp"] = json!(1);
-    for (token, says) in [
+    for (token, body) in [
         ("x".to_owned(), "malformed"),
         (hmac(&claims("pem")), "untrusted"),
         (key.sign("k", &claims("local")), "untrusted"),
         (Key::new().sign("k", &claims("remote")), "untrusted"),
         (hmac(&expired), "expired"),
-        (hmac(&claims("nobody")), "claims"),
+        (hmac(&claims("unknown")), "claims"),
     ] {
         let reply = request_with_token(&gateway, &token).await;
-        assert_eq!((reply.status, &*reply.body), (401, says));
+        assert_eq!((reply.status, &*reply.body), (401, body));
     }
 }
 

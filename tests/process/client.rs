@@ -20,7 +20,7 @@ pub struct Wire {
     raw: Vec<u8>,
     text: Vec<u8>,
     /// Missing bytes of the current chunk, including its line break.
-    left: usize,
+    missing: usize,
     pub ended: bool,
 }
 
@@ -55,7 +55,7 @@ impl Wire {
         raw.drain(..end);
         let status = head.split(' ').nth(1).and_then(|text| text.parse().ok());
         let status = status.ok_or_else(|| Error::other("no status"))?;
-        let mut wire = Self { socket, status, head, raw, text: Vec::new(), left: 0, ended: false };
+        let mut wire = Self { socket, status, head, raw, text: Vec::new(), missing: 0, ended: false };
         if wire.head.contains("transfer-encoding: chunked") {
             wire.unchunk();
         } else {
@@ -67,12 +67,12 @@ impl Wire {
     }
 
     /// Reads available bytes, up to a limit. False after the last chunk.
-    pub async fn more(&mut self, most: u64) -> Result<bool> {
+    pub async fn read_more(&mut self, limit: u64) -> Result<bool> {
         if self.ended {
             return Ok(false);
         }
-        if (&mut self.socket).take(most).read_buf(&mut self.raw).await? == 0 {
-            return Err(Error::other("the connection was cut"));
+        if (&mut self.socket).take(limit).read_buf(&mut self.raw).await? == 0 {
+            return Err(Error::other("the connection ended before the last chunk"));
         }
         self.unchunk();
         Ok(true)
@@ -82,14 +82,14 @@ impl Wire {
         let mut at = 0;
         loop {
             let rest = &self.raw[at..];
-            if self.left > 0 {
-                let here = self.left.min(rest.len());
+            if self.missing > 0 {
+                let available = self.missing.min(rest.len());
                 // The last two bytes are a line break, which is not part of the text.
-                let text = here.min(self.left.saturating_sub(2));
+                let text = available.min(self.missing.saturating_sub(2));
                 self.text.extend_from_slice(&rest[..text]);
-                at += here;
-                self.left -= here;
-                if self.left > 0 {
+                at += available;
+                self.missing -= available;
+                if self.missing > 0 {
                     break;
                 }
                 continue;
@@ -99,31 +99,31 @@ impl Wire {
             let size = std::str::from_utf8(size).ok().and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
             let size = size.expect("a chunk begins with its size");
             self.ended |= size == 0;
-            self.left = size + 2;
+            self.missing = size + 2;
         }
         self.raw.drain(..at);
     }
 
-    /// Passes on the complete blocks. An incomplete one is lost when the connection breaks, as in a browser.
+    /// Calls `each` for each complete block. An incomplete one is lost when the connection breaks, as in a browser.
     pub fn blocks(&mut self, mut each: impl FnMut(Block<'_>)) {
-        let (mut at, mut begun) = (0, 0);
+        let (mut at, mut block_start) = (0, 0);
         let mut block = Block::default();
         while let Some(line) = line(&self.text[at..]) {
             at += line.len();
             let text = std::str::from_utf8(line).expect("a stream is UTF-8").trim_end_matches('\n');
             if let Some(data) = text.strip_prefix("data: ") {
-                assert!(block.data.is_empty(), "one line of data a block");
+                assert!(block.data.is_empty(), "one line of data per block");
                 block.data = data;
             } else if let Some(id) = text.strip_prefix("id: ") {
-                assert!(block.id.replace(id).is_none(), "one id a block");
+                assert!(block.id.replace(id).is_none(), "one id per block");
             } else if text.is_empty() {
                 each(std::mem::take(&mut block));
-                begun = at;
+                block_start = at;
             } else {
                 assert!(text.starts_with("retry: "), "{text:?} is not a field");
             }
         }
-        self.text.drain(..begun);
+        self.text.drain(..block_start);
     }
 
     pub fn body(&self) -> String {
@@ -131,7 +131,7 @@ impl Wire {
     }
 }
 
-/// A line with its end, found by the standard library's own search: these tests are not optimised.
+/// The first line with its line break. The standard library finds it, as a loop here would be slow without optimisation.
 fn line(text: &[u8]) -> Option<&[u8]> {
     let mut rest = text;
     let length = rest.skip_until(b'\n').ok()?;
@@ -146,7 +146,7 @@ pub struct Sse {
 }
 
 impl Sse {
-    /// Opens a stream that has to be allowed. `query` begins after the `?`.
+    /// Opens a stream, which the policy must allow. `query` begins after the `?`.
     pub async fn open(to: SocketAddr, query: &str) -> Self {
         let target = format!("/api/realtime?{query}");
         let wire = with_timeout("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
@@ -167,7 +167,7 @@ impl Sse {
                 if let Some(frame) = self.ready.pop_front() {
                     return Some(frame);
                 }
-                if !self.wire.more(64 << 10).await.expect("the connection holds") {
+                if !self.wire.read_more(64 << 10).await.expect("the connection stays open") {
                     return None;
                 }
             }
@@ -184,7 +184,7 @@ impl Sse {
         assert_eq!((&frame["type"], &frame["channel"]), (&"connected".into(), &channel.into()), "{frame}");
     }
 
-    /// The data of the next frame, which has to be an event.
+    /// Reads the next frame, which must be an event, and returns its data.
     pub async fn data(&mut self) -> Value {
         let mut frame = self.frame().await;
         assert!(frame["event"].is_string(), "{frame}");

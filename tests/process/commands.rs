@@ -17,7 +17,7 @@ fn tail(gateway: &Gateway, args: &[&str]) -> ChildProcess {
 }
 
 /// Waits until a tail has opened its channel.
-async fn is_open(tail: &ChildProcess) {
+async fn wait_until_open(tail: &ChildProcess) {
     let line = tail.stdout.lines(1).await.remove(0);
     assert!(line.starts_with(r#"{"type":"connected""#), "{line}");
 }
@@ -61,10 +61,10 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let url = format!("http://{control}/");
     assert_eq!(run_tidegate(&["emit", "other channel", "e", "null", "--control", &url]).await.code(), Some(0));
 
-    // One event a line; empty lines are skipped.
-    for way in [["--store", &store], ["--control", &control]] {
+    // One event per line; empty lines are skipped.
+    for target in [["--store", &store], ["--control", &control]] {
         let mut command = tidegate(&["emit", "news", "line"]);
-        command.args(way);
+        command.args(target);
         let ended = run(command, Some("1\n\n[2]\n")).await;
         assert_eq!((ended.code(), ended.stdout.lines().count()), (Some(0), 2), "{ended:?}");
     }
@@ -73,14 +73,14 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     let lines: Vec<String> = ended.stdout.lines().map(str::to_owned).collect();
     let mut expect = vec![json!({"b": 1, "a": "ü"}), json!("123"), json!(null)];
     expect.extend([json!(1), json!([2]), json!(1), json!([2])]);
-    let mut seen = events(&lines);
-    // No order is promised across channels.
-    let other = seen.iter().position(|e| e["channel"] == "other channel").expect("the event of the other channel");
-    let other = seen.remove(other);
+    let mut received = events(&lines);
+    // The order of events of different channels is not defined.
+    let other = received.iter().position(|e| e["channel"] == "other channel").expect("the event of the other channel");
+    let other = received.remove(other);
     assert_eq!((&other["data"], &other["event"]), (&Value::Null, &"e".into()));
     expect.remove(2);
-    assert_eq!(seen.iter().map(|e| e["data"].clone()).collect::<Vec<_>>(), expect);
-    assert!(seen.iter().all(|e| e["channel"] == "news" && e.as_object().is_some_and(|o| o.len() == 4)));
+    assert_eq!(received.iter().map(|e| e["data"].clone()).collect::<Vec<_>>(), expect);
+    assert!(received.iter().all(|e| e["channel"] == "news" && e.as_object().is_some_and(|o| o.len() == 4)));
 
     // The same events as a replay: strings of Tidegate's emitter stay strings.
     let replay = tail(&gateway, &["news", "--since", "0", "--count", "6"]).end().await;
@@ -88,12 +88,12 @@ async fn events_emitted_through_store_or_gateway_are_tailed_as_lines() {
     assert_eq!((replay.code(), data(&lines)), (Some(0), expect));
 
     // Retention of a channel.
-    let kept =
+    let trimmed =
         run_tidegate(&["emit", "news", "e", "true", "--max-length", "2", "--expire", "1h", "--store", &store]).await;
-    assert_eq!(kept.code(), Some(0), "{kept:?}");
+    assert_eq!(trimmed.code(), Some(0), "{trimmed:?}");
     assert_eq!(redis.entries("news").await.len(), 2);
     let mut admin = redis.connect().await;
-    let ttl: i64 = redis::cmd("TTL").arg("news").query_async(&mut admin).await.expect("its time");
+    let ttl: i64 = redis::cmd("TTL").arg("news").query_async(&mut admin).await.expect("a time to live");
     assert!((3590..=3600).contains(&ttl), "{ttl}");
 }
 
@@ -112,7 +112,7 @@ async fn tail_survives_a_killed_gateway() {
     };
     let gateway = Gateway::start(&toml).await;
     let follower = tail(&gateway, &["news", "--all"]);
-    is_open(&follower).await;
+    wait_until_open(&follower).await;
     for n in 0..3 {
         emit(n).await;
     }
@@ -135,11 +135,11 @@ async fn tail_survives_a_killed_gateway() {
     drop(gateway);
 }
 
-/// The complete lines so far.
-fn lines(of: &ChildProcess) -> Vec<String> {
-    let text = of.stdout.text_so_far();
-    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-    whole.lines().map(str::to_owned).collect()
+/// The complete lines that a process has written so far.
+fn lines(process: &ChildProcess) -> Vec<String> {
+    let text = process.stdout.text_so_far();
+    let complete = text.rfind('\n').map_or("", |end| &text[..end]);
+    complete.lines().map(str::to_owned).collect()
 }
 
 #[tokio::test]
@@ -159,11 +159,11 @@ async fn closed_pipe_ends_a_tail() {
     }
     let piped = ChildProcess::start(command);
     piped.stdout.lines(1).await;
-    // The next line has no reader; an earlier event may have met the closed pipe already.
+    // `head` does not read the next line; an earlier event may already have been written to the closed pipe.
     run_tidegate(&["emit", "default", "e", "4", "--control", &control]).await;
     let ended = piped.end().await;
     assert_eq!(ended.stdout.lines().count(), 1, "{ended:?}");
-    assert_eq!(ended.stderr, "code 0\n", "no error of a closed pipe");
+    assert_eq!(ended.stderr, "code 0\n", "a closed pipe is not an error");
 }
 
 #[tokio::test]
@@ -172,14 +172,14 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
     let toml = format!("store = \"{}\"\nallow-all = true\nchannels.deny = [\"secret*\"]", redis.url());
     let gateway = Gateway::start(&toml).await;
     let (store, control) = (redis.url(), gateway.control.to_string());
-    for way in [["--store", &store], ["--control", &control]] {
+    for target in [["--store", &store], ["--control", &control]] {
         for bad in ["hello", "{", "{\"a\":}", "1 2", ""] {
-            let ended = run_tidegate(&["emit", "news", "e", bad, way[0], way[1]]).await;
+            let ended = run_tidegate(&["emit", "news", "e", bad, target[0], target[1]]).await;
             assert_fails(&ended, 2, &["emit: the data is not JSON", "'\"hello\"'"]);
         }
         // The lines before an invalid one are emitted, as their ids show; the error names the line.
         let mut command = tidegate(&["emit", "news", "e"]);
-        command.args(way);
+        command.args(target);
         let ended = run(command, Some("1\nnope\n3\n")).await;
         assert_eq!((ended.code(), ended.stdout.lines().count()), (Some(2), 1), "{ended:?}");
         assert!(ended.stderr.contains("line 2") && ended.stderr.contains("not JSON"), "{}", ended.stderr);
@@ -197,22 +197,22 @@ async fn invalid_emit_and_tail_arguments_fail_with_a_message_and_a_code() {
         &["cannot be used with"],
     );
     assert_fails(&run_tidegate(&["emit", "news"]).await, 2, &["Usage"]);
-    let nowhere = format!("127.0.0.1:{}", reserved_port());
+    let unused = format!("127.0.0.1:{}", reserved_port());
     assert_fails(
-        &run_tidegate(&["emit", "news", "e", "1", "--control", &nowhere]).await,
+        &run_tidegate(&["emit", "news", "e", "1", "--control", &unused]).await,
         1,
-        &["no gateway answers at", &nowhere],
+        &["no gateway answers at", &unused],
     );
-    let no_store = format!("redis://ann:s3cret@{nowhere}");
+    let no_store = format!("redis://ann:s3cret@{unused}");
     let ended = run_tidegate(&["emit", "news", "e", "1", "--store", &no_store]).await;
-    assert_fails(&ended, 1, &[&format!("--store redis://{nowhere}: "), "the store is unavailable"]);
+    assert_fails(&ended, 1, &[&format!("--store redis://{unused}: "), "the store is unavailable"]);
     assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
 
     assert_fails(&run_tidegate(&["tail", "redis://127.0.0.1"]).await, 2, &["http://"]);
     assert_fails(
-        &run_tidegate(&["tail", &format!("http://{nowhere}/api/realtime")]).await,
+        &run_tidegate(&["tail", &format!("http://{unused}/api/realtime")]).await,
         1,
-        &["no gateway answers at", &nowhere],
+        &["no gateway answers at", &unused],
     );
     let url = format!("http://{}/api/realtime", gateway.data);
     assert_fails(&run_tidegate(&["tail", &url, "secret-a"]).await, 1, &["answered 403", "not a channel here"]);
@@ -241,8 +241,8 @@ async fn commands_need_the_control_token() {
         let ended = run_tidegate(&[command, &["--control", &data, "--token", "t0ken"]].concat()).await;
         assert_fails(&ended, 1, &[&data, "is not the control port"]);
     }
-    let shown = run_tidegate(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
-    assert_eq!(shown.code(), Some(0), "{shown:?}");
+    let accepted = run_tidegate(&["emit", "news", "e", "1", "--control", &control, "--token", "t0ken"]).await;
+    assert_eq!(accepted.code(), Some(0), "{accepted:?}");
     let mut command = tidegate(&["emit", "news", "e", "1", "--control", &control]);
     command.env("TIDEGATE_CONTROL_TOKEN", "t0ken");
     assert_eq!(run(command, None).await.code(), Some(0));

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use crate::guests;
 use crate::processes::{ProcessOutput, path, run, tidegate};
 
-/// Runs `tidegate check` with this cache directory and more environment variables.
-async fn check(policy: &str, cache: &Path, more: &[(&str, &str)]) -> ProcessOutput {
+/// Runs `tidegate check` with this cache directory and these environment variables.
+async fn check(policy: &str, cache: &Path, variables: &[(&str, &str)]) -> ProcessOutput {
     let mut command = tidegate(&["check", "--store=memory:", "--policy", policy]);
-    command.env("TIDEGATE_CACHE_DIR", cache).envs(more.iter().copied());
+    command.env("TIDEGATE_CACHE_DIR", cache).envs(variables.iter().copied());
     run(command, None).await
 }
 
@@ -33,8 +33,8 @@ async fn compiled_policy_is_cached_privately_and_rebuilt_when_damaged() {
     assert_eq!(fs::metadata(file).expect("it exists").modified().expect("a time"), first, "it was not compiled again");
 
     let whole = fs::read(file).expect("it is read");
-    for broken in [&whole[..whole.len() / 2], b"", b"\x7fELF"] {
-        fs::write(file, broken).expect("it is broken");
+    for damaged in [&whole[..whole.len() / 2], b"", b"\x7fELF"] {
+        fs::write(file, damaged).expect("the file is damaged");
         let ended = check(&policy, &cache, &[]).await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         assert_eq!(fs::read(file).expect("it is read").len(), whole.len(), "it was compiled again");
@@ -49,7 +49,7 @@ async fn compiled_policy_is_cached_privately_and_rebuilt_when_damaged() {
 async fn compilation_is_aborted_after_its_timeout() {
     let dir = tempfile::tempdir().expect("a directory");
     let (policy, cache) = (path(dir.path(), "policy.wasm"), dir.path().join("cache"));
-    // Straight-line code keeps a compiler busy for some seconds.
+    // Long functions without branches keep the compiler busy for some seconds.
     let body = "local.get 0 i32.const 7 i32.mul local.set 0 ".repeat(3_000);
     let functions = format!("(func (param i32) {body})").repeat(300);
     let memory = r#"(memory (export "memory") 1)"#;

@@ -38,10 +38,10 @@ pub async fn policy(control: SocketAddr) -> Value {
     reply
 }
 
-/// Waits until a condition holds for `GET /v1/policy`, and returns that.
-pub async fn wait_for_policy(control: SocketAddr, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+/// Waits until the answer of `GET /v1/policy` fulfils a condition, and returns the answer.
+pub async fn wait_for_policy(control: SocketAddr, condition: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let mut reply = Value::Null;
-    wait_until(what, async || {
+    wait_until(condition, async || {
         reply = policy(control).await;
         holds(&reply)
     })

@@ -35,27 +35,26 @@ async fn first_signal_drains_streams_over_the_drain_duration() {
             ends.push(begin.elapsed());
         }
         let spread = ends.last().expect("ends").saturating_sub(ends[0]);
-        assert!(spread > Duration::from_millis(500), "spread over the time: {ends:?}");
+        assert!(spread > Duration::from_millis(500), "the streams end spread over the drain duration: {ends:?}");
         // Browsers retry a refused connection.
         let refused =
             with_timeout("an answer", Wire::get(gateway.data, "/api/realtime?channel=news", None, None)).await;
-        assert!(refused.is_err(), "no connection is accepted any more");
+        assert!(refused.is_err(), "the port accepts no connection after the drain");
         let ended = gateway.process.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
-        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
         assert!(ended.stderr.contains("drained"), "{}", ended.stderr);
     }
 }
 
 /// Opens streams until connections are refused; returns unexpected answers.
 async fn open_streams(to: SocketAddr, count: Arc<AtomicUsize>) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     loop {
-        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=test", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
-            Ok(wire) => wrong.push(wire.head),
-            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return wrong,
-            Err(error) => wrong.push(error.to_string()),
+            Ok(wire) => unexpected.push(wire.head),
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => return unexpected,
+            Err(error) => unexpected.push(error.to_string()),
         }
         count.fetch_add(1, Ordering::Relaxed);
     }
@@ -72,30 +71,28 @@ async fn draining_gateway_answers_accepted_connections_and_refuses_new_ones() {
         gateway.process.signal("TERM").await;
         assert_eq!(gateway.process.end().await.code(), Some(0));
         for client in clients {
-            let wrong = with_timeout("the port is closed", client).await.expect("no panic");
-            assert!(wrong.is_empty(), "{} of {count:?}, such as {}", wrong.len(), wrong[0]);
+            let unexpected = with_timeout("the port is closed", client).await.expect("no panic");
+            assert!(unexpected.is_empty(), "{} of {count:?} answers, such as {}", unexpected.len(), unexpected[0]);
         }
     }
 }
 
 #[tokio::test]
 async fn gateway_without_streams_exits_immediately() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"20s\"").await;
-    let begin = Instant::now();
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"10m\"").await;
     gateway.process.signal("TERM").await;
+    // With streams the drain would take ten minutes, and `end` would time out.
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
 }
 
 #[tokio::test]
 async fn second_signal_exits_immediately() {
-    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"60s\"").await;
+    let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\ndrain.duration = \"10m\"").await;
     let _streams = streams(&gateway, 3).await;
-    let begin = Instant::now();
     gateway.process.signal("TERM").await;
     gateway.process.stderr.wait_for_text("draining").await;
     gateway.process.signal("TERM").await;
     let ended = gateway.process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+    assert!(!ended.stderr.contains("drained"), "{}", ended.stderr);
 }

@@ -16,7 +16,7 @@ const PLAN: &str = "EMITTER_PLAN";
 pub struct Random(pub u64);
 
 impl Random {
-    /// A number below `end`.
+    /// A number less than `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         // SplitMix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -40,8 +40,8 @@ pub fn start(port: u16, channels: &[&str], number: u64, per_second: u64, time: D
 pub struct EmitterReport {
     /// Entries that were added.
     pub added: u64,
-    /// Entries that may have been added.
-    pub doubtful: u64,
+    /// Entries that may have been added: the emitter lost its connection before the reply.
+    pub uncertain: u64,
     pub published: u64,
 }
 
@@ -50,42 +50,42 @@ impl EmitterReport {
         let ended = emitter.end().await;
         assert_eq!(ended.code(), Some(0), "{ended:?}");
         // The test harness may have written the beginning of the line.
-        let json = ended.stdout.lines().find_map(|line| line.split_once("ACCOUNT ")).expect("an account").1;
+        let json = ended.stdout.lines().find_map(|line| line.split_once("REPORT ")).expect("a report").1;
         let json: Value = serde_json::from_str(json).expect("JSON");
         let number = |name: &str| json[name].as_u64().expect("a number");
-        Self { added: number("added"), doubtful: number("doubtful"), published: number("published") }
+        Self { added: number("added"), uncertain: number("uncertain"), published: number("published") }
     }
 }
 
 #[test]
-#[ignore = "no test: an emitter's process, which the soak starts"]
+#[ignore = "not a test: the process of an emitter, which `start` runs"]
 fn emitter_process() {
     let Ok(plan) = std::env::var(PLAN) else { return };
     let plan: Value = serde_json::from_str(&plan).expect("a plan");
     let number = |name: &str| plan[name].as_u64().expect("a number");
     let channels: Vec<&str> = plan["channels"].as_array().expect("channels").iter().filter_map(Value::as_str).collect();
     let client = Client::open(format!("redis://127.0.0.1:{}", number("port"))).expect("a URL");
-    let mut emitter = Emitter { client, connection: None, added: 0, doubtful: 0, published: 0 };
+    let mut emitter = Emitter { client, connection: None, added: 0, uncertain: 0, published: 0 };
     let mut random = Random(number("number"));
     let pause = Duration::from_millis(1000 / number("per_second"));
     let begin = Instant::now();
     let end = begin + Duration::from_millis(number("ms"));
-    // Ordered by due time, which differs from the order of the entries.
+    // Ordered by the time of the publication, which is not the order of the entries.
     let mut notifications: BinaryHeap<Reverse<(Instant, String, String)>> = BinaryHeap::new();
     for n in 0.. {
-        let turn = begin + pause * n;
+        let emit_time = begin + pause * n;
         while let Some(Reverse((due, ..))) = notifications.peek()
-            && (*due <= turn || turn >= end)
+            && (*due <= emit_time || emit_time >= end)
         {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
             if let Some(Reverse((_, channel, payload))) = notifications.pop() {
                 emitter.publish(&channel, &payload);
             }
         }
-        if turn >= end {
+        if emit_time >= end {
             break;
         }
-        std::thread::sleep(turn.saturating_duration_since(Instant::now()));
+        std::thread::sleep(emit_time.saturating_duration_since(Instant::now()));
         let channel = channels[random.below(channels.len() as u64) as usize];
         let data = format!(r#"{{"emitter":{},"n":{n},"text":"Grüße \" {}"}}"#, number("number"), random.below(1 << 40));
         let Some(id) = emitter.add(channel, &data, end) else { continue };
@@ -93,23 +93,23 @@ fn emitter_process() {
         if random.below(50) > 0 {
             let channel = channel.to_owned();
             let payload = format!(r#"{{"data":{data},"event":"tick","channel":"{channel}","id":"{id}"}}"#);
-            let late = [0, 0, 2, 20, 150, 700][random.below(6) as usize];
+            let max_delay = [0, 0, 2, 20, 150, 700][random.below(6) as usize];
             notifications.push(Reverse((
-                Instant::now() + Duration::from_millis(random.below(late + 1)),
+                Instant::now() + Duration::from_millis(random.below(max_delay + 1)),
                 channel,
                 payload,
             )));
         }
     }
-    let account = json!({ "added": emitter.added, "doubtful": emitter.doubtful, "published": emitter.published });
-    println!("ACCOUNT {account}");
+    let report = json!({ "added": emitter.added, "uncertain": emitter.uncertain, "published": emitter.published });
+    println!("REPORT {report}");
 }
 
 struct Emitter {
     client: Client,
     connection: Option<Connection>,
     added: u64,
-    doubtful: u64,
+    uncertain: u64,
     published: u64,
 }
 
@@ -123,7 +123,7 @@ impl Emitter {
         self.connection.as_mut()
     }
 
-    /// Adds an entry; retries only if the entry certainly does not exist.
+    /// Adds an entry. It retries only if Redis has certainly not added the entry.
     fn add(&mut self, channel: &str, data: &str, end: Instant) -> Option<String> {
         while Instant::now() < end {
             if let Some(connection) = self.connected() {
@@ -137,7 +137,7 @@ impl Emitter {
                     Err(error) if error.code().is_some() => {}
                     Err(_) => {
                         self.connection = None;
-                        self.doubtful += 1;
+                        self.uncertain += 1;
                         return None;
                     }
                 }

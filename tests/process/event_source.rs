@@ -1,4 +1,4 @@
-//! A browser's `EventSource`: one URL and the last event id. The received events are compared with the entries in the store.
+//! A client like a browser's `EventSource`: it reconnects to one URL with the last event id. The received events are compared with the entries in the store.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
@@ -15,24 +15,24 @@ use crate::emitter::Random;
 use crate::redis_server::Redis;
 
 /// An entry, as its id and the hash of its data.
-pub type Seen = (Id, u64);
+pub type EntryHash = (Id, u64);
 
-fn hashed(text: &str) -> u64 {
+fn hash_of(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
 }
 
 /// The entries of a channel.
-pub async fn stored_entries(redis: &Redis, channel: &str) -> Vec<Seen> {
-    redis.entries(channel).await.iter().map(|(id, data)| (*id, hashed(data))).collect()
+pub async fn stored_entries(redis: &Redis, channel: &str) -> Vec<EntryHash> {
+    redis.entries(channel).await.iter().map(|(id, data)| (*id, hash_of(data))).collect()
 }
 
 pub struct Source {
     pub number: usize,
     pub target: String,
     received: Mutex<Received>,
-    /// Ends the connection, for tests that read by themselves.
+    /// Notified when a test wants the connection to end.
     pub cut: Notify,
 }
 
@@ -41,13 +41,13 @@ pub struct Received {
     channels: &'static [&'static str],
     pub last_event_id: Option<String>,
     pub start: Vec<Option<Id>>,
-    pub seen: Vec<Vec<Seen>>,
+    pub events: Vec<Vec<EntryHash>>,
     /// Channels that are connected on this connection.
     pub open: Vec<bool>,
     pub connections: usize,
     /// Times of received reconnect frames.
     pub reconnects: Vec<Instant>,
-    pub wrong: Vec<String>,
+    pub unexpected: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -63,7 +63,7 @@ struct Frame<'a> {
 
 impl Received {
     pub fn position(&self, number: usize) -> Option<Id> {
-        self.seen[number].last().map(|(id, _)| *id).or(self.start[number])
+        self.events[number].last().map(|(id, _)| *id).or(self.start[number])
     }
 
     /// Whether every channel of the connection is open.
@@ -71,13 +71,13 @@ impl Received {
         self.open.iter().all(|open| *open)
     }
 
-    /// Whether it has received the last of these entries.
-    pub fn has_all(&self, stored_entries: &[Vec<Seen>]) -> bool {
-        let last = |seen: &[Seen]| seen.last().map(|(id, _)| *id);
+    /// Whether the last entry of each channel was received.
+    pub fn has_all(&self, stored_entries: &[Vec<EntryHash>]) -> bool {
+        let last = |entries: &[EntryHash]| entries.last().map(|(id, _)| *id);
         stored_entries.iter().enumerate().all(|(number, stored_entries)| self.position(number) >= last(stored_entries))
     }
 
-    /// A new connection begins.
+    /// Forgets which channels are open, as a new connection begins.
     pub fn begin(&mut self) {
         self.open.fill(false);
     }
@@ -90,7 +90,7 @@ impl Received {
             return;
         }
         if self.frame(block.data).is_none() {
-            self.wrong.push(block.data.to_owned());
+            self.unexpected.push(block.data.to_owned());
         }
     }
 
@@ -105,40 +105,41 @@ impl Received {
             let frame: Value = serde_json::from_str(data).ok()?;
             let number = number(frame["channel"].as_str()?)?;
             let cursor: Id = frame["cursor"].as_str()?.parse().ok()?;
-            let again = std::mem::replace(&mut self.open[number], true);
-            let here = *self.start[number].get_or_insert(cursor);
-            let right = frame["type"] == "connected" && !again && cursor == self.position(number).unwrap_or(here);
-            return right.then_some(());
+            let was_open = std::mem::replace(&mut self.open[number], true);
+            let start = *self.start[number].get_or_insert(cursor);
+            let expected =
+                frame["type"] == "connected" && !was_open && cursor == self.position(number).unwrap_or(start);
+            return expected.then_some(());
         }
         let frame: Frame<'_> = serde_json::from_str(data).ok()?;
         let number = number(frame.channel)?;
         let id: Id = frame.id.parse().ok()?;
-        let right = self.open[number] && frame.event == "tick" && Some(id) > self.position(number);
-        self.seen[number].push((id, hashed(frame.data.get())));
-        right.then_some(())
+        let expected = self.open[number] && frame.event == "tick" && Some(id) > self.position(number);
+        self.events[number].push((id, hash_of(frame.data.get())));
+        expected.then_some(())
     }
 
     /// Differences from the stored entries since the start of the source.
-    fn differences(&self, stored_entries: &[Vec<Seen>]) -> Vec<String> {
-        let mut wrong = self.wrong.clone();
+    fn differences(&self, stored_entries: &[Vec<EntryHash>]) -> Vec<String> {
+        let mut unexpected = self.unexpected.clone();
         for (number, stored_entries) in stored_entries.iter().enumerate() {
             let start = self.start[number];
             let expect = entries_after(stored_entries, start);
-            if start.is_none() || self.seen[number] != expect {
-                let words = difference(&self.seen[number], expect);
-                wrong.push(format!("in {} from {start:?} on: {words}", self.channels[number]));
+            if start.is_none() || self.events[number] != expect {
+                let difference = describe_difference(&self.events[number], expect);
+                unexpected.push(format!("in {} from {start:?} on: {difference}", self.channels[number]));
             }
         }
-        wrong
+        unexpected
     }
 }
 
-fn entries_after(stored_entries: &[Seen], start: Option<Id>) -> &[Seen] {
+fn entries_after(stored_entries: &[EntryHash], start: Option<Id>) -> &[EntryHash] {
     &stored_entries[stored_entries.partition_point(|(id, _)| Some(*id) <= start)..]
 }
 
 impl Source {
-    /// A source that begins at the end of each channel, or, with an `ack`, after that time.
+    /// A source that begins at the end of each channel, or after the time `ack`.
     pub fn new(number: usize, channels: &'static [&'static str], ack: Option<u64>) -> Arc<Self> {
         let parameters = channels.iter().map(|name| {
             let name = encoded(name);
@@ -150,11 +151,11 @@ impl Source {
             channels,
             last_event_id: None,
             start: vec![None; channels.len()],
-            seen: vec![Vec::new(); channels.len()],
+            events: vec![Vec::new(); channels.len()],
             open: vec![false; channels.len()],
             connections: 0,
             reconnects: Vec::new(),
-            wrong: Vec::new(),
+            unexpected: Vec::new(),
         };
         Arc::new(Self { number, target, received: Mutex::new(received), cut: Notify::new() })
     }
@@ -163,7 +164,7 @@ impl Source {
         self.received.lock().expect("no task panicked")
     }
 
-    /// Connects with the last event id. Any answer other than a stream is an error.
+    /// Connects with the last event id. Any answer other than a stream is recorded as unexpected.
     pub async fn connect(&self, to: SocketAddr) -> Option<Wire> {
         let last = {
             let mut received = self.lock();
@@ -175,30 +176,31 @@ impl Source {
                 self.lock().connections += 1;
                 return Some(wire);
             }
-            Ok(wire) => self.lock().wrong.push(wire.head),
-            Err(error) => self.lock().wrong.push(error.to_string()),
+            Ok(wire) => self.lock().unexpected.push(wire.head),
+            Err(error) => self.lock().unexpected.push(error.to_string()),
         }
         None
     }
 
-    /// Reads, and reconnects after each reconnect frame, until the runtime ends. Any other end is an error, and so is a refused connection.
+    /// Reads, and reconnects after each reconnect frame, until the runtime ends. Any other end of a stream, or a refused connection, is recorded
+    /// as unexpected.
     pub async fn follow(self: Arc<Self>, to: SocketAddr) {
         let mut random = Random(self.number as u64 + 1000);
         loop {
             if let Some(mut wire) = self.connect(to).await {
                 let reconnects = self.lock().reconnects.len();
                 loop {
-                    match wire.more(64 << 10).await {
+                    match wire.read_more(64 << 10).await {
                         Ok(true) => wire.blocks(|block| self.lock().take(&block)),
                         Ok(false) => break,
                         Err(error) => {
-                            self.lock().wrong.push(format!("on a stream: {error}"));
+                            self.lock().unexpected.push(format!("on a stream: {error}"));
                             break;
                         }
                     }
                 }
                 if self.lock().reconnects.len() != reconnects + 1 {
-                    self.lock().wrong.push("a stream ended without a word, or with many".into());
+                    self.lock().unexpected.push("a stream did not end with one reconnect frame".into());
                 }
             }
             tokio::time::sleep(Duration::from_millis(random.below(500))).await;
@@ -218,9 +220,9 @@ pub async fn wait_for_all(sources: &[Arc<Source>], timeout: Duration, holds: imp
     }
 }
 
-/// Asserts that each source has received the entries of its channels from its start, once and in order. Returns their number.
-pub fn assert_complete(sources: &[Arc<Source>], stored_entries: &[Vec<Seen>]) -> usize {
-    let mut wrong = Vec::new();
+/// Asserts that each source has received all entries after its start, once and in order. Returns the number of deliveries.
+pub fn assert_complete(sources: &[Arc<Source>], stored_entries: &[Vec<EntryHash>]) -> usize {
+    let mut unexpected = Vec::new();
     let mut deliveries = 0;
     for source in sources {
         let received = source.lock();
@@ -229,20 +231,31 @@ pub fn assert_complete(sources: &[Arc<Source>], stored_entries: &[Vec<Seen>]) ->
             .zip(&received.start)
             .map(|(stored_entries, start)| entries_after(stored_entries, *start).len())
             .sum::<usize>();
-        wrong.extend(
+        unexpected.extend(
             received.differences(stored_entries).into_iter().map(|text| format!("stream {}: {text}", source.number)),
         );
     }
-    assert!(wrong.is_empty(), "{} are wrong, such as\n{}", wrong.len(), wrong[..wrong.len().min(20)].join("\n"));
+    assert!(
+        unexpected.is_empty(),
+        "{} differences, such as\n{}",
+        unexpected.len(),
+        unexpected[..unexpected.len().min(20)].join("\n")
+    );
     deliveries
 }
 
-fn difference(got: &[Seen], expect: &[Seen]) -> String {
-    let at = got.iter().zip(expect).take_while(|(a, b)| a == b).count();
-    let around = |list: &[Seen]| {
+fn describe_difference(received: &[EntryHash], expected: &[EntryHash]) -> String {
+    let at = received.iter().zip(expected).take_while(|(a, b)| a == b).count();
+    let around = |list: &[EntryHash]| {
         let ids =
-            list.iter().skip(at.saturating_sub(2)).take(5).map(|(id, words)| format!("{id}~{:04x}", words & 0xffff));
+            list.iter().skip(at.saturating_sub(2)).take(5).map(|(id, hash)| format!("{id}~{:04x}", hash & 0xffff));
         ids.collect::<Vec<_>>().join(" ")
     };
-    format!("{} and not {}; from number {at}: {} and not {}", got.len(), expect.len(), around(got), around(expect))
+    format!(
+        "{} entries instead of {}; from number {at}: {} instead of {}",
+        received.len(),
+        expected.len(),
+        around(received),
+        around(expected)
+    )
 }

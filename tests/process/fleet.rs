@@ -35,7 +35,7 @@ impl Fleet {
         }
     }
 
-    /// One whose policies are signed with `release.pem`.
+    /// A fleet whose policies are signed with `release.pem`.
     pub async fn signed() -> Self {
         let mut fleet = Self::unsigned().await;
         assert_eq!(fleet.run(&["policy", "keygen", "-o", "release"]).await.code(), Some(0));
@@ -68,14 +68,14 @@ impl Fleet {
         [self.node("a").await, self.node("b").await, self.node("c").await]
     }
 
-    /// Runs a command in the operator's folder.
+    /// Runs a command in the fleet's directory.
     pub async fn run(&self, args: &[&str]) -> ProcessOutput {
         let mut command = tidegate(args);
         command.current_dir(self.dir.path());
         run(command, None).await
     }
 
-    /// A command on the fleet's store.
+    /// Runs `tidegate policy` on the fleet's store.
     pub async fn policy(&self, args: &[&str]) -> ProcessOutput {
         let url = self.redis.url();
         self.run(&[&["policy"], args, &["--store", &url, "--json"]].concat()).await
@@ -87,9 +87,9 @@ impl Fleet {
         serde_json::from_str(&ended.stdout).expect("JSON")
     }
 
-    pub async fn fails(&self, args: &[&str], why: &str) -> ProcessOutput {
+    pub async fn fails(&self, args: &[&str], reason: &str) -> ProcessOutput {
         let ended = self.policy(args).await;
-        assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{args:?}: {why}: {ended:?}");
+        assert!(ended.code() == Some(1) && ended.stderr.contains(reason), "{args:?}: {reason}: {ended:?}");
         ended
     }
 
@@ -101,36 +101,36 @@ impl Fleet {
     }
 
     /// Waits until this many nodes report this policy.
-    pub async fn all_have(&self, count: usize, digest: &str) {
+    pub async fn wait_for_digest(&self, count: usize, digest: &str) {
         wait_until("every node has the policy", async || self.digests().await == vec![Some(digest.to_owned()); count])
             .await;
     }
 }
 
-/// The status of a request for a channel that the fixtures allow or reject.
+/// The status of a stream request.
 pub async fn status(data: SocketAddr) -> u16 {
     Wire::get(data, "/api/realtime?channel=c", None, None).await.expect("an answer").status
 }
 
 /// The answer of `GET /readyz`.
 pub async fn ready(control: SocketAddr) -> String {
-    let mut socket = TcpStream::connect(control).await.expect("it listens");
+    let mut socket = TcpStream::connect(control).await.expect("the port is open");
     let head = format!("GET /readyz HTTP/1.1\r\nhost: {control}\r\nconnection: close\r\n\r\n");
-    socket.write_all(head.as_bytes()).await.expect("it takes a request");
+    socket.write_all(head.as_bytes()).await.expect("the request is sent");
     let mut answer = String::new();
-    socket.read_to_string(&mut answer).await.expect("it answers");
+    socket.read_to_string(&mut answer).await.expect("an answer");
     answer
 }
 
-pub fn digest(of: &Value) -> String {
-    of["component"].as_str().expect("a digest").to_owned()
+pub fn digest(record: &Value) -> String {
+    record["component"].as_str().expect("a digest").to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn push_is_active_on_all_nodes_and_survives_restarts() {
     let fleet = Fleet::unsigned().await;
     let [a, b, c] = fleet.nodes().await;
-    // Before the first push all requests are refused, and readiness says why.
+    // Before the first push all requests are refused, and `/readyz` reports the reason.
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 503);
         let ready = ready(node.control).await;
@@ -154,7 +154,7 @@ async fn push_is_active_on_all_nodes_and_survives_restarts() {
     assert_eq!(pushed["nodes"].as_array().map(Vec::len), Some(2), "{pushed}");
     let b = fleet.node("b").await;
     assert_eq!(status(b.data).await, 418, "the node starts with the new policy");
-    fleet.all_have(3, &digest(&pushed)).await;
+    fleet.wait_for_digest(3, &digest(&pushed)).await;
 
     let list = fleet.succeeds(&["list"]).await;
     assert_eq!(list["history"].as_array().map(Vec::len), Some(2));
@@ -181,14 +181,15 @@ async fn push_that_fails_on_one_node_changes_no_node() {
     let b = Gateway::start(&format!("{}policy.timeout = \"5ms\"", fleet.toml("b"))).await;
     fleet.write("deny.wasm", component("deny"));
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
-    let case = |expect: &str| format!("[[case]]\nname = \"in\"\nchannels = [\"c\"]\nexpect.{expect}\n");
+    let case =
+        |expect: &str| format!("[[case]]\nname = \"the channel is allowed\"\nchannels = [\"c\"]\nexpect.{expect}\n");
     fleet.write("allow.wasm", component("allow"));
     fleet.write("allow.cases.toml", case("status = 403"));
     let ended = fleet.fails(&["push", "allow.wasm"], "nothing was changed anywhere").await;
     let refused: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let refused = refused["failures"].as_array().expect("a list");
     // One failing node is enough.
-    assert!(!refused.is_empty() && refused.iter().all(|by| by["stage"] == "tested"), "{ended:?}");
+    assert!(!refused.is_empty() && refused.iter().all(|failure| failure["stage"] == "tested"), "{ended:?}");
     fleet.write("slow.wasm", component("slow"));
     fleet.write("slow.cases.toml", case("allow = true"));
     let ended = fleet.fails(&["push", "slow.wasm"], "node b refuses it").await;
@@ -201,7 +202,7 @@ async fn push_that_fails_on_one_node_changes_no_node() {
     for node in [&a, &b, &c] {
         assert_eq!(status(node.data).await, 418);
     }
-    fleet.all_have(3, &digest(&pushed)).await;
+    fleet.wait_for_digest(3, &digest(&pushed)).await;
     assert_eq!(fleet.succeeds(&["list"]).await["current"]["push_id"], pushed["push_id"]);
     let error = fleet.succeeds(&["status"]).await["nodes"][1]["error"].clone();
     assert!(error.as_str().is_some_and(|error| error.contains("core module")), "{error}");
@@ -219,19 +220,19 @@ async fn concurrent_pushes_are_serialized() {
         bytes.extend([0, 3, 1, b'n', u8::try_from(n).expect("few")]);
         fleet.write(name, bytes);
     }
-    let [one, two, three, four, five, six] = &names[..] else { panic!("there are six") };
+    let [one, two, three, four, five, six] = &names[..] else { panic!("six names") };
     let push = async |name: &str| fleet.policy(&["push", name]).await;
     let ended = tokio::join!(push(one), push(two), push(three), push(four), push(five), push(six));
     let ended = [ended.0, ended.1, ended.2, ended.3, ended.4, ended.5];
-    let (won, lost): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
-    assert!(!won.is_empty(), "{ended:?}");
-    for ended in lost {
+    let (succeeded, failed): (Vec<_>, Vec<_>) = ended.iter().partition(|ended| ended.code() == Some(0));
+    assert!(!succeeded.is_empty(), "{ended:?}");
+    for ended in failed {
         let reasons = ["another push is in progress", "another push was committed first", "is not greater than"];
-        assert!(reasons.iter().any(|reasons| ended.stderr.contains(reasons)), "{ended:?}");
+        assert!(reasons.iter().any(|reason| ended.stderr.contains(reason)), "{ended:?}");
     }
     let list = fleet.succeeds(&["list"]).await;
-    assert_eq!(list["history"].as_array().map(Vec::len), Some(won.len()), "each successful push was active");
-    fleet.all_have(3, &digest(&list["current"])).await;
+    assert_eq!(list["history"].as_array().map(Vec::len), Some(succeeded.len()), "each successful push was active");
+    fleet.wait_for_digest(3, &digest(&list["current"])).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -241,7 +242,7 @@ async fn returning_node_activates_the_policy_that_it_missed() {
     fleet.write("deny.wasm", component("deny"));
     fleet.write("allow.wasm", component("allow"));
     fleet.succeeds(&["push", "deny.wasm"]).await;
-    // The node is suspended, as in a migration of its machine: the push waits until its heartbeat expires, and no longer.
+    // The node is suspended, as during a migration of its machine: the push waits for it until its heartbeat expires.
     b.process.signal("STOP").await;
     fleet.fails(&["push", "allow.wasm", "--timeout", "2s"], "it is not prepared on b").await;
     assert_eq!(status(a.data).await, 418, "nothing was changed anywhere");
@@ -250,8 +251,8 @@ async fn returning_node_activates_the_policy_that_it_missed() {
     assert_eq!(status(a.data).await, 200);
     b.process.signal("CONT").await;
     wait_until("the node has the new policy", async || status(b.data).await == 200).await;
-    fleet.all_have(2, &digest(&pushed)).await;
-    // Two nodes of one name are detected, and reported.
+    fleet.wait_for_digest(2, &digest(&pushed)).await;
+    // Two nodes with the same name are detected and reported.
     let other = fleet.node("b").await;
     for node in [&b, &other] {
         node.process.stderr.wait_for_text("another node has this name too").await;
@@ -268,7 +269,7 @@ async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
     assert_eq!((&pushed["activated"], &pushed["nodes"]), (&true.into(), &Value::Array(Vec::new())));
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
-    // A node with its own policy reports it, and takes no part in the push.
+    // A node with its own policy reports its status, and takes no part in the push.
     let toml = format!("store = {:?}\nfleet.node-name = \"own\"\nallow-all = true\n", fleet.redis.url());
     let own = Gateway::start(&toml).await;
     let pushed = fleet.succeeds(&["push", "deny.wasm"]).await;
@@ -281,20 +282,20 @@ async fn push_to_a_fleet_without_nodes_is_tested_by_the_command() {
 async fn fleet_requires_signatures_or_allow_unsigned() {
     let redis = Redis::unstarted(&[]);
     let toml = format!("store = {:?}\npolicy.source = \"fleet\"\n", redis.url());
-    let exit_of = async |process: ChildProcess| {
+    let exit = async |process: ChildProcess| {
         let ended = process.end().await;
         (ended.code(), ended.stderr)
     };
     let (process, _dir) = Gateway::launch(&toml, &[]);
-    let (code, stderr) = exit_of(process).await;
+    let (code, stderr) = exit(process).await;
     assert!(code == Some(2) && stderr.contains("--allow-unsigned"), "{stderr}");
     // With the flag only the store is missing.
     let (process, _dir) = Gateway::launch(&toml, &["--allow-unsigned"]);
-    let (code, stderr) = exit_of(process).await;
+    let (code, stderr) = exit(process).await;
     assert!(code == Some(1) && stderr.contains("--wait-for-store"), "{stderr}");
 }
 
-/// The store keeps the components of 16 pushes. The first one stays, as it is the shadow policy, too.
+/// The store keeps the components of 16 pushes. The first component stays as well, because it is the shadow policy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn component_is_removed_with_the_last_record_that_references_it() {
     let fleet = Fleet::unsigned().await;
@@ -312,8 +313,8 @@ async fn component_is_removed_with_the_last_record_that_references_it() {
         let key = format!("tidegate:{{default}}:policy:blobs:{}", digests[number].trim_start_matches("sha256:"));
         redis::cmd("PTTL").arg(key).query_async(&mut redis).await.expect("Redis answers")
     };
-    let (gone, stays) = (-2, -1);
-    assert_eq!((ttl(0).await, ttl(1).await, ttl(2).await, ttl(17).await), (stays, gone, stays, stays));
+    let (missing, kept) = (-2, -1);
+    assert_eq!((ttl(0).await, ttl(1).await, ttl(2).await, ttl(17).await), (kept, missing, kept, kept));
     fleet.succeeds(&["shadow", "--stop"]).await;
-    assert!(ttl(0).await > 0, "it expires");
+    assert!(ttl(0).await > 0, "the component expires");
 }

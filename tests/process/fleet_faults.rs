@@ -14,34 +14,36 @@ const NODES: &str = "tidegate:{default}:nodes";
 
 async fn redis_command<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
     let (name, args) = command.split_first().expect("a command");
-    let mut asked = cmd(name);
-    asked.arg(args);
-    asked.query_async(redis).await.expect("Redis answers")
+    let mut command = cmd(name);
+    command.arg(args);
+    command.query_async(redis).await.expect("Redis answers")
 }
 
 /// Waits for a pending push, and returns its record.
 async fn wait_for_pending_push(redis: &mut MultiplexedConnection) -> Value {
-    let mut note = String::new();
+    let mut record = String::new();
     wait_until("a push is pending", async || {
-        note = redis_command::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
-        !note.is_empty()
+        record = redis_command::<Option<String>>(redis, &["GET", PENDING]).await.unwrap_or_default();
+        !record.is_empty()
     })
     .await;
-    serde_json::from_str(&note).expect("JSON")
+    serde_json::from_str(&record).expect("JSON")
 }
 
-/// A node that exists only by its heartbeat: the test reports its preparation, and it activates nothing.
+/// Writes the heartbeat of a node without a process: the test reports its preparation, and it activates nothing.
 async fn simulated_node(redis: &mut MultiplexedConnection, like: &str) {
-    let word: String = redis_command(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
-    let mut word: Value = serde_json::from_str(&word).expect("JSON");
-    (word["name"], word["instance"], word["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
+    let node_status: String =
+        redis_command(redis, &["GET", &format!("tidegate:{{default}}:nodes:status:{like}")]).await;
+    let mut node_status: Value = serde_json::from_str(&node_status).expect("JSON");
+    (node_status["name"], node_status["instance"], node_status["push_id"]) = (json!("ghost"), json!("1"), Value::Null);
     let () =
-        redis_command(redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string(), "EX", "600"]).await;
+        redis_command(redis, &["SET", "tidegate:{default}:nodes:status:ghost", &node_status.to_string(), "EX", "600"])
+            .await;
     let _: i64 = redis_command(redis, &["ZADD", NODES, "1", "ghost"]).await;
 }
 
 async fn prepare_simulated_node(redis: &mut MultiplexedConnection) {
-    let push = wait_for_pending_push(redis).await["pointer"]["push_id"].as_str().expect("its name").to_owned();
+    let push = wait_for_pending_push(redis).await["pointer"]["push_id"].as_str().expect("an id").to_owned();
     let key = format!("tidegate:{{default}}:policy:prepared:{push}");
     let _: i64 = redis_command(redis, &["HSET", &key, "ghost", r#"{"instance":"1","failure":null}"#]).await;
 }
@@ -69,7 +71,7 @@ async fn node_killed_during_prepare_prepares_again_after_its_restart() {
     let (pushed, b) = tokio::join!(fleet.succeeds(&["push", "allow.wasm"]), others);
     assert_eq!((status(a.data).await, pushed["activated"].as_bool()), (200, Some(true)));
     wait_until("the node activates the policy", async || status(b.data).await == 200).await;
-    fleet.all_have(2, &digest(&pushed)).await;
+    fleet.wait_for_digest(2, &digest(&pushed)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,12 +85,12 @@ async fn store_that_loses_a_push_changes_nothing() {
         simulated_node(&mut redis, "a").await;
         // The node must not try to fetch the policy that the store has lost: it would refuse the push.
         a.process.signal("STOP").await;
-        let forgets = async {
+        let lose_data = async {
             wait_for_pending_push(&mut redis).await;
-            // As of a Redis that restarts without its data.
+            // Like a Redis that restarts without its data.
             let () = redis_command(&mut redis, &["FLUSHALL"]).await;
         };
-        tokio::join!(fleet.fails(args, "the store lost this push"), forgets);
+        tokio::join!(fleet.fails(args, "the store lost this push"), lose_data);
         a.process.signal("CONT").await;
         wait_until("the node is live", async || fleet.succeeds(&["status"]).await["nodes"][0]["name"] == "a").await;
         assert_eq!(status(a.data).await, 418, "the active policy stays");
@@ -96,14 +98,14 @@ async fn store_that_loses_a_push_changes_nothing() {
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200), "{pushed}");
 
-    // The same after the commit: a node that has not seen it will not see it any more, and the push does not wait for it.
+    // The same after the commit: a node that has not read the record cannot read it any more, and the push does not wait for that node.
     simulated_node(&mut redis, "a").await;
-    let forgets = async {
+    let lose_data = async {
         prepare_simulated_node(&mut redis).await;
         wait_until("node a activates the policy", async || status(a.data).await == 418).await;
         let () = redis_command(&mut redis, &["FLUSHALL"]).await;
     };
-    tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), forgets);
+    tokio::join!(fleet.fails(&["push", "deny.wasm"], "the store lost it"), lose_data);
     assert_eq!(status(a.data).await, 418);
 }
 
@@ -125,10 +127,11 @@ async fn push_waits_for_a_store_outage_after_the_commit() {
     let mut redis = fleet.redis.connect().await;
     let current: String = redis_command(&mut redis, &["GET", CURRENT]).await;
     let current: Value = serde_json::from_str(&current).expect("JSON");
-    let word: String = redis_command(&mut redis, &["GET", "tidegate:{default}:nodes:status:ghost"]).await;
-    let mut word: Value = serde_json::from_str(&word).expect("JSON");
-    word["push_id"] = current["push_id"].clone();
-    let () = redis_command(&mut redis, &["SET", "tidegate:{default}:nodes:status:ghost", &word.to_string()]).await;
+    let node_status: String = redis_command(&mut redis, &["GET", "tidegate:{default}:nodes:status:ghost"]).await;
+    let mut node_status: Value = serde_json::from_str(&node_status).expect("JSON");
+    node_status["push_id"] = current["push_id"].clone();
+    let () =
+        redis_command(&mut redis, &["SET", "tidegate:{default}:nodes:status:ghost", &node_status.to_string()]).await;
     let ended = pushing.end().await;
     assert!(ended.code() == Some(0) && ended.stdout.contains("\"activated\":true"), "{ended:?}");
 }
@@ -153,10 +156,10 @@ async fn second_push_is_refused_and_a_damaged_record_is_ignored() {
         prepare_simulated_node(&mut redis).await;
         // The push now waits for the simulated node, which reports the next push only.
         wait_until("node a activates the policy", async || status(a.data).await == 200).await;
-        let note: String = redis_command(&mut redis, &["GET", CURRENT]).await;
-        let next = note.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
-        let cut = next.find("\"push_id\":\"").expect("it exists") + "\"push_id\":\"".len();
-        let next = format!("{}{}", &next[..cut + 16], &next[cut + 18..]);
+        let record: String = redis_command(&mut redis, &["GET", CURRENT]).await;
+        let next = record.replace("\"sequence\":2", "\"sequence\":3").replace("\"push_id\":\"", "\"push_id\":\"00");
+        let at = next.find("\"push_id\":\"").expect("it exists") + "\"push_id\":\"".len();
+        let next = format!("{}{}", &next[..at + 16], &next[at + 18..]);
         let () = redis_command(&mut redis, &["SET", CURRENT, &next]).await;
     };
     tokio::join!(fleet.fails(&["push", "allow.wasm"], "then another push replaced it, sequence 3"), others);
@@ -186,7 +189,7 @@ async fn node_that_cannot_compile_or_store_a_policy_reports_it() {
     let b = fleet.node("b").await;
     let folder = fleet.path("cache/b/nodes");
     std::fs::remove_dir_all(&folder).expect("removed");
-    std::fs::write(&folder, "in the way").expect("written");
+    std::fs::write(&folder, "not a directory").expect("written");
     fleet.fails(&["push", "allow.wasm"], "node b refuses it (not fetched): the local cache cannot be written").await;
     assert_eq!((status(a.data).await, status(b.data).await), (418, 418), "nothing was changed anywhere");
     std::fs::remove_file(&folder).expect("removed");
@@ -218,12 +221,12 @@ async fn node_clocks_may_differ_by_days() {
     let _: i64 = redis_command(&mut redis, &["ZADD", NODES, "2", "gone"]).await;
     // Nodes with clocks that are years slow and years fast.
     let _: i64 = redis_command(&mut redis, &["ZADD", NODES, "99999999999999", "a"]).await;
-    let beats = async |redis: &mut MultiplexedConnection| -> u64 {
-        let word: String = redis_command(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
-        serde_json::from_str::<Value>(&word).expect("JSON")["last_seen"].as_u64().expect("a time")
+    let last_heartbeat = async |redis: &mut MultiplexedConnection| -> u64 {
+        let node_status: String = redis_command(redis, &["GET", "tidegate:{default}:nodes:status:a"]).await;
+        serde_json::from_str::<Value>(&node_status).expect("JSON")["last_seen"].as_u64().expect("a time")
     };
-    let before = beats(&mut redis).await;
-    wait_until("the next heartbeat arrives", async || beats(&mut redis).await > before).await;
+    let before = last_heartbeat(&mut redis).await;
+    wait_until("the next heartbeat arrives", async || last_heartbeat(&mut redis).await > before).await;
     let status = fleet.succeeds(&["status"]).await;
     let names: Vec<_> = status["nodes"].as_array().expect("a list").iter().map(|node| node["name"].clone()).collect();
     assert_eq!(names, ["a", "ghost"]);
@@ -255,8 +258,8 @@ async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(status(a.data).await, 418);
-    let said = fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string();
-    assert!(said.contains("the store refuses a part of the heartbeat") && !said.contains("secret"), "{said}");
+    let error = fleet.succeeds(&["status"]).await["nodes"][0]["error"].to_string();
+    assert!(error.contains("the store refuses a part of the heartbeat") && !error.contains("secret"), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -274,8 +277,8 @@ async fn repeated_rollback_goes_further_back() {
     fleet.fails(&["rollback"], "no other policy was active before").await;
     fleet.succeeds(&["rollback", "3"]).await;
     assert_eq!(status(a.data).await, 500);
-    let through = fleet.run(&["policy", "rollback", "--control", &a.control.to_string()]).await;
-    assert_eq!((through.code(), status(a.data).await), (Some(0), 418), "{through:?}");
+    let rolled_back = fleet.run(&["policy", "rollback", "--control", &a.control.to_string()]).await;
+    assert_eq!((rolled_back.code(), status(a.data).await), (Some(0), 418), "{rolled_back:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -285,9 +288,9 @@ async fn sequence_over_the_maximum_is_rejected() {
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     let mut redis = fleet.redis.connect().await;
-    let note: String = redis_command(&mut redis, &["GET", CURRENT]).await;
-    let max = note.replace("\"sequence\":1", &format!("\"sequence\":{}", u64::MAX));
-    assert_ne!(max, note);
+    let record: String = redis_command(&mut redis, &["GET", CURRENT]).await;
+    let max = record.replace("\"sequence\":1", &format!("\"sequence\":{}", u64::MAX));
+    assert_ne!(max, record);
     let () = redis_command(&mut redis, &["SET", CURRENT, &max]).await;
     let _: i64 = redis_command(&mut redis, &["LPUSH", "tidegate:{default}:policy:history", &max]).await;
     wait_until("the record is rejected", async || {
@@ -298,7 +301,7 @@ async fn sequence_over_the_maximum_is_rejected() {
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(a.data).await), (Some(2), 200));
     // The greatest sequence number is activated, and none after it.
-    let last = note.replace("\"sequence\":1", "\"sequence\":9007199254740991");
+    let last = record.replace("\"sequence\":1", "\"sequence\":9007199254740991");
     let () = redis_command(&mut redis, &["SET", CURRENT, &last]).await;
     wait_until("the policy is active", async || status(a.data).await == 418).await;
     fleet.fails(&["push", "allow.wasm"], "no sequence is greater than 9007199254740991").await;

@@ -31,10 +31,10 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
         let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
     };
-    let wait_for_error = async |why: &str| {
-        wait_until(why, async || {
+    let wait_for_error = async |reason: &str| {
+        wait_until(reason, async || {
             let status = fleet.succeeds(&["status"]).await;
-            status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(why))
+            status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(reason))
         })
         .await;
     };
@@ -64,9 +64,9 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
     let ended = fleet.policy(&["rollback"]).await;
     assert!(ended.code() == Some(2) && ended.stderr.contains("--key"), "{ended:?}");
-    let back = fleet.succeeds(&["rollback", "--key", "release.pem"]).await;
-    assert_eq!((back["sequence"].as_u64(), status(a.data).await), (Some(8), 418));
-    assert_ne!(digest(&back), digest(&second));
+    let rolled_back = fleet.succeeds(&["rollback", "--key", "release.pem"]).await;
+    assert_eq!((rolled_back["sequence"].as_u64(), status(a.data).await), (Some(8), 418));
+    assert_ne!(digest(&rolled_back), digest(&second));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -81,28 +81,28 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 418);
-    // After the outage the node receives what it missed.
+    // After the outage the node receives the policies that it missed.
     fleet.redis.restart().await;
-    fleet.all_have(1, &digest(&pushed)).await;
+    fleet.wait_for_digest(1, &digest(&pushed)).await;
     fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
     assert_eq!(status(a.data).await, 200);
     a.process.kill().await;
 
     // A modified local copy is fetched again; without the store all requests are refused.
-    let kept = fleet.path("cache/a/blobs");
-    let spoil = || {
-        for entry in std::fs::read_dir(&kept).expect("it exists") {
+    let blobs = fleet.path("cache/a/blobs");
+    let modify_local_copy = || {
+        for entry in std::fs::read_dir(&blobs).expect("it exists") {
             let path = entry.expect("an entry").path();
             if path.extension().is_none() {
                 std::fs::write(path, component("deny")).expect("written");
             }
         }
     };
-    spoil();
+    modify_local_copy();
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 200);
     a.process.kill().await;
-    spoil();
+    modify_local_copy();
     fleet.redis.kill().await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
@@ -111,7 +111,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     fleet.redis.restart().await;
     wait_until("the node fetches the policy", async || status(a.data).await == 200).await;
     a.process.kill().await;
-    spoil();
+    modify_local_copy();
     let mut redis = fleet.redis.connect().await;
     let keys: Vec<String> =
         cmd("KEYS").arg("tidegate:{default}:policy:blobs:*").query_async(&mut redis).await.expect("keys");
@@ -128,31 +128,31 @@ async fn push_through_a_gateway_reaches_the_fleet() {
     let fleet = Fleet::signed().await;
     let [a, b] = [fleet.node("a").await, fleet.node("b").await];
     let control = a.control.to_string();
-    let through =
+    let run_through_gateway =
         async |args: &[&str]| fleet.run(&[&["policy"], args, &["--control", &control, "--json"]].concat()).await;
-    let done = async |args: &[&str]| -> Value {
-        let ended = through(args).await;
+    let succeeds = async |args: &[&str]| -> Value {
+        let ended = run_through_gateway(args).await;
         assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
         serde_json::from_str(&ended.stdout).expect("JSON")
     };
     fleet.write("deny.wasm", component("deny"));
     fleet.write("allow.wasm", component("allow"));
-    let refused = through(&["push", "deny.wasm"]).await;
+    let refused = run_through_gateway(&["push", "deny.wasm"]).await;
     assert!(refused.code() == Some(1) && refused.stderr.contains("the policy is not signed"), "{refused:?}");
-    let dry = done(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
+    let dry = succeeds(&["push", "deny.wasm", "--key", "release.pem", "--dry-run"]).await;
     assert_eq!(dry["activated"], false, "{dry}");
     assert_eq!(status(b.data).await, 503);
-    let pushed = done(&["push", "deny.wasm", "--key", "release.pem"]).await;
+    let pushed = succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
     assert_eq!((&pushed["sequence"], status(b.data).await), (&1.into(), 418), "{pushed}");
-    done(&["push", "allow.wasm", "--key", "release.pem"]).await;
+    succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
     assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
-    let refused = through(&["rollback"]).await;
+    let refused = run_through_gateway(&["rollback"]).await;
     assert!(refused.code() == Some(2) && refused.stderr.contains("--key"), "{refused:?}");
-    let back = done(&["rollback", "--key", "release.pem"]).await;
-    assert_eq!((&back["sequence"], status(b.data).await), (&3.into(), 418), "{back}");
-    let list = done(&["list"]).await;
+    let rolled_back = succeeds(&["rollback", "--key", "release.pem"]).await;
+    assert_eq!((&rolled_back["sequence"], status(b.data).await), (&3.into(), 418), "{rolled_back}");
+    let list = succeeds(&["list"]).await;
     assert_eq!(list["history"].as_array().map(Vec::len), Some(3), "{list}");
-    let nodes = done(&["status"]).await["nodes"].clone();
+    let nodes = succeeds(&["status"]).await["nodes"].clone();
     assert_eq!((&nodes[0]["name"], &nodes[1]["sequence"]), (&"a".into(), &3.into()), "{nodes}");
 }
 
@@ -164,26 +164,26 @@ async fn gateway_with_a_policy_file_accepts_a_push() {
     std::fs::write(dir.path().join("allow.wasm"), component("allow")).expect("written");
     let node = Gateway::start(&format!("store = \"memory:\"\npolicy.file = {file:?}\n")).await;
     let control = node.control.to_string();
-    let through = async |args: &[&str]| {
+    let run_through_gateway = async |args: &[&str]| {
         let mut command = tidegate(&["policy"]);
         command.args(args).args(["--control", &control]).current_dir(dir.path());
         run(command, None).await
     };
-    let done = async |args: &[&str]| {
-        let ended = through(args).await;
+    let succeeds = async |args: &[&str]| {
+        let ended = run_through_gateway(args).await;
         assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
         ended.stdout
     };
     let deny = Digest::of(&component("deny")).to_string();
-    assert!(done(&["status"]).await.starts_with(&deny));
-    assert!(done(&["push", "allow.wasm", "--dry-run"]).await.contains("can be activated"));
+    assert!(succeeds(&["status"]).await.starts_with(&deny));
+    assert!(succeeds(&["push", "allow.wasm", "--dry-run"]).await.contains("can be activated"));
     assert_eq!(status(node.data).await, 418);
-    assert!(done(&["push", "allow.wasm"]).await.contains("is active"));
+    assert!(succeeds(&["push", "allow.wasm"]).await.contains("is active"));
     assert_eq!(status(node.data).await, 200);
-    assert!(done(&["rollback"]).await.starts_with(&format!("{deny} is active")));
+    assert!(succeeds(&["rollback"]).await.starts_with(&format!("{deny} is active")));
     assert_eq!(status(node.data).await, 418);
-    let refused = through(&["rollback", "2"]).await;
+    let refused = run_through_gateway(&["rollback", "2"]).await;
     assert!(refused.code() == Some(2) && refused.stderr.contains("returns to the previous one only"), "{refused:?}");
-    let refused = through(&["list"]).await;
+    let refused = run_through_gateway(&["list"]).await;
     assert!(refused.code() == Some(1) && refused.stderr.contains("no fleet"), "{refused:?}");
 }

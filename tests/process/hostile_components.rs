@@ -31,21 +31,21 @@ fn module(code: &[u8]) -> Vec<u8> {
     [&b"\0asm\x01\0\0\0"[..], &sections.concat()].concat()
 }
 
-/// A component that holds these sections.
+/// A component with these sections.
 fn component(sections: &[u8]) -> Vec<u8> {
     [&b"\0asm\x0d\0\x01\0"[..], sections].concat()
 }
 
 fn text(text: &str) -> Vec<u8> {
-    wat::parse_str(text).expect("it is text of a component")
+    wat::parse_str(text).expect("the text of a component")
 }
 
-/// Nested components.
+/// A component within a component, and so on.
 fn nested(depth: usize) -> Vec<u8> {
     (0..depth).fold(component(&[]), |inner, _| component(&section(4, &inner)))
 }
 
-/// Each type holds the one before twice.
+/// Types that each contain the previous type twice.
 fn doubled(times: usize) -> Vec<u8> {
     let types: String = (1..=times).map(|n| format!("(type $t{n} (tuple $t{} $t{}))", n - 1, n - 1)).collect();
     text(&format!("(component (type $t0 (tuple u8 u8)) {types})"))
@@ -60,12 +60,12 @@ async fn hostile_components_are_rejected_in_bounded_time() {
     let dir = tempfile::tempdir().expect("a directory");
     let straight = b"\x41\x07\x1a".repeat(1_000_000);
     let blocks = [b"\x02\x40".repeat(300_000), b"\x0b".repeat(300_000)].concat();
-    let bombs: Vec<(&str, &str, Vec<u8>)> = vec![
-        // How long a compiler takes for these depends on the machine.
+    let components: Vec<(&str, &str, Vec<u8>)> = vec![
+        // Whether these are compiled within the timeout depends on the machine.
         ("a function of 3 MB", "", component(&section(1, &module(&straight)))),
-        ("300,000 blocks in one another", "", component(&section(1, &module(&blocks)))),
-        ("a thousand components in one another", "does not export", nested(1_000)),
-        ("ten thousand components in one another", "", nested(10_000)),
+        ("300,000 blocks nested in one another", "", component(&section(1, &module(&blocks)))),
+        ("a thousand components nested in one another", "does not export", nested(1_000)),
+        ("ten thousand components nested in one another", "", nested(10_000)),
         ("a type of 2^40 parts", "not a valid component", doubled(40)),
         (
             "two million types",
@@ -86,8 +86,8 @@ async fn hostile_components_are_rejected_in_bounded_time() {
         ("ten thousand instances", "not a valid component", instances(10_000, "")),
         ("more bytes than a file may have", "larger than 67108864 bytes", vec![0; (64 << 20) + 1]),
     ];
-    for (name, words, bytes) in bombs {
-        let file = path(dir.path(), "bomb.wasm");
+    for (name, words, bytes) in components {
+        let file = path(dir.path(), "hostile.wasm");
         fs::write(&file, bytes).expect("it is written");
         let mut command = tidegate(&["check", "--store=memory:", "--policy", &file]);
         command.env("TIDEGATE_CACHE_DIR", dir.path()).env("TIDEGATE_POLICY_COMPILE_TIMEOUT", "5s");
@@ -96,7 +96,7 @@ async fn hostile_components_are_rejected_in_bounded_time() {
         println!("{name}: {:?}: {}", start.elapsed(), ended.stderr.trim_end());
         assert_eq!(ended.code(), Some(1), "{name}: {ended:?}");
         assert!(start.elapsed() < Duration::from_secs(25), "{name} took {:?}", start.elapsed());
-        assert!(ended.stderr.contains("bomb.wasm") && ended.stderr.contains(words), "{name}: {}", ended.stderr);
+        assert!(ended.stderr.contains("hostile.wasm") && ended.stderr.contains(words), "{name}: {}", ended.stderr);
         assert!(ended.stderr.len() < 2_000 && !ended.stderr.contains("panicked"), "{name}: {}", ended.stderr);
     }
 }

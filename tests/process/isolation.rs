@@ -18,12 +18,12 @@ const CONCURRENT_OPENS: usize = 8;
 
 /// Opens this many streams, keeps all of them until the last one is open, and returns how long each took.
 async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
-    let at_once = Arc::new(Semaphore::new(CONCURRENT_OPENS));
+    let permits = Arc::new(Semaphore::new(CONCURRENT_OPENS));
     let opening: Vec<_> = (0..count)
         .map(|number| {
-            let at_once = Arc::clone(&at_once);
+            let permits = Arc::clone(&permits);
             tokio::spawn(async move {
-                let _turn = at_once.acquire().await.expect("it is never closed");
+                let _permit = permits.acquire().await.expect("it is never closed");
                 let start = Instant::now();
                 let mut stream = Sse::open(to, &format!("channel=calm-{}", number % 50)).await;
                 stream.connected(&format!("calm-{}", number % 50)).await;
@@ -39,14 +39,14 @@ async fn open(to: SocketAddr, count: usize) -> Vec<Duration> {
 }
 
 /// Sends hostile requests until it is stopped; returns their number.
-async fn attack(to: SocketAddr, name: &'static str, over: Arc<AtomicBool>) -> usize {
-    let mut refused = 0;
-    while !over.load(Ordering::Relaxed) {
+async fn attack(to: SocketAddr, name: &'static str, stop: Arc<AtomicBool>) -> usize {
+    let mut answers = 0;
+    while !stop.load(Ordering::Relaxed) {
         let wire = Wire::get(to, &format!("/api/realtime?channel={name}"), None, None).await.expect("an answer");
         assert_eq!(wire.status, 500, "{name}: {}", wire.body());
-        refused += 1;
+        answers += 1;
     }
-    refused
+    answers
 }
 
 fn percentile(times: &[Duration], percent: usize) -> Duration {
@@ -66,24 +66,24 @@ async fn hostile_requests_do_not_slow_down_others() {
     let gateway = Gateway::start(&toml).await;
 
     open(gateway.data, count / 2).await;
-    // The load of this machine varies from second to second, and has to affect both sides.
+    // The load of the machine varies from second to second, so both measurements alternate.
     let (mut baseline, mut under_attack) = (Vec::new(), Vec::new());
-    let mut refused = [0; HOSTILE.len()];
+    let mut attacked = [0; HOSTILE.len()];
     let mut peak = 0;
     let mut best = f64::MAX;
     for _ in 0..rounds {
         let alone = open(gateway.data, count).await;
-        let over = Arc::new(AtomicBool::new(false));
-        let attack = |(number, name)| (number, tokio::spawn(attack(gateway.data, name, Arc::clone(&over))));
+        let stop = Arc::new(AtomicBool::new(false));
+        let attack = |(number, name)| (number, tokio::spawn(attack(gateway.data, name, Arc::clone(&stop))));
         let attacks: Vec<_> =
             HOSTILE.into_iter().enumerate().cycle().take(HOSTILE.len() * attackers).map(attack).collect();
-        // By then the spinning and the waiting guests are running.
+        // After this time the spinning and the waiting guests run.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let together = open(gateway.data, count).await;
         peak = peak.max(gateway.process.resident());
-        over.store(true, Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         for (number, attack) in attacks {
-            refused[number] += attack.await.expect("each is refused");
+            attacked[number] += attack.await.expect("each hostile request fails");
         }
         best = best.min(percentile(&together, 50).as_secs_f64() / percentile(&alone, 50).as_secs_f64());
         baseline.extend(alone);
@@ -91,10 +91,10 @@ async fn hostile_requests_do_not_slow_down_others() {
     }
     let ratio =
         |percent| percentile(&under_attack, percent).as_secs_f64() / percentile(&baseline, percent).as_secs_f64();
-    let refused: Vec<_> = HOSTILE.into_iter().zip(refused).collect();
+    let attacked: Vec<_> = HOSTILE.into_iter().zip(attacked).collect();
     let log = gateway.process.stderr.text_so_far().len();
     println!(
-        "isolation: {rounds} times {count} streams, {CONCURRENT_OPENS} concurrent opens: alone {:?} (median), {:?} (p99); with {refused:?} \
+        "isolation: {rounds} times {count} streams, {CONCURRENT_OPENS} concurrent opens: alone {:?} (median), {:?} (p99); with {attacked:?} \
          hostile requests {:?} ({:.2} times as long), {:?} ({:.2}); the gateway: {peak} KiB at most, {} KiB of log",
         percentile(&baseline, 50),
         percentile(&baseline, 99),
@@ -105,6 +105,6 @@ async fn hostile_requests_do_not_slow_down_others() {
         log >> 10,
     );
     // A slowdown by the gateway shows in each round; the p99 of one round depends on the load of this machine.
-    assert!(best <= 2.0, "{best:.2} times as long");
-    assert!(refused.iter().all(|(_, count)| *count > 0), "{refused:?}");
+    assert!(best <= 2.0, "requests take {best:.2} times as long as without hostile requests");
+    assert!(attacked.iter().all(|(_, count)| *count > 0), "{attacked:?}");
 }

@@ -7,7 +7,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests read files that they or the repository wrote")]
 
 #[path = "../common/guests.rs"]
-#[allow(dead_code, reason = "the other tests use more of it")]
+#[allow(dead_code, reason = "the tests of the gateway use the other functions")]
 mod guests;
 
 mod client;
@@ -19,6 +19,7 @@ mod redis_server;
 
 mod commands;
 mod compilation;
+mod documents;
 mod drain;
 mod fleet;
 mod fleet_faults;

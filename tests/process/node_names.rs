@@ -1,5 +1,5 @@
-//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. Without a configured name that is
-//! the address at which it listens, which is known once its sockets are bound.
+//! A node has one name: in the fleet, in its replies to commands and for its files below `cache-dir`. The default name contains
+//! the address at which the node listens, which is known once its sockets are bound.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::processes::{Gateway, reserved_port, run, tidegate};
 use crate::redis_server::Redis;
 use crate::socket_activation::{inherited, launch, listening};
 
-/// The nodes' names as the fleet has them, and as they reply to a command.
+/// The names of the nodes in the fleet's status, and in their replies to a command.
 async fn names(redis: &Redis) -> (BTreeSet<String>, BTreeSet<String>) {
     let url = redis.url();
     let json = async |args: &[&str]| -> Value {
@@ -61,8 +61,8 @@ async fn gateways_with_inherited_sockets_have_distinct_names_and_directories() {
     let records: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.fleet.json")).collect();
     assert_eq!(records_of(&cache, ".fleet.json"), records, "each node has a record of the policy");
     for name in &nodes {
-        let kept = cache.join("nodes").join(format!("{name}.fleet.json"));
-        assert!(kept.is_file(), "{name} keeps the policy");
+        let record = cache.join("nodes").join(format!("{name}.fleet.json"));
+        assert!(record.is_file(), "{name} keeps a record of the policy");
     }
     for gateway in &gateways {
         let (_, status) = send_request(gateway.control, "GET", "/v1/status", "", b"").await;
@@ -84,20 +84,20 @@ async fn gateways_on_port_0_have_distinct_names_and_files() {
     std::fs::write(dir.path().join("policy.wasm"), component("deny")).expect("written");
     operator(&["policy", "keygen", "-o", "release"]).await;
     operator(&["policy", "sign", "policy.wasm", "--key", "release.pem", "--sequence", "1"]).await;
-    let at = |name: &str| dir.path().join(name);
+    let file = |name: &str| dir.path().join(name);
     let toml = format!(
         "store = {:?}\ncache-dir = {:?}\n[policy]\nfile = {:?}\ntrusted-keys = [{:?}]\n",
         redis.url(),
-        at("cache"),
-        at("policy.wasm"),
-        at("release.pub.pem")
+        file("cache"),
+        file("policy.wasm"),
+        file("release.pub.pem")
     );
     let _gateways = [Gateway::start(&toml).await, Gateway::start(&toml).await];
     let (nodes, replied) = names(&redis).await;
     assert_eq!((nodes.len(), &nodes), (2, &replied));
     let ledgers: BTreeSet<String> = nodes.iter().map(|name| format!("{name}.sequence.json")).collect();
-    assert_eq!(records_of(&at("cache"), ".sequence.json"), ledgers);
-    assert_eq!(records_of(&at("cache"), ".history-").len(), 2, "each has its own rollback history");
+    assert_eq!(records_of(&file("cache"), ".sequence.json"), ledgers);
+    assert_eq!(records_of(&file("cache"), ".history-").len(), 2, "each has its own rollback history");
 }
 
 #[tokio::test]

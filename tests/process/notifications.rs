@@ -10,8 +10,8 @@ use crate::redis_server::Redis;
 async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
-    let mut own: Vec<u64> = connections(&mut admin).await;
-    own.sort_unstable();
+    let mut before: Vec<u64> = connections(&mut admin).await;
+    before.sort_unstable();
     let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
     let mut add = redis::pipe();
     for n in 0..100 {
@@ -20,7 +20,7 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     add.exec_async(&mut admin).await.expect("the history is added");
 
     let mut streams = Vec::new();
-    let mut counted = Vec::new();
+    let mut connection_counts = Vec::new();
     for number in 0..50 {
         // Half of them replay, which uses a separate connection.
         let ack = if number % 2 == 0 { "&last_ack_news=0" } else { "" };
@@ -31,10 +31,10 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
         streams.push(stream);
         if number == 1 || number == 49 {
             let now = connections(&mut admin).await;
-            counted.push(now.iter().filter(|id| !own.contains(id)).count());
+            connection_counts.push(now.iter().filter(|id| !before.contains(id)).count());
         }
     }
-    assert_eq!(counted, [3, 3], "connections of the gateway with 2 streams and with 50");
+    assert_eq!(connection_counts, [3, 3], "connections of the gateway with 2 streams and with 50");
     assert_eq!(subscribers(&mut admin, "news").await, 1);
     assert_eq!(subscribers(&mut admin, "other").await, 1);
 
@@ -43,8 +43,8 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     add.arg("other").arg("*").arg(&["data", "1", "event", "e", "channel", "other"]);
     let id: String = add.query_async(&mut admin).await.expect("added");
     let payload = format!(r#"{{"data":1,"event":"e","channel":"other","id":"{id}"}}"#);
-    let heard: u64 = cmd("PUBLISH").arg("other").arg(payload).query_async(&mut admin).await.expect("published");
-    assert_eq!(heard, 1);
+    let receivers: u64 = cmd("PUBLISH").arg("other").arg(payload).query_async(&mut admin).await.expect("published");
+    assert_eq!(receivers, 1);
     for stream in &mut streams {
         assert_eq!(stream.data().await, 1);
     }
@@ -55,12 +55,12 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     assert_eq!(
         channels,
         ["news", "other", "tidegate:{default}:commands", "tidegate:{default}:policy:changed"],
-        "and what nodes tell each other"
+        "besides the channels only those of the fleet are subscribed to"
     );
     gateway.process.signal("TERM").await;
     drop(streams);
     assert_eq!(gateway.process.end().await.code(), Some(0));
-    wait_until("the gateway's connections end", async || connections(&mut admin).await == own).await;
+    wait_until("the gateway's connections end", async || connections(&mut admin).await == before).await;
 }
 
 async fn connections(admin: &mut redis::aio::MultiplexedConnection) -> Vec<u64> {

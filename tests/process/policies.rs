@@ -1,4 +1,4 @@
-//! `tidegate policy test` and `bench`; and the suites of decisions that every example in any language has to pass.
+//! `tidegate policy test` and `bench`, and the suite of cases of each pattern, which its examples in all languages must pass.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +9,7 @@ use crate::processes::{ProcessOutput, path, tidegate};
 
 /// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
 async fn run_unlimited(dir: &Path, args: &[&str]) -> ProcessOutput {
-    let output = tidegate(args).current_dir(dir).output().await.expect("it runs");
+    let output = tidegate(args).current_dir(dir).output().await.expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
     ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -33,12 +33,12 @@ async fn passes_suite(component: &Path, pattern: &str) {
     let count = std::fs::read_to_string(&cases).expect("the cases").matches("[[case]]").count();
     let names = [component, &cases].map(|path| path.to_str().expect("a path"));
     let ended = run_unlimited(root(), &["policy", "test", names[0], names[1], "--json"]).await;
-    assert_eq!(ended.code(), Some(0), "{} by {}: {}", names[0], names[1], ended.all());
+    assert_eq!(ended.code(), Some(0), "{} with {}: {}", names[0], names[1], ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((report["passed"].as_u64(), report["failed"].as_u64()), (Some(count as u64), Some(0)));
 }
 
-/// The examples: a folder a policy, by language and pattern.
+/// The examples, each with its folder and its pattern.
 fn examples() -> Vec<(String, String)> {
     let folders = std::fs::read_dir(root().join("guest-examples")).expect("the examples");
     let names = folders.map(|entry| entry.expect("a directory").file_name().into_string().expect("its name"));
@@ -66,7 +66,7 @@ async fn every_example_passes_the_suite_of_its_pattern() {
         }
     }
     let required = std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_some();
-    assert!(!required || missing.is_empty(), "cargo xtask guests builds what is missing: {missing:?}");
+    assert!(!required || missing.is_empty(), "cargo xtask guests builds the missing components: {missing:?}");
 }
 
 #[tokio::test]
@@ -75,14 +75,18 @@ async fn component_built_before_later_additions_to_the_interface_still_decides()
     passes_suite(&root().join("tests/fixtures/components/role-based-0.1.0.wasm"), "role").await;
 }
 
-const ALLOW: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
+const ALLOW: &str = "[[case]]\nname = \"any request is allowed\"\nexpect.allow = true\n";
 
 #[tokio::test]
 async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
-    assert!(ended.stdout.starts_with("ok    anybody\n\n1 passed, 0 failed: policy.wasm (sha256:"), "{}", ended.stdout);
+    assert!(
+        ended.stdout.starts_with("ok    any request is allowed\n\n1 passed, 0 failed: policy.wasm (sha256:"),
+        "{}",
+        ended.stdout
+    );
     // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
     let ended = run_unlimited(root(), &["policy", "test", &component]).await;
@@ -91,16 +95,16 @@ async fn cases_next_to_a_component_are_run() {
 
 #[tokio::test]
 async fn failed_case_is_printed_and_sets_the_exit_code() {
-    let cases = format!("{ALLOW}[[case]]\nname = \"nobody\"\nexpect = {{ status = 403, body = \"no\" }}\n");
+    let cases = format!("{ALLOW}[[case]]\nname = \"anonymous\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("1 of 2 test cases failed"), "{}", ended.stderr);
-    assert!(ended.stdout.contains("FAIL  nobody  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
+    assert!(ended.stdout.contains("FAIL  anonymous  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
     assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
-    assert!(!ended.stdout.contains("nobody"), "{}", ended.stdout);
+    assert!(!ended.stdout.contains("anonymous"), "{}", ended.stdout);
     let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
@@ -135,15 +139,15 @@ async fn invalid_cases_are_reported_with_file_and_line() {
 #[tokio::test]
 async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
-        let cases = format!("[[case]]\nname = \"it\"\nexpect.error = \"{kind}\"\n");
+        let cases = format!("[[case]]\nname = \"the decision fails\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
         let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
         assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
     }
-    let cases = "[[case]]\nname = \"it\"\nexpect.error = \"timeout\"\n";
+    let cases = "[[case]]\nname = \"the decision fails\"\nexpect.error = \"timeout\"\n";
     let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu-time = \"10s\"\n";
-    let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gate.toml", config)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gate.toml"]).await;
+    let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gateway.toml", config)]);
+    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gateway.toml"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
 }
 
@@ -177,12 +181,12 @@ async fn bench_reports_the_cost_of_a_decision() {
         assert_eq!(ended.code(), Some(0), "{}", ended.all());
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert_eq!((report["cases"].as_str(), report["fresh"]["count"].as_u64()), (Some("cases.toml"), Some(20)));
-        for field in ["size", "compile_us", "load_us", "cold_us", "instance_memory"] {
+        for field in ["component_bytes", "compile_us", "load_us", "cold_us", "instance_bytes"] {
             assert!(report[field].as_f64().is_some_and(|n| n > 0.0), "{field}: {report}");
         }
         for (group, field) in [
-            ("prepared", "p50_us"),
-            ("prepared", "making_us"),
+            ("prewarmed", "p50_us"),
+            ("prewarmed", "creation_us"),
             ("fresh", "p50_us"),
             ("fresh", "p99_us"),
             ("fresh", "max_us"),

@@ -1,4 +1,4 @@
-//! Child processes of the tests. A process ends with its handle, at the end of its test at the latest.
+//! Child processes of the tests. A process is killed when its handle is dropped.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,16 +15,16 @@ use tokio::task::JoinHandle;
 pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Awaits a future, and fails the test after the timeout.
-pub async fn with_timeout<T>(what: &str, future: impl Future<Output = T>) -> T {
+pub async fn with_timeout<T>(condition: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(TEST_TIMEOUT, future).await {
         Ok(value) => value,
-        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {what}"),
+        Err(_) => panic!("timed out after {TEST_TIMEOUT:?}: {condition}"),
     }
 }
 
 /// Polls a condition until it holds.
-pub async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
-    with_timeout(what, async {
+pub async fn wait_until(condition: &str, mut holds: impl AsyncFnMut() -> bool) {
+    with_timeout(condition, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -72,22 +72,22 @@ impl Output {
         self.text.borrow().clone()
     }
 
-    /// Waits until a condition holds for the text; false if the process ended before.
+    /// Waits until the text fulfils a condition; false if the process ends before.
     pub async fn wait_for(&self, holds: impl Fn(&str) -> bool) -> bool {
         self.text.clone().wait_for(|text| holds(text)).await.is_ok()
     }
 
-    /// Waits until the output contains these words: a log line is written after its event.
-    pub async fn wait_for_text(&self, words: &str) {
-        let said = with_timeout(words, self.wait_for(|text| text.contains(words))).await;
-        assert!(said, "it ended without {words:?}: {}", self.text_so_far());
+    /// Waits until the output contains this text: a log line is written some time after its event.
+    pub async fn wait_for_text(&self, expected: &str) {
+        let found = with_timeout(expected, self.wait_for(|text| text.contains(expected))).await;
+        assert!(found, "the process ended without {expected:?}: {}", self.text_so_far());
     }
 
     pub async fn lines(&self, count: usize) -> Vec<String> {
-        let what = format!("{count} lines");
-        let came = with_timeout(&what, self.wait_for(|text| text.matches('\n').count() >= count)).await;
+        let condition = format!("{count} lines");
+        let found = with_timeout(&condition, self.wait_for(|text| text.matches('\n').count() >= count)).await;
         let text = self.text_so_far();
-        assert!(came, "{count} lines were expected: {text}");
+        assert!(found, "the process ended before it wrote {count} lines: {text}");
         text.lines().map(str::to_owned).collect()
     }
 
@@ -131,7 +131,7 @@ impl ChildProcess {
         Self { child, stdout, stderr }
     }
 
-    /// The same without capturing standard error; the log goes where the command sends it.
+    /// Starts a process without capturing standard error; the command determines where the log goes.
     pub fn start_without_log(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
@@ -140,7 +140,7 @@ impl ChildProcess {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id().expect("it runs")
+        self.child.id().expect("the process runs")
     }
 
     /// Sends a signal by name. The process has not been waited for, so its id is still valid.
@@ -150,14 +150,14 @@ impl ChildProcess {
         assert!(sent.success(), "{kill}");
     }
 
-    /// As `kill -9` does it.
+    /// Kills the process with SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("it is killed");
     }
 
     pub async fn end(mut self) -> ProcessOutput {
         drop(self.child.stdin.take());
-        let status = with_timeout("the process ends", self.child.wait()).await.expect("it is waited for");
+        let status = with_timeout("the process ends", self.child.wait()).await.expect("the exit status is read");
         ProcessOutput { status, stdout: self.stdout.whole().await, stderr: self.stderr.whole().await }
     }
 
@@ -167,13 +167,13 @@ impl ChildProcess {
     }
 
     /// Resident memory without mapped files, in KiB.
-    pub fn own_memory(&self) -> usize {
+    pub fn anonymous_memory(&self) -> usize {
         self.memory("RssAnon:")
     }
 
-    fn memory(&self, of: &str) -> usize {
+    fn memory(&self, field: &str) -> usize {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix(of)).expect("its memory");
+        let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("its memory");
         line.split_whitespace().next().and_then(|n| n.parse().ok()).expect("a number")
     }
 
@@ -220,7 +220,7 @@ impl Gateway {
         Self::wait_until_ready(process, dir).await
     }
 
-    /// The process, which may not listen yet, or never.
+    /// Starts `tidegate serve` without waiting until it listens.
     pub fn launch(toml: &str, args: &[&str]) -> (ChildProcess, TempDir) {
         let dir = tempfile::tempdir().expect("a directory");
         let mut lines = toml.to_owned();
@@ -230,7 +230,7 @@ impl Gateway {
             }
         }
         if !toml.contains("drain.delay") {
-            // There is no load balancer to wait for.
+            // No load balancer has to notice the drain, so it needs no delay.
             lines = format!("drain.delay = \"0s\"\n{lines}");
         }
         std::fs::write(dir.path().join("tidegate.toml"), lines).expect("the configuration is written");
@@ -243,28 +243,28 @@ impl Gateway {
     }
 
     pub async fn wait_until_ready(process: ChildProcess, dir: TempDir) -> Self {
-        let up =
+        let is_ready =
             with_timeout("a gateway starts", process.stdout.wait_for(|text| address(text, "control on").is_some()))
                 .await;
         let stdout = process.stdout.text_so_far();
-        assert!(up, "{stdout}{}", process.stderr.text_so_far());
+        assert!(is_ready, "{stdout}{}", process.stderr.text_so_far());
         let (data, control) = (address(&stdout, "listening on"), address(&stdout, "control on"));
         Self { process, data: data.expect("its port"), control: control.expect("its port"), _dir: dir }
     }
 }
 
 /// The address in a complete line of the output.
-fn address(text: &str, what: &str) -> Option<SocketAddr> {
-    let (_, rest) = text.split_once(&format!("{what} http://"))?;
+fn address(text: &str, label: &str) -> Option<SocketAddr> {
+    let (_, rest) = text.split_once(&format!("{label} http://"))?;
     rest.split_once('\n')?.0.parse().ok()
 }
 
-/// A free port that no outgoing connection takes while its server restarts.
+/// A free port that the system does not assign to an outgoing connection while its server restarts.
 pub fn reserved_port() -> u16 {
     use std::sync::atomic::{AtomicU16, Ordering};
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Below the ephemeral ports of Linux; each test process starts at another port.
-    let begin = u16::try_from(std::process::id() % 10_000).expect("it is less");
+    let begin = u16::try_from(std::process::id() % 10_000).expect("less than 10,000");
     let offsets = (0..10_000).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
     let mut ports = offsets.map(|offset| 20_000 + (begin + offset) % 10_000);
     ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")

@@ -1,27 +1,27 @@
 //! `tidegate policy new`, `build` and `test` in sequence, with the real toolchain of each language.
 //!
-//! These tests take minutes, and download toolchains on their first run. They run only if `TIDEGATE_REQUIRE_GUESTS` is set, as by
-//! `cargo xtask test`; otherwise each reports that it was skipped.
+//! These tests take minutes, and download toolchains on their first run. They run only if `TIDEGATE_REQUIRE_GUESTS` is set, as
+//! `cargo xtask test` sets it; otherwise each reports that it was skipped.
 
 use std::io::Write;
 use std::path::Path;
 
 use crate::processes::tidegate;
 
-/// A new project of a language passes its cases once it is built, in any directory.
+/// Asserts that a new project can be built and passes its cases.
 async fn assert_new_project_passes(lang: &str, pattern: &str) {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
-        // Not by a macro, whose output the test harness captures.
-        let words = format!("SKIPPED: a new project in {lang} was not built; TIDEGATE_REQUIRE_GUESTS=1 builds it\n");
-        let _ = std::io::stderr().write_all(words.as_bytes());
+        // The test harness captures the output of `eprintln!`.
+        let message = format!("SKIPPED: a new project in {lang} was not built; TIDEGATE_REQUIRE_GUESTS=1 builds it\n");
+        let _ = std::io::stderr().write_all(message.as_bytes());
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    run(place.path(), &["policy", "new", "my-policy", "--lang", lang, "--pattern", pattern]).await;
-    run(place.path(), &["policy", "build", "my-policy"]).await;
-    let printed = run(place.path(), &["policy", "test", "my-policy/policy.wasm"]).await;
+    let dir = tempfile::tempdir().expect("a directory");
+    run(dir.path(), &["policy", "new", "my-policy", "--lang", lang, "--pattern", pattern]).await;
+    run(dir.path(), &["policy", "build", "my-policy"]).await;
+    let printed = run(dir.path(), &["policy", "test", "my-policy/policy.wasm"]).await;
     assert!(printed.contains(" 0 failed"), "{printed}");
-    let printed = run(place.path(), &["policy", "inspect", "my-policy/policy.wasm", "--json"]).await;
+    let printed = run(dir.path(), &["policy", "inspect", "my-policy/policy.wasm", "--json"]).await;
     let report: serde_json::Value = serde_json::from_str(&printed).expect("JSON");
     assert_eq!((&report["kind"], &report["refused"]), (&"component".into(), &serde_json::Value::Null));
     let language = report["language"].as_str().unwrap_or_default().to_lowercase();
@@ -33,27 +33,27 @@ async fn assert_new_project_passes(lang: &str, pattern: &str) {
     };
     assert!(language.starts_with(expect), "{lang}: {printed}");
 
-    let component = std::fs::read(place.path().join("my-policy/policy.wasm")).expect("it was built");
-    let mut paths = vec![place.path().to_owned()];
+    let component = std::fs::read(dir.path().join("my-policy/policy.wasm")).expect("it was built");
+    let mut paths = vec![dir.path().to_owned()];
     if lang == "rust" {
         // Runtimes of other languages contain paths of the machine that built them.
         paths.extend([std::env::home_dir().expect("a home"), env!("CARGO_MANIFEST_DIR").into()]);
     }
     for path in paths {
         let path = path.to_str().expect("text").as_bytes();
-        let is_there = component.windows(path.len()).any(|part| part == path);
-        assert!(!is_there, "{lang}: the component holds a path of the build machine");
+        let has_path = component.windows(path.len()).any(|part| part == path);
+        assert!(!has_path, "{lang}: the component contains a path of the build machine");
     }
 }
 
-/// Runs a command, which has to succeed.
+/// Runs a command, which must succeed, and returns its output.
 async fn run(dir: &Path, args: &[&str]) -> String {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     let mut command = tidegate(args);
-    // Downloads and builds of toolchains are cached for the next run, apart from the user's own.
+    // Downloads and builds of toolchains are cached for the next run, in directories of the tests.
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
     command.env("CARGO_TARGET_DIR", target.join("projects"));
-    let output = command.output().await.expect("it runs");
+    let output = command.output().await.expect("the program runs");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "tidegate {}: {}\n{stdout}\n{stderr}", args.join(" "), output.status);
@@ -66,8 +66,8 @@ async fn invalid_rust_package_is_reported_before_compilation() {
     if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
         return;
     }
-    let place = tempfile::tempdir().expect("a directory");
-    let package = "[package]\nname = \"door\"\nedition = \"2024\"\n";
+    let dir = tempfile::tempdir().expect("a directory");
+    let package = "[package]\nname = \"policy\"\nedition = \"2024\"\n";
     let dependency = "[lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\nlog = \"0.4\"\n[workspace]\n";
     for (name, manifest, lock, expect) in [
         ("library", package.to_owned(), None, "crate-type = [\"cdylib\"]"),
@@ -75,20 +75,20 @@ async fn invalid_rust_package_is_reported_before_compilation() {
         ("broken", "[package\n".to_owned(), None, "Cargo.toml"),
         ("stale", format!("{package}{dependency}"), Some("version = 4\n"), "cargo update --workspace"),
     ] {
-        let folder = place.path().join(name);
+        let folder = dir.path().join(name);
         std::fs::create_dir_all(folder.join("src")).expect("a directory");
         std::fs::write(folder.join("Cargo.toml"), manifest).expect("written");
         std::fs::write(folder.join("src/lib.rs"), "").expect("written");
         if let Some(lock) = lock {
             std::fs::write(folder.join("Cargo.lock"), lock).expect("written");
         }
-        let output = tidegate(&["policy", "build"]).current_dir(&folder).output().await.expect("it runs");
+        let output = tidegate(&["policy", "build"]).current_dir(&folder).output().await.expect("the program runs");
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{name}: {stderr}");
         assert!(stderr.contains(expect), "{name}: {stderr}");
     }
-    let file = tidegate(&["policy", "build", "src/lib.rs"]).current_dir(place.path().join("library")).output().await;
-    let stderr = String::from_utf8(file.expect("it runs").stderr).expect("text");
+    let file = tidegate(&["policy", "build", "src/lib.rs"]).current_dir(dir.path().join("library")).output().await;
+    let stderr = String::from_utf8(file.expect("the program runs").stderr).expect("text");
     assert!(stderr.contains("build the folder that has its Cargo.toml"), "{stderr}");
 }
 

@@ -1,4 +1,4 @@
-//! Policies in Python: the build, and state that is fresh in every decision.
+//! Policies in Python: the build, and state that is new in every decision.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::processes::{ProcessOutput, path, tidegate};
 async fn run_unlimited(args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(args);
     command.env("BUILD_SECRET", "secret-of-the-build-machine");
-    let output = command.output().await.expect("it runs");
+    let output = command.output().await.expect("the program runs");
     let text = |bytes| String::from_utf8(bytes).expect("its output is text");
     ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -24,7 +24,7 @@ teams = "red, blue"
 [tokens.app]
 issuer = "https://auth.example"
 audience = "app"
-secret = "a secret of the tests, and of nobody else"
+secret = "a secret of these tests only"
 
 [[case]]
 name = "one"
@@ -35,7 +35,7 @@ name = "two"
 expect.status = 403
 
 [[case]]
-name = "all that a grant may say"
+name = "a grant with all fields"
 now = "2026-01-01T00:00:00Z"
 channels = ["all", "other"]
 expect = { allow = true, subject = "zoë", channels = ["all"], expires-at = "2026-01-01T01:00:00Z", reason = "['all', 'other'] zoë" }
@@ -55,7 +55,7 @@ expect = { status = 401, body = "Unauthorized", reason = "token malformed" }
 name = "a good token"
 now = "2026-01-01T00:00:00Z"
 channels = ["token"]
-request.headers.authorization = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZSIsImF1ZCI6ImFwcCIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI5MjAwfQ.8ocxKCbHWxJb4vglTk4vPoXCJp-zOHjKfZpCvdQWstU"
+request.headers.authorization = "Bearer eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9.eyJpc3MiOiJodHRwczovL2F1dGguZXhhbXBsZSIsImF1ZCI6ImFwcCIsInN1YiI6ImFsaWNlIiwiZXhwIjoxNzY3MjI5MjAwfQ.MO-wmhVxdCXQj38HP6htTPm_fgsogL7jOXMy1FAwt7Q"
 expect = { allow = true, subject = "alice", expires-at = "2026-01-01T01:00:00Z" }
 
 [[case]]
@@ -72,8 +72,8 @@ fn python_sdk_and_examples_pass_their_tests() {
         let mut tests = Command::new("python3");
         tests.args(["-B", "-m", "unittest"]).current_dir(root.join(&folder));
         let output = tests.output().expect("Python 3.11 or newer is installed");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && !said.contains("Ran 0 tests"), "{folder}: {said}");
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !output_text.contains("Ran 0 tests"), "{folder}: {output_text}");
     }
 }
 
@@ -86,7 +86,10 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let ended = run_unlimited(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let bytes = std::fs::read(&component).expect("the component");
-    assert!(!bytes.windows(20).any(|part| part == b"of-the-build-machine"), "the environment of the build is in it");
+    assert!(
+        !bytes.windows(20).any(|part| part == b"of-the-build-machine"),
+        "the component contains the environment of the build"
+    );
 
     // `one` and `two` are the same request; the report contains their bodies, as the cases do not match them.
     let ended = run_unlimited(&["policy", "test", &component, &cases, "--json", "--log"]).await;
@@ -101,14 +104,14 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let config = "Config(GREETING='hello', limit=3, teams=['red', 'blue'], note=None)";
     assert_eq!(one["config"], config);
     assert_eq!((&one["clock"], &one["late"]), (&json!(true), &json!("late")));
-    let chance = [&one, &two].map(|probe_of| probe_of["chance"].as_array().expect("a list"));
+    let chance = [&one, &two].map(|probe| probe["chance"].as_array().expect("a list"));
     assert_eq!(chance[0].len(), 5);
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");
     }
     let inspected = run_unlimited(&["policy", "inspect", &component]).await;
     assert!(inspected.stdout.contains("language   Python\n"), "{}", inspected.all());
-    // The cases show that clients receive nothing of the error; the log has all of it.
+    // The cases assert that clients receive no part of the error; the log contains all of it.
     for words in ["about to fail", "KeyError: 'a session id'", "late.py", "line 5", "raise KeyError"] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
     }
@@ -117,14 +120,14 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
 #[tokio::test]
 async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let dir = tempfile::tempdir().expect("a directory");
-    let (source, component) = (path(dir.path(), "door.py"), path(dir.path(), "policy.wasm"));
+    let (source, component) = (path(dir.path(), "app.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");
     std::fs::write(&component, "the previous component").expect("written");
     let ended = run_unlimited(&["policy", "build", &source]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{}", ended.all());
-    assert!(ended.stderr.contains("door.py:3: '(' was never closed"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("app.py:3: '(' was never closed"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);
     assert_eq!(std::fs::read(&component).expect("it exists"), b"the previous component");
-    let left: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    let files: Vec<_> = std::fs::read_dir(dir.path()).expect("a directory").collect();
+    assert_eq!(files.len(), 2, "{files:?}");
 }

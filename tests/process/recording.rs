@@ -63,18 +63,18 @@ async fn recorded_decisions_are_replayed_against_another_policy() {
 
     let allow = path(dir, "allow.wasm");
     std::fs::write(&allow, component("allow")).expect("written");
-    let flipped = replay(dir, &recording, &allow, &["--json"]).await;
-    assert_eq!(flipped.code(), Some(1), "{flipped:?}");
-    assert!(flipped.stderr.contains("the outcome of 3 of 3 decisions changes"), "{flipped:?}");
-    let lines: Vec<Value> = flipped.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let changed = replay(dir, &recording, &allow, &["--json"]).await;
+    assert_eq!(changed.code(), Some(1), "{changed:?}");
+    assert!(changed.stderr.contains("the outcome of 3 of 3 decisions changes"), "{changed:?}");
+    let lines: Vec<Value> = changed.stdout.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!((lines.len(), &lines[0]["change"]), (4, &Value::from("reject_to_allow")));
 
-    // The gateway of this recording looked nothing up, as nobody had a cookie.
-    let unknown = path(dir, "lookup.wasm");
-    std::fs::write(&unknown, component("lookup")).expect("written");
+    // The gateway of this recording looked nothing up, as no client had a cookie.
+    let lookup = path(dir, "lookup.wasm");
+    std::fs::write(&lookup, component("lookup")).expect("written");
     let (config, lines) = (path(dir, "replay.toml"), "policy.lookup.prefixes = ['forbidden:']");
     std::fs::write(&config, lines).expect("written");
-    let unknown = replay(dir, &recording, &unknown, &["--config", &config]).await;
+    let unknown = replay(dir, &recording, &lookup, &["--config", &config]).await;
     assert_eq!(unknown.code(), Some(1), "{unknown:?}");
     assert!(unknown.stderr.contains("none of 3 decisions could be compared"), "{unknown:?}");
 
@@ -86,14 +86,16 @@ async fn recorded_decisions_are_replayed_against_another_policy() {
 
 #[tokio::test]
 async fn unwritable_decision_log_fails_the_start() {
-    for (option, value) in
-        [("log", "\"/proc/nothing/here\""), ("record", "\"/proc/nothing/here\""), ("mask", "[\"ip\"]")]
-    {
+    for (option, value, error) in [
+        ("log", "\"/proc/nothing/here\"", "decisions.log: "),
+        ("recording.file", "\"/proc/nothing/here\"", "decisions.recording.file: "),
+        ("masked-fields", "[\"ip\"]", "unknown variant `ip`, expected one of `subject`, `channels`, `reason`"),
+    ] {
         let toml = format!("store = \"memory:\"\nallow-all = true\ndecisions.{option} = {value}");
         let (process, _dir) = Gateway::launch(&toml, &[]);
         let ended = process.end().await;
         assert_ne!(ended.code(), Some(0), "{ended:?}");
-        assert!(ended.stderr.contains(&format!("decisions.{option}")), "{ended:?}");
+        assert!(ended.stderr.contains(error), "{ended:?}");
         assert!(!ended.stdout.contains("listening"), "{ended:?}");
     }
 }

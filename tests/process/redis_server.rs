@@ -1,4 +1,4 @@
-//! Debian's Redis, in a folder of its own.
+//! A `redis-server` process with its own port and directory.
 
 use std::process::Stdio;
 
@@ -28,7 +28,7 @@ impl Redis {
         redis
     }
 
-    /// A Redis that does not run yet, with its port.
+    /// A Redis that is not started yet, with a reserved port.
     pub fn unstarted(args: &[&str]) -> Self {
         let port = reserved_port();
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -48,9 +48,9 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// As `kill -9` does it.
+    /// Kills Redis with SIGKILL.
     pub async fn kill(&mut self) {
-        self.process.take().expect("it runs").kill().await;
+        self.process.take().expect("Redis runs").kill().await;
     }
 
     pub async fn restart(&mut self) {
@@ -58,10 +58,10 @@ impl Redis {
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
         command.arg(self.dir.path()).args(&self.args).stdin(Stdio::null());
         self.process = Some(ChildProcess::start(command));
-        wait_until("redis-server starts", async || self.pings().await).await;
+        wait_until("redis-server starts", async || self.is_up().await).await;
     }
 
-    async fn pings(&self) -> bool {
+    async fn is_up(&self) -> bool {
         let client = Client::open(&*self.admin).expect("a URL");
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else { return false };
         cmd("PING").query_async::<String>(&mut connection).await.is_ok()
@@ -72,7 +72,7 @@ impl Redis {
         client.get_multiplexed_async_connection().await.expect("Redis answers")
     }
 
-    /// All entries of a stream, each with its data as it was written.
+    /// All entries of a stream, each with its id and its unparsed data.
     pub async fn entries(&self, channel: &str) -> Vec<(Id, String)> {
         let mut connection = self.connect().await;
         let (mut entries, mut from) = (Vec::new(), "-".to_owned());
@@ -95,8 +95,8 @@ fn server() -> String {
     std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 
-/// Whether this Redis supports TLS: one without TLS does not know the options.
-pub async fn speaks_tls() -> bool {
+/// Whether this Redis was built with TLS: without TLS it does not know the options.
+pub async fn supports_tls() -> bool {
     let dir = tempfile::tempdir().expect("a directory");
     let mut command = Command::new(server());
     // With an unusable certificate Redis exits either way.

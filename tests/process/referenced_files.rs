@@ -1,4 +1,4 @@
-//! Files that the configuration refers to are followed like the configuration: secrets and keys of token profiles.
+//! Files that the configuration refers to are reloaded like the configuration: secrets and keys of token profiles.
 
 use std::os::unix::fs::symlink;
 
@@ -11,21 +11,21 @@ use crate::control_port::wait_for_policy;
 use crate::guests::component;
 use crate::processes::{Gateway, run, wait_until, with_timeout};
 use crate::rollout::{ConfigDir, request_stream};
-use crate::tokens::{claims, show};
+use crate::tokens::{claims, request_with_token};
 
-/// Waits until the setting with this content is active, as this generation.
+/// Waits for this generation, and asserts that the policy has this setting.
 async fn wait_until_setting(gateway: &Gateway, word: &str, number: u64) -> Value {
     let reply = wait_for_policy(gateway.control, word, |reply| reply["active"]["generation"] == number).await;
     assert_eq!(request_stream(gateway, "c").await, (418, word.into()), "{reply}");
     reply
 }
 
-/// Waits until the configuration has this error, or none.
-async fn wait_for_config_error(gateway: &Gateway, words: Option<&str>) -> Value {
+/// Waits until the status of the configuration has this error, or no error.
+async fn wait_for_config_error(gateway: &Gateway, expected: Option<&str>) -> Value {
     wait_for_policy(gateway.control, "the status of the configuration", |reply| {
         let error = reply["configuration"]["error"].as_str();
-        match words {
-            Some(words) => error.is_some_and(|error| error.contains(words)),
+        match expected {
+            Some(expected) => error.is_some_and(|error| error.contains(expected)),
             None => error.is_none(),
         }
     })
@@ -36,7 +36,7 @@ async fn wait_for_config_error(gateway: &Gateway, words: Option<&str>) -> Value 
 async fn replaced_secret_file_is_reloaded() {
     let config_dir = ConfigDir::new();
     config_dir.write("policy.wasm", component("settings"));
-    // As Kubernetes mounts a Secret.
+    // Like a Secret that Kubernetes mounts.
     let mount = |number: u32, word: &str| {
         std::fs::create_dir_all(config_dir.at(&format!("mnt/..{number}"))).expect("a directory");
         config_dir.write(&format!("mnt/..{number}/word"), word);
@@ -62,8 +62,8 @@ async fn replaced_secret_file_is_reloaded() {
     let reply = wait_for_config_error(&gateway, Some("policy.settings.word")).await;
     assert!(reply.to_string().contains("mnt/word"), "{reply}");
     wait_until_setting(&gateway, "five", 5).await;
-    let in_log = gateway.process.stderr.wait_for(|log| log.contains("the configuration has a mistake"));
-    assert!(with_timeout("the log line is written", in_log).await);
+    let log_line = gateway.process.stderr.wait_for(|log| log.contains("the configuration has a mistake"));
+    assert!(with_timeout("the log line is written", log_line).await);
     config_dir.write("mnt/..3/word", [b"hunter2".as_slice(), &[0xff]].concat());
     let reply = wait_for_config_error(&gateway, Some("must be UTF-8 text")).await;
     assert!(!reply.to_string().contains("hunter2"), "{reply}");
@@ -96,13 +96,13 @@ async fn followed_files_change_with_the_configuration() {
     config_dir.replace("secrets/word", "three\n");
     wait_until_setting(&gateway, "three", 3).await;
     // A removed configuration stays active, whatever happens to its secrets.
-    std::fs::rename(config_dir.at("node.toml"), config_dir.at("away.toml")).expect("it is renamed");
+    std::fs::rename(config_dir.at("node.toml"), config_dir.at("removed.toml")).expect("it is renamed");
     wait_for_config_error(&gateway, Some("is gone")).await;
     config_dir.write("secrets/word", "four\n");
     gateway.process.signal("HUP").await;
     wait_for_config_error(&gateway, Some("is gone")).await;
     wait_until_setting(&gateway, "three", 3).await;
-    std::fs::rename(config_dir.at("away.toml"), config_dir.at("node.toml")).expect("it is renamed");
+    std::fs::rename(config_dir.at("removed.toml"), config_dir.at("node.toml")).expect("it is renamed");
     wait_until_setting(&gateway, "four", 4).await;
 }
 
@@ -119,23 +119,23 @@ async fn replaced_token_keys_are_reloaded() {
         let pem = std::fs::read(config_dir.at(&format!("key{number}.pem"))).expect("a key");
         EncodingKey::from_ec_pem(&pem).expect("an EC key")
     };
-    let set = |number: u32| {
+    let jwks = |number: u32| {
         let jwk = Jwk::from_encoding_key(&ec(number), Algorithm::ES256).expect("a JWK");
         serde_json::to_vec(&JwkSet { keys: vec![jwk] }).expect("JSON")
     };
     let public = |number: u32| std::fs::read(config_dir.at(&format!("public{number}.pem"))).expect("a key");
-    let word = |number: u32| format!("hunter{number} ").repeat(5);
+    let secret = |number: u32| format!("hunter{number} ").repeat(5);
     let token = |profile: &str, number: u32| {
         let (algorithm, key) = match profile {
-            "secret" => (Algorithm::HS256, EncodingKey::from_secret(word(number).as_bytes())),
+            "secret" => (Algorithm::HS256, EncodingKey::from_secret(secret(number).as_bytes())),
             _ => (Algorithm::ES256, ec(number)),
         };
         encode(&Header::new(algorithm), &claims(profile), &key).expect("a token")
     };
     let rotate = |profile: &str, number: u32| match profile {
-        "secret" => config_dir.replace("secret", word(number)),
+        "secret" => config_dir.replace("secret", secret(number)),
         "pem" => config_dir.replace("keys.pem", public(number)),
-        _ => config_dir.replace("keys.json", set(number)),
+        _ => config_dir.replace("keys.json", jwks(number)),
     };
     let profiles =
         [("secret", "secret = '${file:secret}'"), ("pem", "pem = 'keys.pem'"), ("jwks", "jwks = 'keys.json'")];
@@ -145,7 +145,7 @@ async fn replaced_token_keys_are_reloaded() {
         toml += &format!("tokens.{profile} = {{ issuer = '{profile}', audience = 'app', {keys} }}\n");
     }
     let gateway = config_dir.start("policy.wasm", &toml).await;
-    let status = async |profile: &str, number: u32| show(gateway.data, &token(profile, number)).await.0;
+    let status = async |profile: &str, number: u32| request_with_token(gateway.data, &token(profile, number)).await.0;
     for (profile, _) in profiles {
         assert_eq!((status(profile, 1).await, status(profile, 2).await), (200, 401), "{profile}");
         rotate(profile, 2);

@@ -12,7 +12,7 @@ use crate::guests::component;
 use crate::processes::{Gateway, wait_until, with_timeout};
 use crate::rollout::{ConfigDir, distinct, request_stream};
 
-/// A gateway in a folder, whose configuration is these lines, at the top level.
+/// A gateway with a configuration file that the test replaces.
 struct Node {
     config_dir: ConfigDir,
     gateway: Gateway,
@@ -50,7 +50,7 @@ impl Node {
         reply
     }
 
-    /// The same for a valid configuration that needs no restart.
+    /// Like [`Self::configure`], for a valid configuration that needs no restart.
     async fn apply(&mut self, lines: &str) {
         let reply = self.configure(lines, self.token).await;
         assert_eq!((&reply["error"], &reply["needs_restart"]), (&Value::Null, &json!([])), "{lines}: {reply}");
@@ -58,11 +58,11 @@ impl Node {
 
     fn lines(&self, file: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.config_dir.at(file)).unwrap_or_default();
-        let (whole, _) = text.rsplit_once('\n').unwrap_or_default();
-        whole.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+        let (complete, _) = text.rsplit_once('\n').unwrap_or_default();
+        complete.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
     }
 
-    /// Opens a stream, and waits until a file has this many lines.
+    /// Requests a decision, and waits until a file has this many lines.
     async fn decide(&self, file: &str, lines: usize) -> Vec<Value> {
         assert_eq!(request_stream(&self.gateway, "c").await.0, 200);
         wait_until(file, async || self.lines(file).len() >= lines).await;
@@ -99,7 +99,7 @@ async fn decision_log_options_are_reloaded() {
     let error = reply["error"].as_str().unwrap_or_default();
     assert!(error.contains("decisions.log") && error.contains("none/three"), "{reply}");
     node.decide("two", 2).await;
-    assert!(node.configuration().await["read_at"].is_u64(), "no token is asked for");
+    assert!(node.configuration().await["read_at"].is_u64(), "no token is required");
     // An error elsewhere in the configuration has the same effect.
     let reply = node.configure("decisions.log = 'three'\npolicy.timeout = 'soon'", "").await;
     assert!(reply["error"].is_string() && !node.config_dir.at("three").exists(), "{reply}");
@@ -117,7 +117,7 @@ async fn decision_log_options_are_reloaded() {
     assert_eq!(node.lines("recording").len(), 2);
     node.apply("decisions.recording.file = 'recording'\ndecisions.recording.share = 1").await;
     node.decide("recording", 3).await;
-    assert_eq!(node.lines("two").len(), 7, "the log is off");
+    assert_eq!(node.lines("two").len(), 7, "the decision log is disabled");
 }
 
 #[tokio::test]
@@ -140,8 +140,8 @@ async fn log_filter_is_reloaded() {
         number += 1;
         assert_eq!(request_stream(&node.gateway, &format!("quiet-{number}")).await.0, 200);
         assert_eq!(send_request(node.gateway.control, "PUT", "/v1/policy", WASM, b"none").await.0, 422);
-        let refused = |log: &str| log.matches("policy activation failed").count() >= number;
-        assert!(with_timeout("the log line is written", node.gateway.process.stderr.wait_for(refused)).await);
+        let is_logged = |log: &str| log.matches("policy activation failed").count() >= number;
+        assert!(with_timeout("the log line is written", node.gateway.process.stderr.wait_for(is_logged)).await);
         !log(&node).contains(&format!("quiet-{number}\""))
     })
     .await;
@@ -179,8 +179,8 @@ async fn access_tokens_are_reloaded() {
     node.apply("redis-rest.tokens = ['b', 'c']").await;
     assert_eq!((rest(&node, "a").await, rest(&node, "b").await, rest(&node, "c").await), (401, 200, 200));
     // Subscriptions with the removed token end; the others continue.
-    let mut rest_of_it = Vec::new();
-    with_timeout("the subscription ends", a.read_to_end(&mut rest_of_it)).await.expect("the command ends");
+    let mut remaining = Vec::new();
+    with_timeout("the subscription ends", a.read_to_end(&mut remaining)).await.expect("the command ends");
     let emit = json!({ "channel": "c", "event": "e", "data": 1 }).to_string();
     assert_eq!(send_request(node.gateway.control, "POST", "/v1/emit", JSON, emit.as_bytes()).await.0, 200);
     let mut text = Vec::new();
@@ -220,7 +220,7 @@ async fn rotation_and_drain_times_are_reloaded() {
     assert_eq!(send_request(node.gateway.control, "PUT", "/v1/policy", WASM, &next).await.0, 200);
     // The stream had no rotation; with the new window it is rotated.
     node.apply("policy.rotation-window = '0s'\ndrain.delay = '1h'\ndrain.duration = '1h'").await;
-    let end = async { while stream.more(u64::MAX).await.expect("it is read") {} };
+    let end = async { while stream.read_more(u64::MAX).await.expect("it is read") {} };
     with_timeout("the stream of the retired policy ends", end).await;
     assert!(stream.body().contains("reconnect"), "{}", stream.body());
 

@@ -32,17 +32,17 @@ impl Load {
     }
 
     /// Waits for this many more answers.
-    async fn answers(&self, more: usize) {
-        let wanted = self.answered.load(Ordering::Relaxed) + more;
-        wait_until("answers", async || self.answered.load(Ordering::Relaxed) >= wanted).await;
+    async fn wait_for_answers(&self, count: usize) {
+        let target = self.answered.load(Ordering::Relaxed) + count;
+        wait_until("answers", async || self.answered.load(Ordering::Relaxed) >= target).await;
     }
 
-    /// Stops the clients. Returns the number of answers, all of which have to be as expected.
+    /// Stops the clients. Returns the number of answers, all of which must be as expected.
     async fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for client in self.clients {
-            let wrong = client.await.expect("a client");
-            assert!(wrong.is_empty(), "{} are wrong, such as {}", wrong.len(), wrong[0]);
+            let unexpected = client.await.expect("a client");
+            assert!(unexpected.is_empty(), "{} unexpected answers, such as {}", unexpected.len(), unexpected[0]);
         }
         self.answered.load(Ordering::Relaxed)
     }
@@ -50,17 +50,17 @@ impl Load {
 
 /// A client that sends request after request; returns unexpected answers.
 async fn run_client(gateway: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     while !stop.load(Ordering::Relaxed) {
         match Wire::get(gateway, "/api/realtime?channel=c", None, None).await {
             Ok(wire) if wire.status == 418 => {
                 answered.fetch_add(1, Ordering::Relaxed);
             }
-            Ok(wire) => wrong.push(wire.head),
-            Err(error) => wrong.push(error.to_string()),
+            Ok(wire) => unexpected.push(wire.head),
+            Err(error) => unexpected.push(error.to_string()),
         }
     }
-    wrong
+    unexpected
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -76,33 +76,36 @@ async fn repeated_activations_do_not_grow_memory_or_files() {
         let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &distinct(&deny, number)).await;
         assert_eq!(status, 200, "{number}: {reply}");
     };
-    // The test compares the memory of the idle process, after a load that it has served before.
+    // The test compares the memory of the idle process after the same load.
     let load = Load::on(gateway.data);
     for number in 1..=10 {
-        load.answers(500).await;
+        load.wait_for_answers(500).await;
         activate(number).await;
     }
-    load.answers(500).await;
+    load.wait_for_answers(500).await;
     let mut answered = load.end().await;
-    let (after_ten, own_after_ten) = (gateway.process.resident(), gateway.process.own_memory());
+    let (after_ten, anonymous_after_ten) = (gateway.process.resident(), gateway.process.anonymous_memory());
     let (begin, load, mut peak) = (Instant::now(), Load::on(gateway.data), 0);
     for number in 11..=activations {
         // Each generation makes some decisions.
-        load.answers(20).await;
+        load.wait_for_answers(20).await;
         activate(number).await;
         peak = peak.max(gateway.process.resident());
     }
     answered += load.end().await;
-    let (now, own) = (gateway.process.resident(), gateway.process.own_memory());
+    let (now, anonymous) = (gateway.process.resident(), gateway.process.anonymous_memory());
     println!(
-        "activations: {activations}, the last of them in {:.1} s, with {answered} answers; {after_ten} KiB after ten ({own_after_ten} its own), {now} after all ({own}), {peak} at most",
+        "activations: {activations}, the last of them in {:.1} s, with {answered} answers; {after_ten} KiB after ten ({anonymous_after_ten} anonymous), {now} after all ({anonymous} anonymous), {peak} at most",
         begin.elapsed().as_secs_f64()
     );
     let reply = policy(gateway.control).await;
     assert_eq!(reply["active"]["generation"], activations + 1, "{reply}");
     assert_eq!(reply["retired"].as_array().map(Vec::len), Some(0), "{reply}");
-    // Without the pages of the executable: the system maps them on first use, or earlier.
-    assert!(own.saturating_sub(own_after_ten) * 10 <= after_ten, "{own_after_ten} KiB of {after_ten} became {own}");
+    // Pages of the executable do not count, as the system decides when it maps them.
+    assert!(
+        anonymous.saturating_sub(anonymous_after_ten) * 10 <= after_ten,
+        "{anonymous_after_ten} KiB of anonymous memory, of {after_ten}, became {anonymous}"
+    );
     let blobs = std::fs::read_dir(cache.join("blobs")).expect("a directory").map(|file| file.expect("a file").path());
     let (compiled, stored): (Vec<_>, Vec<_>) = blobs.partition(|path| path.extension().is_some());
     assert!(compiled.len() <= 32 && stored.len() <= 8, "{} {}", compiled.len(), stored.len());

@@ -38,19 +38,19 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
     let redis = Redis::start(&[]).await;
     let (a, b) = (node(&redis, "a").await, node(&redis, "b").await);
     let (control, store) = (b.control.to_string(), redis.url());
-    for way in [["--control", &control], ["--store", &store]] {
+    for target in [["--control", &control], ["--store", &store]] {
         let mut streams = Vec::new();
         for node in [&a, &a, &b] {
             streams.push(open(node, "news").await);
         }
         let mut other = open(&b, "other").await;
-        let begun = Instant::now();
-        let output = run_tidegate(&[&["revoke", "--channel", "news", "--json"], &way[..]].concat()).await;
+        let start = Instant::now();
+        let output = run_tidegate(&[&["revoke", "--channel", "news", "--json"], &target[..]].concat()).await;
         assert_eq!(json_of(&output), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
         for sse in streams {
             assert_ended(sse).await;
         }
-        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         let emitted = run_tidegate(&["emit", "other", "e", "1", "--store", &store]).await;
         assert_eq!(emitted.code(), Some(0), "{emitted:?}");
         assert_eq!(other.data().await, 1);
@@ -69,16 +69,16 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
     // The node loads the revocation before it delivers events.
-    let _fed = open(&b, "other").await;
+    let _stream = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 
-    let (kept, meant) = (open(&a, "kept").await, open(&a, "meant").await);
+    let (unaffected, revoked) = (open(&a, "unaffected").await, open(&a, "revoked").await);
     redis.kill().await;
     assert_eq!(status(&a, "news").await, 403);
-    let away = run_tidegate(&["revoke", "--channel", "meant", "--control", &control]).await;
-    assert_eq!((away.code(), &*away.stdout), (Some(1), ""), "{away:?}");
-    assert!(away.stderr.contains("ended 1 of its streams"), "{away:?}");
-    assert_ended(meant).await;
+    let failed = run_tidegate(&["revoke", "--channel", "revoked", "--control", &control]).await;
+    assert_eq!((failed.code(), &*failed.stdout), (Some(1), ""), "{failed:?}");
+    assert!(failed.stderr.contains("ended 1 of its streams"), "{failed:?}");
+    assert_ended(revoked).await;
     redis.restart().await;
     wait_until("Redis is reachable", async || {
         let output = run_tidegate(&["revoke", "--list", "--json", "--control", &control]).await;
@@ -87,7 +87,7 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     .await;
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
     wait_until("both nodes receive commands", async || {
-        let output = run_tidegate(&["revoke", "--subject", "nobody", "--json", "--store", &redis.url()]).await;
+        let output = run_tidegate(&["revoke", "--subject", "unknown", "--json", "--store", &redis.url()]).await;
         json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
     })
     .await;
@@ -97,9 +97,9 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (200, 200));
     let again = run_tidegate(&["revoke", "--lift", &id, "--control", &control]).await;
     assert_eq!((again.code(), &*again.stdout), (Some(1), ""), "{again:?}");
-    let output = run_tidegate(&["revoke", "--channel", "kept", "--json", "--store", &store]).await;
-    assert_eq!(json_of(&output)["streams"], 1, "a Redis that kept its data closes no stream");
-    assert_ended(kept).await;
+    let output = run_tidegate(&["revoke", "--channel", "unaffected", "--json", "--store", &store]).await;
+    assert_eq!(json_of(&output)["streams"], 1, "a restart of a Redis that keeps its data closes no stream");
+    assert_ended(unaffected).await;
 }
 
 #[tokio::test]
@@ -112,10 +112,10 @@ async fn empty_redis_ends_all_streams_and_receives_revocations_again() {
     redis.kill().await;
     redis.restart().await;
     assert_ended(sse).await;
-    let _again = open(&a, "other").await;
+    let _reconnected = open(&a, "other").await;
     assert_eq!(status(&a, "news").await, 403);
     let b = node(&redis, "b").await;
-    let _fed = open(&b, "other").await;
+    let _stream = open(&b, "other").await;
     assert_eq!(status(&b, "news").await, 403);
 }
 
@@ -156,8 +156,10 @@ async fn invalid_commands_do_not_flood_the_log() {
     let output = run_tidegate(&["revoke", "--channel", "news", "--json", "--store", &redis.url()]).await;
     assert_eq!(json_of(&output), json!({"streams": 1, "nodes": {"a": 1}, "missing": 0}));
     assert_ended(sse).await;
-    let few = |log: &str| log.contains("entries=300") && log.matches("skipped").count() == 2;
-    assert!(with_timeout("the log has one line about skipped entries", a.process.stderr.wait_for(few)).await);
+    let is_logged_once = |log: &str| log.contains("entries=300") && log.matches("skipped").count() == 2;
+    assert!(
+        with_timeout("the log has one line about skipped entries", a.process.stderr.wait_for(is_logged_once)).await
+    );
 }
 
 #[tokio::test]
@@ -205,7 +207,7 @@ async fn node_without_command_permission_delivers_no_events_and_reports_why() {
     let ready = with_timeout("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
     assert!(ready.status == 503 && ready.body().contains("unsynced"), "{}", ready.body());
     while !wire.body().contains("ping") {
-        assert!(with_timeout("a ping", wire.more(1 << 10)).await.expect("the stream stays"));
+        assert!(with_timeout("a ping", wire.read_more(1 << 10)).await.expect("the stream stays"));
     }
     assert!(!wire.body().contains("connected"), "{}", wire.body());
 }

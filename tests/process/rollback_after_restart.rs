@@ -1,4 +1,4 @@
-//! Rollback is one command, also after restarts of the process.
+//! Rollback with one command, also after restarts of the process.
 
 use serde_json::{Value, json};
 use tidegate::artifact::digest::Digest;
@@ -12,7 +12,7 @@ fn version(number: u32) -> Vec<u8> {
     distinct(&component("allow"), number)
 }
 
-fn named(number: u32) -> Value {
+fn digest(number: u32) -> Value {
     json!(Digest::of(&version(number)))
 }
 
@@ -27,7 +27,7 @@ async fn roll_back(gateway: &Gateway) -> (u16, Value) {
 
 /// The digests that were active in the previous process, newest first.
 fn previous_process(reply: &Value) -> Vec<Value> {
-    reply["previous_process"].as_array().expect("a list").iter().map(|past| past["digest"].clone()).collect()
+    reply["previous_process"].as_array().expect("a list").iter().map(|policy| policy["digest"].clone()).collect()
 }
 
 /// The files of a directory of the policy store whose names contain this.
@@ -48,12 +48,12 @@ async fn rollback_continues_across_restarts() {
     assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
     put(&gateway, 2).await;
     gateway.process.kill().await;
-    // Deployed with a restart: no process saw the file change.
+    // The policy is replaced while no process runs.
     config_dir.replace("policy.wasm", version(3));
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
-    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(3), &named(2)), "{reply}");
-    assert_eq!(previous_process(&reply), [named(2), named(1)], "{reply}");
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&digest(3), &digest(2)), "{reply}");
+    assert_eq!(previous_process(&reply), [digest(2), digest(1)], "{reply}");
     let mut command = tidegate(&["policy", "rollback", "--control", &format!("http://{}", gateway.control)]);
     command.current_dir(config_dir.0.path());
     let ended = run(command, None).await;
@@ -63,9 +63,9 @@ async fn rollback_continues_across_restarts() {
     // The next process rolls back further; the policy that was rolled back is not in its history.
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
-    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &named(1)), "{reply}");
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&digest(2), &digest(1)), "{reply}");
     let (status, reply) = roll_back(&gateway).await;
-    assert_eq!((status, &reply["active"]["digest"]), (200, &named(1)), "{reply}");
+    assert_eq!((status, &reply["active"]["digest"]), (200, &digest(1)), "{reply}");
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
     let (status, reply) = roll_back(&gateway).await;
@@ -79,7 +79,7 @@ async fn rollback_ignores_the_history_of_other_nodes_and_files() {
     config_dir.write("other.wasm", version(1));
     let gateway = config_dir.start("policy.wasm", "").await;
     put(&gateway, 2).await;
-    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
+    assert_eq!(policy(gateway.control).await["rollback_target"], digest(1));
     gateway.process.kill().await;
     // The same node with another file, and another node with the same file. One at a time: each start writes the configuration, which
     // a gateway that runs would reload.
@@ -90,7 +90,7 @@ async fn rollback_ignores_the_history_of_other_nodes_and_files() {
         gateway.process.kill().await;
     }
     let gateway = config_dir.start("policy.wasm", "").await;
-    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
+    assert_eq!(policy(gateway.control).await["rollback_target"], digest(1));
 }
 
 #[tokio::test]
@@ -101,26 +101,29 @@ async fn damaged_rollback_history_is_reported_and_does_not_prevent_the_start() {
     put(&gateway, 2).await;
     gateway.process.kill().await;
     for file in stored(&config_dir, "nodes", ".history-") {
-        std::fs::write(file, "[{\"digest\":").expect("it is damaged");
+        std::fs::write(file, "[{\"digest\":").expect("the file is damaged");
     }
     let gateway = config_dir.start("policy.wasm", "").await;
     let reply = policy(gateway.control).await;
-    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&named(2), &Value::Null), "{reply}");
+    assert_eq!((&reply["active"]["digest"], &reply["rollback_target"]), (&digest(2), &Value::Null), "{reply}");
     gateway.process.stderr.wait_for_text("the rollback history cannot be read").await;
     let log = gateway.process.stderr.text_so_far();
     assert!(log.contains("the rollback history cannot be read"), "{log}");
-    // From here on the history is recorded again.
+    // The next activation is recorded again.
     put(&gateway, 3).await;
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
-    assert_eq!(policy(gateway.control).await["rollback_target"], named(2));
+    assert_eq!(policy(gateway.control).await["rollback_target"], digest(2));
     // A modified copy is not activated.
     for file in stored(&config_dir, "blobs", "").iter().filter(|file| file.extension().is_none()) {
-        std::fs::write(file, component("deny")).expect("it is changed");
+        std::fs::write(file, component("deny")).expect("the file is changed");
     }
     let (status, reply) = roll_back(&gateway).await;
-    assert!(reply["error"]["message"].as_str().is_some_and(|why| why.contains("the content was changed")), "{reply}");
-    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &named(3)), "{reply}");
+    assert!(
+        reply["error"]["message"].as_str().is_some_and(|reason| reason.contains("the content was changed")),
+        "{reply}"
+    );
+    assert_eq!((status, &policy(gateway.control).await["active"]["digest"]), (409, &digest(3)), "{reply}");
     gateway.process.kill().await;
     // A writable history directory is not required.
     std::fs::remove_dir_all(config_dir.at("cache/nodes")).expect("it is removed");
@@ -151,6 +154,6 @@ async fn directories_of_an_earlier_build_are_named_once_and_ignored() {
         std::fs::remove_dir_all(config_dir.at("cache").join(directory)).expect("it is unchanged");
     }
     let gateway = config_dir.start("policy.wasm", "").await;
-    assert_eq!(policy(gateway.control).await["rollback_target"], named(1));
+    assert_eq!(policy(gateway.control).await["rollback_target"], digest(1));
     assert!(!gateway.process.stderr.text_so_far().contains("an earlier build"));
 }

@@ -1,4 +1,4 @@
-//! A rolling restart under load: two nodes on one Redis behind a load balancer. Clients see reconnects only.
+//! A rolling restart under load: two nodes on one Redis behind a load balancer. Clients receive reconnect frames and no errors.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,10 +15,10 @@ const CHANNELS: [&str; 2] = ["rolling", "rolling/ü"];
 
 /// A round-robin load balancer: a connection that one node refuses goes to the other.
 async fn balance(listener: TcpListener, nodes: [SocketAddr; 2]) {
-    for turn in 0.. {
+    for connection in 0.. {
         let (mut client, _) = listener.accept().await.expect("a connection");
         tokio::spawn(async move {
-            for number in [turn % 2, (turn + 1) % 2] {
+            for number in [connection % 2, (connection + 1) % 2] {
                 if let Ok(mut node) = TcpStream::connect(nodes[number]).await {
                     // Either side may close the connection.
                     let _ = tokio::io::copy_bidirectional(&mut client, &mut node).await;
@@ -87,6 +87,6 @@ async fn rolling_restart_loses_no_events() {
         restarted.as_secs_f64()
     );
     assert_eq!(late, 0);
-    assert!(restarted < time, "the emitters ran through all of it: {restarted:?}");
+    assert!(restarted < time, "the emitters ran until the end of the restarts: {restarted:?}");
     assert!(sources.iter().all(|source| !source.lock().reconnects.is_empty()), "all streams were rotated");
 }

@@ -1,4 +1,4 @@
-//! A gateway follows its files however they are replaced, and activates policies that the control port receives.
+//! A gateway activates changed files, however they are replaced, and policies that the control port receives.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ fn digest(bytes: &[u8]) -> String {
 /// A directory with a configuration, and the files that it refers to.
 pub struct ConfigDir(pub TempDir);
 
-/// A component that decides the same and has another digest: a custom section is added.
+/// A component with the same decisions and another digest: it has an additional custom section.
 pub fn distinct(component: &[u8], number: u32) -> Vec<u8> {
     let mut bytes = component.to_vec();
     // A custom section of six bytes: a name of one letter, and a number.
@@ -49,13 +49,14 @@ impl ConfigDir {
         std::fs::rename(self.at(&new), self.at(name)).expect("it is renamed");
     }
 
-    pub fn configure(&self, policy: &str, more: &str) {
+    pub fn configure(&self, policy: &str, options: &str) {
         let ports = "listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"memory:\"\n";
         let cache = self.at("cache");
         // The port, and so the default node name, differs after a restart.
-        let node = if more.contains("[fleet]") { "" } else { "fleet.node-name = \"desk\"\n" };
-        let text =
-            format!("{ports}{node}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{more}\n");
+        let node = if options.contains("[fleet]") { "" } else { "fleet.node-name = \"desk\"\n" };
+        let text = format!(
+            "{ports}{node}cache-dir = {cache:?}\ndrain.delay = \"0s\"\n[policy]\nfile = {policy:?}\n{options}\n"
+        );
         self.write("node.toml", text);
     }
 
@@ -64,8 +65,8 @@ impl ConfigDir {
         Gateway::launch("cache-dir = \"\"", &["--config", &path(self.0.path(), "node.toml")])
     }
 
-    pub async fn start(&self, policy: &str, more: &str) -> Gateway {
-        self.configure(policy, more);
+    pub async fn start(&self, policy: &str, options: &str) -> Gateway {
+        self.configure(policy, options);
         let (process, dir) = self.launch();
         Gateway::wait_until_ready(process, dir).await
     }
@@ -81,21 +82,21 @@ fn has_digest(digest: &str) -> impl Fn(&Value) -> bool {
     move |reply| reply["active"]["digest"] == digest
 }
 
-pub async fn wait_until_active(gateway: &Gateway, what: &str, component: &[u8], number: u64) {
-    let reply = wait_for_policy(gateway.control, what, has_digest(&digest(component))).await;
-    assert_eq!(reply["active"]["generation"], number, "{what}: activated once: {reply}");
-    assert_eq!(reply["active"]["persisted"], true, "{what}: {reply}");
+pub async fn wait_until_active(gateway: &Gateway, change: &str, component: &[u8], number: u64) {
+    let reply = wait_for_policy(gateway.control, change, has_digest(&digest(component))).await;
+    assert_eq!(reply["active"]["generation"], number, "{change}: activated once: {reply}");
+    assert_eq!(reply["active"]["persisted"], true, "{change}: {reply}");
 }
 
-async fn wait_for_failure(gateway: &Gateway, stage: &str, words: &str) -> Value {
-    wait_for_policy(gateway.control, words, |reply| {
-        let why = reply["last_failure"]["reason"].as_str().unwrap_or_default();
-        reply["last_failure"]["stage"] == stage && why.contains(words)
+async fn wait_for_failure(gateway: &Gateway, stage: &str, text: &str) -> Value {
+    wait_for_policy(gateway.control, text, |reply| {
+        let reason = reply["last_failure"]["reason"].as_str().unwrap_or_default();
+        reply["last_failure"]["stage"] == stage && reason.contains(text)
     })
     .await
 }
 
-/// Requests a channel; status and body of the answer.
+/// Requests a stream, and returns the status and the body of the answer.
 pub async fn request_stream(gateway: &Gateway, channel: &str) -> (u16, String) {
     let target = format!("/api/realtime?channel={channel}");
     let wire = with_timeout("an answer", Wire::get(gateway.data, &target, None, None)).await.expect("an answer");
@@ -119,7 +120,7 @@ async fn replaced_policy_file_is_activated() {
     symlink("other.wasm", config_dir.at("policy.wasm")).expect("a link");
     wait_until_active(&gateway, "a link in place of a file", &version(4), 4).await;
     config_dir.write("other.wasm", version(5));
-    wait_until_active(&gateway, "what a link points to", &version(5), 5).await;
+    wait_until_active(&gateway, "the target of a link", &version(5), 5).await;
     // Touching the file, or writing the same content, activates nothing.
     config_dir.replace("other.wasm", version(5));
     std::fs::File::options()
@@ -137,39 +138,37 @@ async fn policy_path_that_is_not_a_regular_file_is_rejected_without_blocking() {
     let (config_dir, allow) = (ConfigDir::new(), component("allow"));
     config_dir.write("policy.wasm", distinct(&allow, 1));
     let gateway = config_dir.start("policy.wasm", "").await;
-    let place = config_dir.at("policy.wasm");
-    let clear = || std::fs::remove_file(&place).or_else(|_| std::fs::remove_dir(&place)).expect("it exists");
+    let path_of_policy = config_dir.at("policy.wasm");
+    let clear =
+        || std::fs::remove_file(&path_of_policy).or_else(|_| std::fs::remove_dir(&path_of_policy)).expect("it exists");
     // Reading a pipe without a writer would never end.
     clear();
     let mut command = tokio::process::Command::new("mkfifo");
-    command.arg(&place);
+    command.arg(&path_of_policy);
     assert!(run(command, None).await.status.success());
     wait_for_failure(&gateway, "fetched", "not a regular file").await;
     clear();
     config_dir.write("policy.wasm", distinct(&allow, 2));
     wait_until_active(&gateway, "a file after a pipe", &distinct(&allow, 2), 2).await;
     clear();
-    std::fs::create_dir(&place).expect("a directory");
-    let both = |reply: &Value| reply["failures"].as_array().is_some_and(|refusals| refusals.len() == 2);
-    let reply = wait_for_policy(gateway.control, "a directory is rejected", both).await;
+    std::fs::create_dir(&path_of_policy).expect("a directory");
+    let has_two_failures = |reply: &Value| reply["failures"].as_array().is_some_and(|failures| failures.len() == 2);
+    let reply = wait_for_policy(gateway.control, "a directory is rejected", has_two_failures).await;
     assert_eq!(reply["failures"][0]["reason"], reply["failures"][1]["reason"], "{reply}");
     clear();
     // The file is sparse.
-    std::fs::File::create(&place).and_then(|file| file.set_len(300 << 20)).expect("a large file");
+    std::fs::File::create(&path_of_policy).and_then(|file| file.set_len(300 << 20)).expect("a large file");
     wait_for_failure(&gateway, "fetched", "larger than 67108864 bytes").await;
-    assert!(
-        has_digest(&digest(&distinct(&allow, 2)))(&policy(gateway.control).await),
-        "nothing of that changed anything"
-    );
+    assert!(has_digest(&digest(&distinct(&allow, 2)))(&policy(gateway.control).await), "the active policy stays");
     config_dir.write("policy.wasm", distinct(&allow, 3));
-    wait_until_active(&gateway, "a file after all of that", &distinct(&allow, 3), 3).await;
+    wait_until_active(&gateway, "a file after a large file", &distinct(&allow, 3), 3).await;
 }
 
 #[tokio::test]
 async fn replaced_symbolic_link_in_the_path_is_followed() {
     let (config_dir, allow) = (ConfigDir::new(), component("allow"));
     let version = |number| distinct(&allow, number);
-    // As Kubernetes mounts a ConfigMap: replacing one link changes all files.
+    // Like a ConfigMap that Kubernetes mounts: replacing one link changes all files.
     for folder in ["map/..1", "map/..2", "releases/1", "releases/2"] {
         std::fs::create_dir_all(config_dir.at(folder)).expect("a directory");
     }
@@ -196,7 +195,7 @@ async fn replaced_symbolic_link_in_the_path_is_followed() {
     }
     symlink("releases/1", config_dir.at("current")).expect("a link");
     let gateway = config_dir.start("current/policy.wasm", "").await;
-    // As `ln -sfn` does it.
+    // Like `ln -sfn`.
     symlink("releases/2", config_dir.at("current.new")).expect("a link");
     std::fs::rename(config_dir.at("current.new"), config_dir.at("current")).expect("it is renamed");
     wait_until_active(&gateway, "a folder's link", &version(2), 2).await;
@@ -207,28 +206,31 @@ async fn partially_written_file_is_never_activated() {
     let (config_dir, allow, deny) = (ConfigDir::new(), component("allow"), component("deny"));
     config_dir.write("policy.wasm", &allow);
     let gateway = config_dir.start("policy.wasm", "").await;
-    for half in [0, 1, 8, deny.len() / 2, deny.len() - 1] {
-        config_dir.write("policy.wasm", &deny[..half]);
-        let words = match half {
+    for length in [0, 1, 8, deny.len() / 2, deny.len() - 1] {
+        config_dir.write("policy.wasm", &deny[..length]);
+        let words = match length {
             0..8 => "is not WebAssembly",
             8 => "it exports nothing",
             _ => "is not a valid component",
         };
-        let hash = digest(&deny[..half]);
+        let hash = digest(&deny[..length]);
         let reply = wait_for_policy(gateway.control, words, |reply| reply["last_failure"]["digest"] == hash).await;
-        assert!(reply["last_failure"]["reason"].as_str().is_some_and(|why| why.contains(words)), "{half}: {reply}");
+        assert!(
+            reply["last_failure"]["reason"].as_str().is_some_and(|reason| reason.contains(words)),
+            "{length} bytes: {reply}"
+        );
         assert_eq!(
             (&reply["active"]["generation"], request_stream(&gateway, "c").await.0),
             (&json!(1), 200),
-            "{half}: {reply}"
+            "{length} bytes: {reply}"
         );
     }
     config_dir.write("policy.wasm", &deny);
-    wait_until_active(&gateway, "the whole", &deny, 2).await;
+    wait_until_active(&gateway, "the complete file", &deny, 2).await;
     assert_eq!(request_stream(&gateway, "c").await.0, 418);
 }
 
-const ALLOWS: &str = "[[case]]\nname = \"anybody\"\nexpect.allow = true\n";
+const ALLOWS: &str = "[[case]]\nname = \"any request is allowed\"\nexpect.allow = true\n";
 
 #[tokio::test]
 async fn failing_cases_prevent_activation() {
@@ -239,7 +241,10 @@ async fn failing_cases_prevent_activation() {
     let (process, _dir) = config_dir.launch();
     for ended in [process.end().await, config_dir.check().await] {
         assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");
-        assert!(ended.stderr.contains("policy.wasm") && ended.stderr.contains("\"anybody\""), "{ended:?}");
+        assert!(
+            ended.stderr.contains("policy.wasm") && ended.stderr.contains("\"any request is allowed\""),
+            "{ended:?}"
+        );
     }
     config_dir.write("policy.cases.toml", format!("requires.settings = [\"word\"]\n{ALLOWS}"));
     config_dir.write("policy.wasm", &allow);
@@ -251,12 +256,12 @@ async fn failing_cases_prevent_activation() {
 
     let gateway = config_dir.start("policy.wasm", "").await;
     config_dir.write("policy.wasm", &deny);
-    wait_for_failure(&gateway, "tested", "\"anybody\"").await;
+    wait_for_failure(&gateway, "tested", "\"any request is allowed\"").await;
     assert_eq!(request_stream(&gateway, "c").await.0, 200);
-    // With cases that pass the policy is activated, though it failed before.
+    // The policy that failed is activated once its cases pass.
     config_dir.write("policy.cases.toml", ALLOWS.replace("allow = true", "status = 418"));
     wait_until_active(&gateway, "other cases", &deny, 2).await;
-    // A change of the cases alone is a change, too.
+    // A change of the cases alone starts an activation, too.
     config_dir.write("policy.cases.toml", "requires.settings = [\"word\"]");
     wait_for_failure(&gateway, "linked", "policy.settings.word").await;
     assert_eq!(policy(gateway.control).await["active"]["generation"], 2);
@@ -273,9 +278,9 @@ async fn changed_configuration_is_activated_like_a_policy() {
     // Referenced files are read again on SIGHUP.
     config_dir.write("word", "two\n");
     gateway.process.signal("HUP").await;
-    wait_for_policy(gateway.control, "another word", |reply| reply["active"]["generation"] == 2).await;
+    wait_for_policy(gateway.control, "another setting", |reply| reply["active"]["generation"] == 2).await;
     assert_eq!(request_stream(&gateway, "k:1").await, (418, "two".into()));
-    // The configuration file is followed, too; keys under look-up prefixes are not channels any more.
+    // The configuration file is reloaded, too; keys under look-up prefixes are not channels any more.
     config_dir.configure(
         "policy.wasm",
         &format!("{settings}\nlookup.prefixes = [\"k:\"]\nconcurrency = 7\ncache-size = \"0\""),
@@ -288,9 +293,11 @@ async fn changed_configuration_is_activated_like_a_policy() {
     assert!(with_timeout("the log line is written", gateway.process.stderr.wait_for(is_logged)).await);
     // An error in the configuration changes nothing.
     config_dir.configure("policy.wasm", "timeout = \"soon\"");
-    let reply =
-        wait_for_policy(gateway.control, "a mistake", |reply| reply["configuration"]["error"].is_string()).await;
-    assert!(reply["configuration"]["error"].as_str().is_some_and(|why| why.contains("timeout")), "{reply}");
+    let reply = wait_for_policy(gateway.control, "an error in the configuration", |reply| {
+        reply["configuration"]["error"].is_string()
+    })
+    .await;
+    assert!(reply["configuration"]["error"].as_str().is_some_and(|reason| reason.contains("timeout")), "{reply}");
     assert_eq!(
         (&reply["active"]["generation"], request_stream(&gateway, "c").await),
         (&json!(3), (418, "two".into())),
@@ -310,7 +317,7 @@ async fn changed_configuration_is_activated_like_a_policy() {
     config_dir.write("next.wasm", component("allow"));
     config_dir.configure("next.wasm", "");
     wait_until_active(&gateway, "another file", &component("allow"), 5).await;
-    assert_eq!(request_stream(&gateway, "k:1").await.0, 200, "no prefix is configured any more");
+    assert_eq!(request_stream(&gateway, "k:1").await.0, 200, "the new configuration has no prefix");
 }
 
 #[tokio::test]
@@ -324,14 +331,14 @@ async fn activation_over_http_replaces_the_policy_file() {
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), allow, "nothing changed");
     let (status, reply) = send_request(control, "PUT", "/v1/policy", WASM, b"none").await;
     assert_eq!((status, &reply["error"]["stage"]), (422, &json!("compiled")), "{reply}");
-    let other = format!("{WASM}if-match: \"{}\"\r\n", digest(&deny));
-    assert_eq!(send_request(control, "PUT", "/v1/policy", &other, &deny).await.0, 412);
-    let seen = format!("{WASM}if-match: \"{}\"\r\n", digest(&allow));
-    let (status, reply) = send_request(control, "PUT", "/v1/policy", &seen, &deny).await;
+    let mismatching = format!("{WASM}if-match: \"{}\"\r\n", digest(&deny));
+    assert_eq!(send_request(control, "PUT", "/v1/policy", &mismatching, &deny).await.0, 412);
+    let matching = format!("{WASM}if-match: \"{}\"\r\n", digest(&allow));
+    let (status, reply) = send_request(control, "PUT", "/v1/policy", &matching, &deny).await;
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(true)), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert_eq!(request_stream(&gateway, "c").await.0, 418);
-    // Cases that are sent are stored, and run against later components that are sent without cases.
+    // The gateway stores the cases of a bundle, and runs them for later components that arrive without cases.
     let base64 = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
     let third = distinct(&allow, 3);
     let bundle = json!({ "component": base64(&third), "cases": ALLOWS }).to_string();
@@ -340,19 +347,19 @@ async fn activation_over_http_replaces_the_policy_file() {
     assert_eq!(std::fs::read_to_string(config_dir.at("policy.cases.toml")).expect("the cases"), ALLOWS);
     let (status, reply) = send_request(control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["error"]["stage"]), (422, &json!("tested")), "{reply}");
-    // The rollback restores the file as it was: without cases.
+    // The rollback restores the component and removes the cases, as before.
     let (status, reply) = send_request(control, "POST", "/v1/policy/rollback", JSON, b"{}").await;
     assert_eq!((status, &reply["active"]["digest"]), (200, &json!(digest(&deny))), "{reply}");
     assert_eq!(std::fs::read(config_dir.at("policy.wasm")).expect("the file"), deny);
     assert!(!config_dir.at("policy.cases.toml").exists());
     // The file watcher does not activate again what the gateway itself wrote.
     config_dir.replace("policy.wasm", distinct(&allow, 5));
-    wait_until_active(&gateway, "a file after all that", &distinct(&allow, 5), 5).await;
-    let left: Vec<_> = std::fs::read_dir(config_dir.0.path())
+    wait_until_active(&gateway, "a file after a rollback", &distinct(&allow, 5), 5).await;
+    let files: Vec<_> = std::fs::read_dir(config_dir.0.path())
         .expect("a directory")
         .map(|file| file.expect("a file").file_name())
         .collect();
-    assert!(!left.iter().any(|name| name.to_string_lossy().contains("tidegate-")), "{left:?}");
+    assert!(!files.iter().any(|name| name.to_string_lossy().contains("tidegate-")), "{files:?}");
 }
 
 #[tokio::test]
@@ -363,7 +370,10 @@ async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
     let gateway = config_dir.start("policy.wasm", "").await;
     let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy", WASM, &deny).await;
     assert_eq!((status, &reply["active"]["persisted"]), (200, &json!(false)), "{reply}");
-    assert!(reply["not_persisted_reason"].as_str().is_some_and(|why| why.contains("is a symbolic link")), "{reply}");
+    assert!(
+        reply["not_persisted_reason"].as_str().is_some_and(|reason| reason.contains("is a symbolic link")),
+        "{reply}"
+    );
     assert_eq!(std::fs::read(config_dir.at("mounted.wasm")).expect("the file"), allow);
     // A changed configuration does not activate the file's policy again, and a changed file does.
     gateway.process.signal("HUP").await;
@@ -371,7 +381,7 @@ async fn activation_is_reported_as_not_persisted_when_the_file_is_a_link() {
         .await;
     assert_eq!(request_stream(&gateway, "c").await.0, 418);
     config_dir.write("mounted.wasm", distinct(&allow, 3));
-    wait_until_active(&gateway, "what the link points to", &distinct(&allow, 3), 3).await;
+    wait_until_active(&gateway, "the target of the link", &distinct(&allow, 3), 3).await;
 }
 
 #[tokio::test]
@@ -384,7 +394,7 @@ async fn dev_command_activates_a_changed_policy() {
     let gateway =
         Gateway::wait_until_ready(ChildProcess::start(command), tempfile::tempdir().expect("a directory")).await;
     config_dir.write("policy.wasm", &deny);
-    wait_until_active(&gateway, "a policy that is built again", &deny, 2).await;
+    wait_until_active(&gateway, "a rebuilt policy", &deny, 2).await;
 }
 
 #[tokio::test]
@@ -395,6 +405,6 @@ async fn restart_activates_the_last_active_policy() {
     assert_eq!(send_request(gateway.control, "PUT", "/v1/policy", WASM, &deny).await.0, 200);
     gateway.process.kill().await;
     let gateway = config_dir.start("policy.wasm", "").await;
-    wait_until_active(&gateway, "the start", &deny, 1).await;
+    wait_until_active(&gateway, "a restart", &deny, 1).await;
     assert!(Path::new(&config_dir.at("cache/blobs")).exists());
 }

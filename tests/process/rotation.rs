@@ -14,9 +14,9 @@ const CHANNELS: [&str; 1] = ["rotation"];
 const MIN_STREAM_AGE: Duration = Duration::from_secs(10);
 
 /// The policy that allows all requests, with a custom section that changes only the digest.
-fn allow(edition: u8) -> Vec<u8> {
+fn allow(number: u8) -> Vec<u8> {
     let mut component = guests::component("allow");
-    component.extend([0, 3, 1, b'e', edition]);
+    component.extend([0, 3, 1, b'e', number]);
     component
 }
 
@@ -52,10 +52,10 @@ async fn streams_are_rotated_evenly_within_the_window() {
     std::fs::rename(&next, &policy).expect("it replaces the previous file");
     gateway.process.stderr.wait_for_text("rotating").await;
     let begin = Instant::now();
-    let stay =
+    let not_rotated =
         wait_for_all(&sources, window + Duration::from_secs(20), |received| !received.reconnects.is_empty()).await;
-    assert_eq!(stay, 0, "some streams were not rotated");
-    let account = EmitterReport::of(emitter).await;
+    assert_eq!(not_rotated, 0, "some streams were not rotated");
+    let report = EmitterReport::of(emitter).await;
     let all = vec![stored_entries(&redis, CHANNELS[0]).await];
     let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
     let deliveries = assert_complete(&sources, &all);
@@ -72,9 +72,9 @@ async fn streams_are_rotated_evenly_within_the_window() {
     }
     println!(
         "rotation: {streams} streams, {} entries, {deliveries} deliveries, the last after {last:?} of {window:?}, by tenths {tenths:?}",
-        account.added
+        report.added
     );
-    assert!(last <= window + Duration::from_secs(1), "within the window: {last:?}");
+    assert!(last <= window + Duration::from_secs(1), "the last stream is rotated within the window: {last:?}");
     let even = streams / 20..=streams * 3 / 20;
-    assert!(tenths.iter().all(|count| even.contains(count)), "evenly: {tenths:?}");
+    assert!(tenths.iter().all(|count| even.contains(count)), "the streams are rotated evenly: {tenths:?}");
 }

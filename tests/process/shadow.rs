@@ -51,17 +51,17 @@ async fn shadow_policy_is_evaluated_and_promoted() {
     assert_eq!(status(&gateway).await, 418);
     assert_eq!(counts(&gateway, dir, 1).await["error"], 1);
     let output = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(output.stdout.contains("\"persisted\":true"), "the configuration names it: {output:?}");
+    assert!(output.stdout.contains("\"persisted\":true"), "the configuration names the shadow policy: {output:?}");
 
     let started = policy(&gateway, dir, &["shadow", "new.wasm", "--share", "1"]).await;
     assert_eq!(started.code(), Some(0), "{started:?}");
     assert!(started.stdout.contains("evaluated for 100 % of clients"), "{started:?}");
-    assert_eq!(status(&gateway).await, 418, "it has no effect");
+    assert_eq!(status(&gateway).await, 418, "the shadow policy has no effect");
     assert_eq!(counts(&gateway, dir, 1).await["reject_to_allow"], 1);
     let output = policy(&gateway, dir, &["shadow"]).await;
     assert!(output.stdout.contains("reject to allow, [\"c\"]"), "{output:?}");
     let output = policy(&gateway, dir, &["shadow", "--json"]).await;
-    assert!(output.stdout.contains("\"persisted\":false"), "a restart begins without it: {output:?}");
+    assert!(output.stdout.contains("\"persisted\":false"), "the shadow policy does not survive a restart: {output:?}");
 
     let other = policy(&gateway, dir, &["promote", "--digest", "sha256:other"]).await;
     assert!(other.code() == Some(1) && other.stderr.contains("the shadow policy is sha256:"), "{other:?}");
@@ -82,17 +82,17 @@ async fn invalid_shadow_policy_is_rejected_and_the_previous_one_stays() {
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
     std::fs::write(dir.join("deny.wasm"), component("deny")).expect("written");
-    std::fs::write(dir.join("none.wasm"), "no component").expect("written");
+    std::fs::write(dir.join("none.wasm"), "not a component").expect("written");
     std::fs::write(dir.join("strict.wasm"), component("deny")).expect("written");
-    let case = "[[case]]\nname = \"all come in\"\nchannels = [\"c\"]\nexpect = { allow = true }\n";
+    let case = "[[case]]\nname = \"all are allowed\"\nchannels = [\"c\"]\nexpect = { allow = true }\n";
     std::fs::write(dir.join("strict.cases.toml"), case).expect("written");
     let gateway = Gateway::start(&format!("store = \"memory:\"\npolicy.file = \"{}\"", path(dir, "policy.wasm"))).await;
     let absent = policy(&gateway, dir, &["shadow"]).await;
     assert!(absent.code() == Some(1) && absent.stderr.contains("there is no shadow policy"), "{absent:?}");
     assert_eq!(policy(&gateway, dir, &["shadow", "deny.wasm"]).await.code(), Some(0));
-    for (file, why) in [("none.wasm", "is not WebAssembly"), ("strict.wasm", "all come in")] {
+    for (file, reason) in [("none.wasm", "is not WebAssembly"), ("strict.wasm", "all are allowed")] {
         let refused = policy(&gateway, dir, &["shadow", file]).await;
-        assert!(refused.code() == Some(1) && refused.stderr.contains(why), "{refused:?}");
+        assert!(refused.code() == Some(1) && refused.stderr.contains(reason), "{refused:?}");
     }
     let output = policy(&gateway, dir, &["shadow", "--json"]).await;
     assert!(output.stdout.contains("\"share\":0.1"), "{output:?}");

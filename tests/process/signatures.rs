@@ -12,14 +12,14 @@ use crate::guests::component;
 use crate::processes::{Gateway, ProcessOutput, path, run, tidegate};
 use crate::rollout::{ConfigDir, distinct, request_stream, wait_until_active};
 
-/// Runs a command in a folder.
+/// Runs a command in a directory.
 async fn in_folder(dir: &Path, args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(args);
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", dir.join("cache"));
     run(command, None).await
 }
 
-async fn done(dir: &Path, args: &[&str]) -> String {
+async fn succeeds(dir: &Path, args: &[&str]) -> String {
     let ended = in_folder(dir, args).await;
     assert_eq!(ended.code(), Some(0), "{args:?}: {ended:?}");
     ended.stdout
@@ -34,18 +34,18 @@ async fn only_a_signed_policy_is_activated() {
     let dir = tempfile::tempdir().expect("a directory");
     let dir = dir.path();
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
-    done(dir, &["policy", "keygen", "-o", "release"]).await;
+    succeeds(dir, &["policy", "keygen", "-o", "release"]).await;
     assert_eq!(mode(dir.join("release.pem")), 0o600);
     let again = in_folder(dir, &["policy", "keygen", "-o", "release"]).await;
     assert!(again.code() == Some(1) && again.stderr.contains("are not overwritten"), "{again:?}");
-    done(dir, &["policy", "keygen", "-o", "other"]).await;
+    succeeds(dir, &["policy", "keygen", "-o", "other"]).await;
 
     std::fs::write(dir.join("tidegate.toml"), "store = \"memory:\"\npolicy = { file = \"policy.wasm\" }\n")
         .expect("written");
     let check = async || in_folder(dir, &["check"]).await;
-    let refused = async |why: &str| {
+    let refused = async |reason: &str| {
         let ended = check().await;
-        assert!(ended.code() == Some(1) && ended.stderr.contains(why), "{why}: {ended:?}");
+        assert!(ended.code() == Some(1) && ended.stderr.contains(reason), "{reason}: {ended:?}");
     };
     assert_eq!(check().await.code(), Some(0), "without a key no signature is needed");
     let sign = |key: &'static str, sequence: &'static str| {
@@ -57,7 +57,7 @@ async fn only_a_signed_policy_is_activated() {
     assert!(!dir.join("release.pem.sig").exists());
     let ended = in_folder(dir, &sign("release.pem", "-1")).await;
     assert!(ended.code() == Some(2) && ended.stderr.contains("invalid value '-1'"), "{ended:?}");
-    let signed: Value = serde_json::from_str(&done(dir, &sign("other.pem", "1")).await).expect("JSON");
+    let signed: Value = serde_json::from_str(&succeeds(dir, &sign("other.pem", "1")).await).expect("JSON");
     assert_eq!(signed["signature"]["sequence"], 1, "{signed}");
     refused("no trusted key is configured").await;
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"release.pub.pem\"] }\nfleet.node-name = \"n\"\n";
@@ -65,8 +65,8 @@ async fn only_a_signed_policy_is_activated() {
     refused("no trusted key").await;
     std::fs::remove_file(dir.join("policy.wasm.sig")).expect("it exists");
     refused("the policy is not signed").await;
-    done(dir, &sign("release.pem", "2")).await;
-    assert_eq!(check().await.code(), Some(0), "a trusted key, and its signature");
+    succeeds(dir, &sign("release.pem", "2")).await;
+    assert_eq!(check().await.code(), Some(0), "the policy has a signature of a trusted key");
     std::fs::write(dir.join("policy.wasm"), component("deny")).expect("written");
     refused("another component").await;
 
@@ -79,9 +79,9 @@ async fn only_a_signed_policy_is_activated() {
             dir.join("release.pub.pem")
         )
     };
-    done(dir, &sign("release.pem", "3")).await;
+    succeeds(dir, &sign("release.pem", "3")).await;
     Gateway::start(&toml(dir)).await.process.kill().await;
-    done(dir, &sign("release.pem", "2")).await;
+    succeeds(dir, &sign("release.pem", "2")).await;
     let (process, _dir) = Gateway::launch(&toml(dir), &[]);
     let ended = process.end().await;
     assert!(ended.code() == Some(1) && ended.stderr.contains("sequence number 2 is less than 3"), "{ended:?}");
@@ -95,17 +95,17 @@ async fn openssl_keys_are_accepted() {
     let script = "openssl genpkey -algorithm ed25519 -out key.pem && openssl pkey -in key.pem -pubout -out key.pub.pem";
     let mut command = Command::new("sh");
     command.args(["-c", script]).current_dir(dir);
-    let made = run(command, None).await;
-    assert_eq!(made.code(), Some(0), "{made:?}");
+    let generated = run(command, None).await;
+    assert_eq!(generated.code(), Some(0), "{generated:?}");
     std::fs::write(dir.join("policy.wasm"), component("allow")).expect("written");
-    let cases = "[[case]]\nname = \"in\"\nchannels = [\"c\"]\nexpect.allow = true\n";
+    let cases = "[[case]]\nname = \"the channel is allowed\"\nchannels = [\"c\"]\nexpect.allow = true\n";
     std::fs::write(dir.join("policy.cases.toml"), cases).expect("written");
-    done(dir, &["policy", "sign", "policy.wasm", "--key", "key.pem", "--sequence", "1"]).await;
+    succeeds(dir, &["policy", "sign", "policy.wasm", "--key", "key.pem", "--sequence", "1"]).await;
     let toml = "store = \"memory:\"\npolicy = { file = \"policy.wasm\", trusted-keys = [\"key.pub.pem\"] }\n";
     std::fs::write(dir.join("tidegate.toml"), toml).expect("written");
     assert_eq!(in_folder(dir, &["check"]).await.code(), Some(0));
     // OpenSSL reads generated keys, too, and derives the public key from the private one.
-    done(dir, &["policy", "keygen"]).await;
+    succeeds(dir, &["policy", "keygen"]).await;
     let mut command = Command::new("openssl");
     command.args(["pkey", "-pubout", "-in", &path(dir, "tidegate-policy.pem")]);
     let public = run(command, None).await;
@@ -121,15 +121,18 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     let (config_dir, allow) = (ConfigDir::new(), component("allow"));
     let folder = config_dir.at("");
     for key in ["old", "new", "other"] {
-        done(&folder, &["policy", "keygen", "-o", key]).await;
+        succeeds(&folder, &["policy", "keygen", "-o", key]).await;
     }
     // Components and their signatures, `1.wasm` and so on.
     let version = |number: u32| distinct(&allow, number);
     let sign = async |number: u32, key: &str| {
         let file = format!("{number}.wasm");
         config_dir.write(&file, version(number));
-        done(&folder, &["policy", "sign", &file, "--key", &format!("{key}.pem"), "--sequence", &number.to_string()])
-            .await;
+        succeeds(
+            &folder,
+            &["policy", "sign", &file, "--key", &format!("{key}.pem"), "--sequence", &number.to_string()],
+        )
+        .await;
     };
     let release = |number: u32| {
         for end in ["", ".sig"] {
@@ -164,13 +167,15 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     let read = async || policy(gateway.control).await["configuration"]["read_at"].clone();
     let before = read().await;
     config_dir.configure("policy.wasm", "trusted-keys = ['old.pub.pem', 'next.pub.pem']");
-    let reply =
-        wait_for_policy(gateway.control, "another key", |reply| reply["configuration"]["read_at"] != before).await;
+    let reply = wait_for_policy(gateway.control, "the new configuration is read", |reply| {
+        reply["configuration"]["read_at"] != before
+    })
+    .await;
     assert_eq!(reply["configuration"]["needs_restart"], json!([]), "{reply}");
     sign(3, "old").await;
     let (status, reply) = send_request(gateway.control, "PUT", "/v1/policy?dry-run", JSON, bundle(3).as_bytes()).await;
-    assert_eq!(status, 200, "both may sign: {reply}");
-    // Without the old key its policy stays active, and the failure reports that a restart would not accept it.
+    assert_eq!(status, 200, "both keys are trusted: {reply}");
+    // After the removal of the old key its policy stays active, and a failure reports that a restart would not accept it.
     config_dir.configure("policy.wasm", "trusted-keys = ['next.pub.pem']");
     let refused = async |number: u32| {
         let hash = tidegate::artifact::digest::Digest::of(&version(number)).to_string();
@@ -179,8 +184,8 @@ async fn removed_trusted_key_is_no_longer_accepted() {
             last["digest"] == hash && last["source"].as_str().is_some_and(|source| source.starts_with("file"))
         })
         .await;
-        let why = reply["last_failure"]["reason"].as_str().unwrap_or_default();
-        assert!(why.contains("no trusted key made the signature"), "{reply}");
+        let reason = reply["last_failure"]["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("no trusted key made the signature"), "{reply}");
         reply
     };
     let reply = refused(1).await;
@@ -203,8 +208,10 @@ async fn removed_trusted_key_is_no_longer_accepted() {
     assert_eq!((status, &reply["active"]["generation"]), (200, &json!(3)), "{reply}");
     // Whether signatures are required is decided at the start.
     config_dir.configure("policy.wasm", "");
-    let reply =
-        wait_for_policy(gateway.control, "no key", |reply| reply["configuration"]["needs_restart"] != json!([])).await;
+    let reply = wait_for_policy(gateway.control, "the configuration needs a restart", |reply| {
+        reply["configuration"]["needs_restart"] != json!([])
+    })
+    .await;
     assert_eq!(reply["configuration"]["needs_restart"], json!(["policy.trusted-keys"]), "{reply}");
     assert_eq!(put(4).await.0, 422);
 }

@@ -29,21 +29,21 @@ async fn read(source: &Source, mut wire: Wire, random: &mut Random) {
     loop {
         tokio::select! {
             () = source.cut.notified() => break,
-            more = wire.more(64 << 10) => match more {
+            more = wire.read_more(64 << 10) => match more {
                 Ok(true) => wire.blocks(|block| source.lock().take(&block)),
-                // Only the tests end streams here.
-                ended => return source.lock().wrong.push(format!("{ended:?}")),
+                // In this test only the client ends streams.
+                ended => return source.lock().unexpected.push(format!("{ended:?}")),
             }
         }
     }
     // Some more bytes, so that the connection breaks within a block.
-    let peak = 1 + random.below(400);
-    if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_millis(100), wire.more(peak)).await {
+    let limit = 1 + random.below(400);
+    if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_millis(100), wire.read_more(limit)).await {
         wire.blocks(|block| source.lock().take(&block));
     }
 }
 
-/// The ack of a stream: none, that of a page with a history, or that of a browser with a wrong clock.
+/// The ack of a stream: none, one that replays all or recent events, or that of a browser whose clock is fast.
 fn ack(number: usize) -> Option<u64> {
     let now = tidegate::util::clock::now_ms();
     match number % 4 {
@@ -56,7 +56,7 @@ fn ack(number: usize) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() {
-    let (streams, time, away) = if is_full_soak() { (500, 60, 3000) } else { (60, 8, 700) };
+    let (streams, time, outage) = if is_full_soak() { (500, 60, 3000) } else { (60, 8, 700) };
     let time = Duration::from_secs(time);
     let mut redis = Redis::start(DURABLE).await;
     let gateway =
@@ -73,9 +73,9 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
         tokio::spawn(follow(source, gateway.data, Arc::clone(&cuts)));
     };
     let (mut random, mut peak, mut second) = (Random(1), 0, 1);
-    let (mut killed, mut back) = (false, false);
+    let (mut killed, mut restarted) = (false, false);
     while begin.elapsed() < time {
-        // Two thirds of the streams open at once, and the rest during the first half.
+        // Two thirds of the streams open at once, and the others during the first half.
         let due =
             streams * 2 / 3 + streams * begin.elapsed().as_millis() as usize / (time.as_millis() as usize * 3 / 2);
         while sources.len() < due.min(streams) {
@@ -91,19 +91,19 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
             killed = true;
             redis.kill().await;
         }
-        if killed && !back && begin.elapsed() >= time / 2 + Duration::from_millis(away) {
-            back = true;
+        if killed && !restarted && begin.elapsed() >= time / 2 + Duration::from_millis(outage) {
+            restarted = true;
             redis.restart().await;
         }
         peak = peak.max(gateway.process.resident());
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(back && sources.len() == streams);
-    let (mut added, mut doubtful, mut published) = (0, 0, 0);
+    assert!(restarted && sources.len() == streams);
+    let (mut added, mut uncertain, mut published) = (0, 0, 0);
     for emitter in emitters {
-        let account = EmitterReport::of(emitter).await;
-        (added, doubtful, published) =
-            (added + account.added, doubtful + account.doubtful, published + account.published);
+        let report = EmitterReport::of(emitter).await;
+        (added, uncertain, published) =
+            (added + report.added, uncertain + report.uncertain, published + report.published);
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
@@ -111,8 +111,8 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
     }
     let total = all.iter().map(Vec::len).sum::<usize>() as u64;
     assert!(
-        (added..=added + doubtful).contains(&total),
-        "{added} and perhaps {doubtful} entries, and there are {total}"
+        (added..=added + uncertain).contains(&total),
+        "Redis has {total} entries; {added} were added, and {uncertain} may have been added"
     );
 
     // Every stream completes after at most one reconciliation; then each reconnects once more, and receives nothing new.
@@ -121,10 +121,10 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
     let before: Vec<_> = sources.iter().map(|source| source.lock().connections).collect();
     sources.iter().for_each(|source| source.cut.notify_one());
     for (source, before) in sources.iter().zip(before) {
-        let back = wait_for_all(std::slice::from_ref(source), Duration::from_secs(20), |received| {
+        let reconnected = wait_for_all(std::slice::from_ref(source), Duration::from_secs(20), |received| {
             received.connections > before && received.is_open()
         });
-        assert_eq!(back.await, 0, "all streams reconnect");
+        assert_eq!(reconnected.await, 0, "all streams reconnect");
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     peak = peak.max(gateway.process.resident());
@@ -133,7 +133,7 @@ async fn each_event_is_delivered_once_despite_disconnects_and_a_redis_restart() 
     assert_eq!(late, 0, "some streams are incomplete");
     assert!(sources.iter().all(|source| source.lock().reconnects.is_empty()), "no stream was rotated");
     println!(
-        "soak: {streams} streams, {total} entries ({doubtful} in doubt, {published} published), {} cuts, {deliveries} deliveries in \
+        "soak: {streams} streams, {total} entries ({uncertain} uncertain, {published} published), {} cuts, {deliveries} deliveries in \
          {:.1} s; the gateway: {peak} KiB at most, {:.2} s of CPU",
         cuts.load(Ordering::Relaxed),
         settled.as_secs_f64(),

@@ -35,9 +35,9 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
     let dir = tempfile::tempdir().expect("a directory");
     std::fs::write(dir.path().join("tidegate.toml"), toml).expect("the configuration is written");
     let gateway = crate::processes::tidegate(&["serve"]);
-    let both = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
+    let script = "exec 3<&0 4<&2 </dev/null 2>&1; export LISTEN_PID=$$; exec \"$0\" serve";
     let mut command = Command::new("sh");
-    command.args(["-c", both]).arg(gateway.as_std().get_program());
+    command.args(["-c", script]).arg(gateway.as_std().get_program());
     for (name, value) in gateway.as_std().get_envs() {
         match value {
             Some(value) => command.env(name, value),
@@ -52,19 +52,19 @@ pub fn launch(toml: &str, first: Stdio, second: Option<Stdio>, env: &[(&str, &st
 
 /// Opens streams without a pause, each on a new connection, until it is stopped; returns unexpected answers.
 async fn open_streams(to: SocketAddr, stop: Arc<AtomicBool>, count: Arc<AtomicUsize>) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let mut unexpected = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=door", None, None)).await {
+        match with_timeout("an answer", Wire::get(to, "/api/realtime?channel=test", None, None)).await {
             Ok(wire) if wire.status == 200 => {}
-            Ok(wire) => wrong.push(wire.head),
-            Err(error) => wrong.push(error.to_string()),
+            Ok(wire) => unexpected.push(wire.head),
+            Err(error) => unexpected.push(error.to_string()),
         }
         count.fetch_add(1, Ordering::Relaxed);
     }
-    wrong
+    unexpected
 }
 
-const CHANNELS: [&str; 2] = ["kept-a", "kept-b"];
+const CHANNELS: [&str; 2] = ["activated-a", "activated-b"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_events() {
@@ -89,8 +89,8 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
     let clients: Vec<_> =
         (0..3).map(|_| tokio::spawn(open_streams(to, Arc::clone(&stop), Arc::clone(&opened)))).collect();
     for round in 1..=2 {
-        let is_here = |received: &Received| received.connections == round && received.is_open();
-        assert_eq!(wait_for_all(&sources, Duration::from_secs(20), is_here).await, 0, "all streams are open");
+        let has_connected = |received: &Received| received.connections == round && received.is_open();
+        assert_eq!(wait_for_all(&sources, Duration::from_secs(20), has_connected).await, 0, "all streams are open");
         let before = opened.load(Ordering::Relaxed);
         crate::processes::wait_until("some streams are opened", async || opened.load(Ordering::Relaxed) > before + 50)
             .await;
@@ -101,11 +101,11 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
         assert!(!ended.stdout.contains("leaving"), "inherited sockets need no delay: {}", ended.stdout);
         gateway = start().await;
     }
-    let account = EmitterReport::of(emitter).await;
+    let report = EmitterReport::of(emitter).await;
     stop.store(true, Ordering::Relaxed);
     for client in clients {
-        let wrong = client.await.expect("no panic");
-        assert!(wrong.is_empty(), "{} of {opened:?}, such as {}", wrong.len(), wrong[0]);
+        let unexpected = client.await.expect("no panic");
+        assert!(unexpected.is_empty(), "{} of {opened:?} answers, such as {}", unexpected.len(), unexpected[0]);
     }
     let mut all = Vec::new();
     for channel in CHANNELS {
@@ -114,9 +114,9 @@ async fn restart_with_inherited_sockets_refuses_no_connection_and_loses_no_event
     let late = wait_for_all(&sources, Duration::from_secs(20), |received| received.has_all(&all)).await;
     let deliveries = assert_complete(&sources, &all);
     let reconnects: Vec<usize> = sources.iter().map(|source| source.lock().reconnects.len()).collect();
-    println!("sockets: {} entries, {deliveries} deliveries, {opened:?} streams opened meanwhile", account.added);
+    println!("sockets: {} entries, {deliveries} deliveries, {opened:?} streams opened meanwhile", report.added);
     assert_eq!(late, 0);
-    assert!(reconnects.iter().all(|count| *count == 2), "each gateway let each stream go once: {reconnects:?}");
+    assert!(reconnects.iter().all(|count| *count == 2), "each gateway closes each stream once: {reconnects:?}");
 }
 
 #[tokio::test]

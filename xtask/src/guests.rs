@@ -12,11 +12,11 @@ use crate::go;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
-/// Names that say nothing of whether a guest's source has changed.
+/// Outputs of builds: they are no sources of a guest.
 const LEFT_BY_BUILDS: [&str; 7] =
     ["target", ".zig-cache", "build", "node_modules", "__pycache__", ".venv", "policy.wasm"];
 
-/// What Debian calls a Rust toolchain for the target, each with a file that it brings.
+/// Debian's packages of a Rust toolchain for the target, each with a file that it contains.
 const DEBIAN: [(&str, &str); 4] = [
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
@@ -33,8 +33,16 @@ pub fn missing() -> Vec<&'static str> {
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()
 }
 
+/// Removes the components that were built, so that the next run builds all of them.
+pub fn remove() -> Result<()> {
+    match fs::remove_dir_all(crate::root().join("target/guests")) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).context("removing target/guests"),
+        _ => Ok(()),
+    }
+}
+
 /// Builds the guests, or those that are named, into `target/guests/<name>.wasm`; `--bless` copies over each `policy.wasm` that is
-/// committed. What is newer than all that it is made of is left as it is.
+/// committed. A component that is newer than all its sources is not built again.
 pub fn run(options: &[&str]) -> Result<()> {
     let bless = options.contains(&"--bless");
     let named: Vec<&str> = options.iter().copied().filter(|option| *option != "--bless").collect();
@@ -66,7 +74,7 @@ pub fn run(options: &[&str]) -> Result<()> {
         build.env("PATH", &path);
         if let Err(error) = execute(&mut build) {
             eprintln!("{name}: {error:#}");
-            // An older one would be taken for it.
+            // Else an older component would be used.
             let _ = fs::remove_file(&component);
             failed.push(name.as_str());
             continue;
@@ -94,9 +102,9 @@ pub fn names(sources: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-/// What a guest is made of: its folder, its language's SDK, the interface, and the code that builds it.
+/// The sources of a guest: its directory, its language's SDK, the interface, and the code that builds it.
 fn inputs(root: &Path, name: &str) -> [PathBuf; 6] {
-    // What is written in Zig has the SDK of C.
+    // Policies in Zig use the SDK for C.
     let language = match name.split('-').next() {
         Some("zig") => "c",
         language => language.unwrap_or_default(),

@@ -1,14 +1,16 @@
-//! The chores of development: `cargo xtask <task>`.
+//! The tasks of development: `cargo xtask <task>`.
 
 #![allow(clippy::disallowed_methods, reason = "the tasks read files of the repository")]
 
 mod bindings;
 mod control;
+mod full_run;
 mod go;
 mod guests;
 mod sdks;
 mod step;
 mod test;
+mod words;
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -18,25 +20,31 @@ use anyhow::{Result, bail};
 
 const USAGE: &str = "usage: cargo xtask <task>
 
-  test               install what the tests need, or say how to, and run all of them
+  test [--full [<area>]]
+                     install the programs that the tests need, or name them, and run all tests;
+                     with --full, at full size, with a report in docs/internals/testing.md
+  words              find words of the former dialect in sources and documents
   guests [--bless] [<name>…]
                      build the example policies, or those named, into target/guests;
                      with --bless, replace the committed components too
-  bindings [--check] generate what the SDKs for C and Go have of wit/policy.wit;
-                     with --check, only say whether it is up to date
-  sdks               test what is in C, Go and Zig, once the guests are built
-  control            fuzz the control port by its OpenAPI document, and read its metrics
-  bless              write the golden files in tests/golden anew";
+  bindings [--check] generate the bindings of the SDKs for C and Go from wit/policy.wit;
+                     with --check, only report whether they are up to date
+  sdks               test the SDKs and examples in C, Zig, TypeScript and Go; needs the guests
+  control            fuzz the control port with its OpenAPI document, check metrics and alerts
+  protocol           run the scripts of docs/protocol.md against a Redis and a gateway
+  bless              write the golden files in tests/golden";
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        ["test"] => test::run(),
+        ["test", options @ ..] => test::run(options),
         ["guests", options @ ..] => guests::run(options),
         ["bindings", options @ ..] => bindings::run(options),
         ["sdks"] => sdks::run(),
         ["control"] => control::run(),
+        ["protocol"] => control::protocol(),
+        ["words"] => words::run(),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),
     }
@@ -44,11 +52,11 @@ fn main() -> Result<()> {
 
 fn bless() -> Result<()> {
     let status = cargo().args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
-    if status.success() { Ok(()) } else { bail!("some golden file could not be written") }
+    if status.success() { Ok(()) } else { bail!("a golden file could not be written") }
 }
 
-/// Cargo, as if it was not called from here: what `cargo xtask` told this program of itself makes build scripts run anew, and all that
-/// depends on them be compiled again, here and at the next plain `cargo build`.
+/// Cargo without the variables that `cargo xtask` set for this program. With them build scripts would run again, and all that depends on
+/// them would be compiled again, here and at the next plain `cargo build`.
 fn cargo() -> Command {
     let mut cargo = Command::new("cargo");
     let own = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");

@@ -1,12 +1,12 @@
-//! `cargo xtask test`: everything that has to hold before a change is one, on a fresh machine too.
+//! `cargo xtask test`: all suites, on a fresh machine too. With `--full`, at their full size, and with a report.
 
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::step::step;
-use crate::{bindings, control, guests, root, sdks};
+use crate::step::{skip, step};
+use crate::{bindings, control, full_run, guests, root, sdks, words};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
 const PROGRAMS: [(&str, &[&str]); 5] = [
@@ -17,43 +17,102 @@ const PROGRAMS: [(&str, &[&str]); 5] = [
     ("npm", &["/usr/bin/npm", "/usr/local/bin/npm"]),
 ];
 
-/// Runs all tests; the quick ones first.
-pub fn run() -> Result<()> {
+/// How much a suite runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Once, for each change.
+    Quick,
+    /// With long faults, many more mutations, and guests that are built again.
+    Full,
+}
+
+/// A part of the tests that `--full AREA` selects.
+pub struct Area {
+    pub name: &'static str,
+    run: fn(Size) -> Result<()>,
+}
+
+/// All areas, the quick ones first. `guests` builds components that `rust` and `e2e` load.
+pub const AREAS: [Area; 5] = [
+    Area { name: "style", run: style },
+    Area { name: "guests", run: guests },
+    Area { name: "rust", run: rust },
+    Area { name: "control", run: |_| control::run().and_then(|()| control::protocol()) },
+    Area { name: "e2e", run: end_to_end },
+];
+
+/// Mutations of each seed in a full run; the quick run has fewer.
+const FULL_MUTATIONS: &str = "20000";
+
+/// Runs `cargo xtask test` with these options.
+pub fn run(options: &[&str]) -> Result<()> {
+    let (size, areas): (_, Vec<&Area>) = match options {
+        [] => (Size::Quick, AREAS.iter().collect()),
+        ["--full"] => (Size::Full, AREAS.iter().collect()),
+        ["--full", name] if AREAS.iter().any(|area| area.name == *name) => {
+            (Size::Full, AREAS.iter().filter(|area| area.name == *name).collect())
+        }
+        _ => bail!("usage: cargo xtask test [--full [{}]]", AREAS.map(|area| area.name).join("|")),
+    };
     set_up()?;
-    step("formatting", cargo(["fmt", "--all", "--check"]))?;
-    step("formatting of the guests", cargo(["fmt", "--all", "--check"]).current_dir(root().join("guest-examples")))?;
-    step("clippy", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
-    if succeeds(Command::new("cargo").args(["deny", "--version"])) {
-        step("licences and bans", cargo(["deny", "check", "bans", "licenses", "sources"]))?;
-    } else {
-        println!("== licences and bans: skipped, cargo-deny is not installed (cargo install cargo-deny --locked)");
+    match size {
+        Size::Quick => areas.iter().try_for_each(|area| (area.run)(size))?,
+        Size::Full => full_run::run(&areas, |area| (area.run)(size))?,
     }
-    println!("== guests");
-    guests::run(&[])?;
-    let mut guests = cargo(["test", "--locked"]);
-    step(
-        "tests of the guests",
-        guests.current_dir(root().join("guest-examples")).env("CARGO_TARGET_DIR", root().join("target/guests-host")),
-    )?;
-    println!("== generated bindings");
-    bindings::run(&["--check"])?;
-    sdks::run()?;
-    step("tests in Rust", cargo(["test", "--workspace", "--locked"]).env("TIDEGATE_REQUIRE_GUESTS", "1"))?;
-    control::run()?;
-    let e2e = root().join("tests/e2e");
-    step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&e2e))?;
-    step("tests with the npm package and a browser", Command::new("npm").arg("test").current_dir(&e2e))?;
     println!("== all passed");
     Ok(())
 }
 
-/// Installs what is missing where it may, else says how to.
+fn style(_: Size) -> Result<()> {
+    step("formatting", cargo(["fmt", "--all", "--check"]))?;
+    step("formatting of the guests", cargo(["fmt", "--all", "--check"]).current_dir(root().join("guest-examples")))?;
+    println!("== words");
+    words::run()?;
+    step("clippy", cargo(["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"]))?;
+    if succeeds(Command::new("cargo").args(["deny", "--version"])) {
+        step("licences and bans", cargo(["deny", "check", "bans", "licenses", "sources"]))
+    } else {
+        skip("licences and bans", "cargo-deny is not installed (cargo install cargo-deny --locked)");
+        Ok(())
+    }
+}
+
+fn guests(size: Size) -> Result<()> {
+    println!("== guests");
+    if size == Size::Full {
+        guests::remove()?;
+    }
+    guests::run(&[])?;
+    let mut tests = cargo(["test", "--locked"]);
+    let target = root().join("target/guests-host");
+    step("tests of the guests", tests.current_dir(root().join("guest-examples")).env("CARGO_TARGET_DIR", target))?;
+    println!("== generated bindings");
+    bindings::run(&["--check"])?;
+    sdks::run()
+}
+
+fn rust(size: Size) -> Result<()> {
+    let mut tests = cargo(["test", "--workspace", "--locked"]);
+    tests.env("TIDEGATE_REQUIRE_GUESTS", "1");
+    if size == Size::Full {
+        tests.env("TIDEGATE_SOAK", "full").env("TIDEGATE_FUZZ", FULL_MUTATIONS);
+    }
+    step("tests in Rust", tests)
+}
+
+fn end_to_end(_: Size) -> Result<()> {
+    let directory = root().join("tests/e2e");
+    step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
+    step("tests with the npm package and a browser", Command::new("npm").arg("test").current_dir(&directory))
+}
+
+/// Installs missing packages as root on Debian or Ubuntu; elsewhere the error names the command.
 fn set_up() -> Result<()> {
     let missing =
         PROGRAMS.iter().chain(&sdks::PROGRAMS).filter(|(_, paths)| !paths.iter().any(|path| Path::new(path).exists()));
     let mut missing: Vec<&str> = missing.map(|(package, _)| *package).collect();
     missing.extend(guests::missing());
-    // Debian has Python without what makes environments of it.
+    // Debian's Python comes without `venv`.
     if !succeeds(Command::new("python3").args(["-c", "import ensurepip, venv"])) {
         missing.push("python3-venv");
     }
@@ -61,19 +120,17 @@ fn set_up() -> Result<()> {
         let line = format!("apt-get install -y --no-install-recommends {}", missing.join(" "));
         if !is_root() || !Path::new("/usr/bin/apt-get").exists() {
             bail!(
-                "the tests need what is not installed here; on Debian or Ubuntu:\n\n  sudo apt-get update && sudo {line}\n"
+                "the tests need programs that are not installed; on Debian or Ubuntu:\n\n  sudo apt-get update && sudo {line}\n"
             );
         }
         let install = format!("apt-get update -qq && DEBIAN_FRONTEND=noninteractive {line} -qq");
-        step("installing what is missing", Command::new("sh").args(["-c", &install]))?;
+        step("installing missing packages", Command::new("sh").args(["-c", &install]))?;
     }
     let version = Command::new("node").arg("--version").output().context("node does not run")?;
     let version = String::from_utf8_lossy(&version.stdout).trim().to_owned();
     let major = version.trim_start_matches('v').split('.').next().and_then(|n| n.parse::<u32>().ok());
     if major.is_none_or(|major| major < 20) {
-        bail!(
-            "the tests need Node 20 or newer, and here is {version}; https://nodejs.org/en/download says how to get it"
-        );
+        bail!("the tests need Node 20 or newer, but `node` is {version}: see https://nodejs.org/en/download");
     }
     Ok(())
 }

@@ -23,8 +23,8 @@ class Policy(unittest.TestCase):
 
     def check(self, session: str, channels: list[str], expected: str) -> None:
         decision = self.gateway.decide(authorize, *channels, cookies={"session": session})
-        got = f"allowed {decision.subject}" if decision.allowed else f"{decision.status} {decision.text}"
-        self.assertEqual(got, expected, f"{session} {channels}")
+        result = f"allowed {decision.subject}" if decision.allowed else f"{decision.status} {decision.text}"
+        self.assertEqual(result, expected, f"{session} {channels}")
 
     def test_every_channel_requires_a_session(self) -> None:
         for session in ("", "mallory", "broken", "no-id", "number", "list"):

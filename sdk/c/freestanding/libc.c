@@ -33,7 +33,8 @@ void *calloc(size_t count, size_t size) {
     return memory == NULL ? NULL : memset(memory, 0, count * size);
 }
 
-/* The old size is unknown. Copying too many bytes is harmless: they lie before the new memory, and their owner overwrites the copies. */
+/* The old size is unknown. Copying too many bytes is harmless: the copied range ends before the new memory, and the caller overwrites the
+ * excess. */
 void *realloc(void *old, size_t size) {
     uint8_t *memory = malloc(size);
     if (old == NULL || memory == NULL) return memory;

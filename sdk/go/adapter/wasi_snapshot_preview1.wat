@@ -2,7 +2,8 @@
 ;; There are no files, no sockets and no arguments. `cargo xtask bindings` compiles this to wasi_snapshot_preview1.wasm.
 ;;
 ;; A component must not call its host while the host passes a value to it: `cabi_realloc` and all code that it runs may call no import.
-;; Go may read a clock there, so the SDK closes the adapter before each such call and opens it afterwards; meanwhile the clocks stand still.
+;; Go may read a clock there, so the SDK closes the adapter before each such call and opens it afterwards. A closed adapter calls no import;
+;; its clocks return values that it derives from the last reading.
 (module
   (import "env" "memory" (memory 0))
   (import "tidegate:policy/context@0.1.0" "now" (func $wall_milliseconds (result i64)))

@@ -23,9 +23,9 @@ from tidegate_policy.testing import Decision, TestGateway
 PLAIN = [("content-type", "text/plain")]
 
 
-def decide(do, gateway: TestGateway | None = None, **request) -> Decision:
-    """Evaluates a policy that calls ``do`` with the request."""
-    return (gateway or TestGateway()).decide(lambda request, channels: do(request), **request)
+def decide(call, gateway: TestGateway | None = None, **request) -> Decision:
+    """Evaluates a policy that passes the request to ``call``."""
+    return (gateway or TestGateway()).decide(lambda request, channels: call(request), **request)
 
 
 class Answers(unittest.TestCase):
@@ -84,9 +84,9 @@ class Answers(unittest.TestCase):
         self.assertEqual(TestGateway().decide(policy).subject, "alice")
 
     def test_invalid_answer_is_a_500(self) -> None:
-        for wrong in (True, False, "alice", {}, Request, Allow):
-            decision = TestGateway().decide(lambda request, channels, wrong=wrong: wrong)
-            self.assertEqual((decision.allowed, decision.status), (False, 500), wrong)
+        for value in (True, False, "alice", {}, Request, Allow):
+            decision = TestGateway().decide(lambda request, channels, value=value: value)
+            self.assertEqual((decision.allowed, decision.status), (False, 500), value)
 
     def test_invalid_field_of_an_answer_is_a_500(self) -> None:
         for policy in (

@@ -30,7 +30,7 @@ LAZY_MODULES_BY_USER = {
 
 
 class BuildError(Exception):
-    """The policy cannot be built. The text has the cause and the place."""
+    """The policy cannot be built. The text has the cause and the location."""
 
 
 class Environment(MutableMapping[str, str]):
@@ -100,10 +100,10 @@ def load(module: str, root: str) -> Callable:
 
 def _load_imports_of_functions(root: str) -> None:
     """Loads the modules that functions of the policy's own modules import, and caches the source lines for tracebacks."""
-    seen: set[str] = set()
-    while modules := [module for module in _own_modules(root) if module.__name__ not in seen]:
+    loaded: set[str] = set()
+    while modules := [module for module in _own_modules(root) if module.__name__ not in loaded]:
         for module in modules:
-            seen.add(module.__name__)
+            loaded.add(module.__name__)
             file = module.__file__ or ""
             lines = linecache.getlines(file)
             # Without a modification time, linecache does not check whether the file has changed.
@@ -136,25 +136,25 @@ def _imported(tree: ast.AST) -> Iterator[str]:
 
 
 def _explain(error: BaseException, root: str) -> str:
-    """Describes an error and its place in the author's own files."""
+    """Describes an error and its location in the author's own files."""
     if isinstance(error, BuildError):
         return str(error)
     if isinstance(error, SyntaxError):
         text = "".join(traceback.format_exception_only(error))
         return f"{error.filename}:{error.lineno}: {error.msg}\n{text}".replace(root, "")
-    # Frames of Python's import system and of the SDK are noise.
+    # Frames of Python's import system and of the SDK do not help the author.
     hidden = ("importlib", os.path.dirname(__file__))
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if not any(part in frame.filename for part in hidden)
     ]
-    own = [frame for frame in frames if frame.filename.startswith(root)]
-    place = f"{own[-1].filename}:{own[-1].lineno}: " if own else ""
+    own_frames = [frame for frame in frames if frame.filename.startswith(root)]
+    location = f"{own_frames[-1].filename}:{own_frames[-1].lineno}: " if own_frames else ""
     if isinstance(error, ModuleNotFoundError) and error.name:
-        text = f"{place}{_explain_missing_module(error.name)}"
+        text = f"{location}{_explain_missing_module(error.name)}"
     else:
-        text = f"{place}{type(error).__name__}: {error}"
+        text = f"{location}{type(error).__name__}: {error}"
         if isinstance(error, ImportError) and not frames[-1].filename.startswith(root):
             text += " (in a component only packages of pure Python run)"
     trace = "".join(traceback.format_list(frames)).rstrip() if len(frames) > 1 else ""
@@ -162,7 +162,7 @@ def _explain(error: BaseException, root: str) -> str:
 
 
 def _explain_missing_module(module: str) -> str:
-    """Describes why a module is missing, as far as its name tells."""
+    """Describes why a module is missing, as far as its name reveals it."""
     package = module.partition(".")[0]
     if package in sys.stdlib_module_names:
         return f"Python's own module {module} is not available in a component"

@@ -160,7 +160,7 @@ def make(module: str, root: str) -> tuple[type, type]:
 
 
 def _warm_up() -> None:
-    """Evaluates a policy of the SDK, never the author's, for a made-up request, and drops its answer."""
+    """Evaluates a policy of the SDK, never the author's, for an invented request, and drops its answer."""
     before = _host.set_current(_WarmUpHost())
     try:
         for path in ("/?channel=a&last_ack_a=%28", "/?"):

@@ -44,18 +44,18 @@ def decide(authorize: Authorize, request: Request, channels: list[str], root: st
 def report(host: _host.Host, error: BaseException, root: str) -> None:
     """Reports an error to the operator. The log has the whole error; the reason omits its text, which may contain secrets."""
     trace = error.__traceback__
-    # The frames between this function and the policy are noise.
+    # The frames between this function and the policy are left out.
     while trace and trace.tb_next and trace.tb_frame.f_code.co_filename == __file__:
         trace = trace.tb_next
     text = "".join(traceback.format_exception(type(error), error, trace)).rstrip()
     frames = traceback.extract_tb(trace)
-    place = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
+    location = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     if root:
-        text, place = text.replace(root, ""), place.replace(root, "")
+        text, location = text.replace(root, ""), location.replace(root, "")
     if len(text) > MAX_LOG_CHARACTERS:
         text = f"{text[: MAX_LOG_CHARACTERS // 4]}\n[…]\n{text[-MAX_LOG_CHARACTERS * 3 // 4 :]}"
     host.log("error", text)
-    host.reason(f"{type(error).__name__}{place}")
+    host.reason(f"{type(error).__name__}{location}")
 
 
 def _finish(awaitable: Any) -> Any:

@@ -37,21 +37,21 @@ class _NoHost:
 no_host = _NoHost()
 
 
-def text(value: str, what: str) -> str:
+def text(value: str, name: str) -> str:
     """Checks that ``value`` is text. Passing anything else to the gateway would be a trap."""
     if not isinstance(value, str):
-        raise TypeError(f"{what} is text (str), not {type(value).__name__}")
+        raise TypeError(f"{name} must be text (str), not {type(value).__name__}")
     if not value.isascii():
         value.encode()  # raises for lone surrogates, which JSON can contain
     return value
 
 
-def count(value: int, bits: int, what: str) -> int:
+def count(value: int, bits: int, name: str) -> int:
     """Checks that ``value`` is an unsigned integer of ``bits`` bits."""
     if not isinstance(value, int):
-        raise TypeError(f"{what} is a whole number (int), not {type(value).__name__}")
+        raise TypeError(f"{name} must be a whole number (int), not {type(value).__name__}")
     if not 0 <= value < 1 << bits:
-        raise ValueError(f"{what} is from 0 to {(1 << bits) - 1}, not {value}")
+        raise ValueError(f"{name} must be from 0 to {(1 << bits) - 1}, not {value}")
     return value
 
 

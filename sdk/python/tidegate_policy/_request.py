@@ -135,7 +135,7 @@ class Request:
 
     @property
     def cookies(self) -> Cookies:
-        """The cookies."""
+        """The cookies of all ``cookie`` headers, by name."""
         if self._cookies is None:
             self._cookies = Cookies([pair for name, value in self._raw if name == "cookie" for pair in _cookies(value)])
         return self._cookies

@@ -20,7 +20,7 @@ def milliseconds(time: int | datetime) -> int:
     # Detected by its attribute, so that the module datetime is loaded only by policies that use it.
     zone = getattr(time, "tzinfo", time)
     if zone is time:
-        raise TypeError(f"a time is milliseconds since 1970 (int) or a datetime, not {type(time).__name__}")
+        raise TypeError(f"a time must be milliseconds since 1970 (int) or a datetime, not {type(time).__name__}")
     if zone is None:
         raise ValueError(
             "a datetime without a time zone is ambiguous: use datetime.now(timezone.utc)"
@@ -39,8 +39,8 @@ def header_list(headers: HeadersInit | None) -> list[tuple[str, str]]:
 class Allow:
     """Admits the client.
 
-    ``subject`` identifies the user for logs, limits and revocation; other clients never see it. ``channels`` are the granted
-    ones of the requested channels, by default all. Before ``expires_at`` (ms since 1970, or a ``datetime`` with a time zone)
+    ``subject`` identifies the user for logs, limits and revocation; other clients never see it. ``channels`` are those
+    of the requested channels that are granted, by default all. Before ``expires_at`` (ms since 1970, or a ``datetime`` with a time zone)
     the stream is rotated and the policy decides again. ``headers`` are added to the stream's response: ``set-cookie`` and
     ``x-…``.
     """
@@ -56,7 +56,7 @@ class Allow:
         headers: HeadersInit | None = None,
     ) -> None:
         if isinstance(channels, str):
-            raise TypeError("channels is a list of names, not one name")
+            raise TypeError("channels must be a list of names, not a single name")
         self.subject = subject
         self.channels = None if channels is None else list(channels)
         self.expires_at = None if expires_at is None else milliseconds(expires_at)
@@ -73,7 +73,7 @@ class Response:
 
     def __init__(self, body: str | bytes = b"", status: int = 200, headers: HeadersInit | None = None) -> None:
         if not isinstance(status, int) or not 200 <= status <= 599:
-            raise ValueError(f"a response's status is a number from 200 to 599, not {status!r}")
+            raise ValueError(f"the status of a response must be a number from 200 to 599, not {status!r}")
         pairs = header_list(headers)
         if isinstance(body, str):
             if not any(name == "content-type" for name, _ in pairs):

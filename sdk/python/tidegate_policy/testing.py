@@ -59,7 +59,8 @@ class TestGateway:
     ``store`` has strings, sets (a ``set`` or a ``list``) and hashes (a ``dict``). ``prefixes`` are the prefixes of keys that may
     be looked up, by default the part before the first ``:`` of each key in the store. ``store_unavailable`` makes all look-ups
     fail. ``tokens`` maps a token to its claims, or to the ``InvalidToken`` that it raises; any other token is untrusted.
-    ``now`` is in ms, by default the real time. All of them can be changed later. ``lookups`` has the keys that were looked up.
+    ``now`` is in ms, by default the real time. All of them are attributes that can be changed later; ``now`` is the attribute ``time``.
+    ``lookups`` has the keys that were looked up.
     """
 
     #: pytest does not collect this class, whose name begins with ``Test``.

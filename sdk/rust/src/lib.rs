@@ -1,4 +1,4 @@
-//! Writes [Tidegate](https://github.com/tidegate/tidegate) policies: who may read which channels.
+//! The SDK for [Tidegate](https://github.com/tidegate/tidegate) policies in Rust. A policy decides which clients may read which channels.
 //!
 //! ```
 //! use tidegate_policy::{Grant, Rejection, Request, Result, lookup};
@@ -69,7 +69,7 @@ macro_rules! policy {
     };
 }
 
-/// The function behind [`policy!`]; not part of the public interface.
+/// The function that [`policy!`] calls; not part of the public interface.
 #[doc(hidden)]
 pub fn __decide<E: Into<Rejection>>(
     authorize: impl FnOnce(&Request, &[String]) -> Result<Grant, E>,

@@ -32,7 +32,7 @@ pub fn get(key: &str) -> Result<Option<Vec<u8>>, Error> {
 /// The string at a key as UTF-8 text.
 ///
 /// # Errors
-/// As [`get`], and [`Error::NotUtf8`].
+/// The errors of [`get`], and [`Error::NotUtf8`].
 pub fn text(key: &str) -> Result<Option<String>, Error> {
     get(key)?.map(utf8).transpose()
 }
@@ -40,7 +40,7 @@ pub fn text(key: &str) -> Result<Option<String>, Error> {
 /// The string at a key, decoded from JSON; see [`json::from_slice`](crate::json::from_slice).
 ///
 /// # Errors
-/// As [`get`], and [`Error::Unreadable`].
+/// The errors of [`get`], and [`Error::Unreadable`].
 pub fn json<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Error> {
     get(key)?.map(|text| parse(&text)).transpose()
 }
@@ -56,7 +56,7 @@ pub fn hash_get(key: &str, field: &str) -> Result<Option<Vec<u8>>, Error> {
 /// A field of the hash at a key as UTF-8 text.
 ///
 /// # Errors
-/// As [`hash_get`], and [`Error::NotUtf8`].
+/// The errors of [`hash_get`], and [`Error::NotUtf8`].
 pub fn hash_text(key: &str, field: &str) -> Result<Option<String>, Error> {
     hash_get(key, field)?.map(utf8).transpose()
 }
@@ -64,7 +64,7 @@ pub fn hash_text(key: &str, field: &str) -> Result<Option<String>, Error> {
 /// A field of the hash at a key, decoded from JSON.
 ///
 /// # Errors
-/// As [`hash_get`], and [`Error::Unreadable`].
+/// The errors of [`hash_get`], and [`Error::Unreadable`].
 pub fn hash_json<T: DeserializeOwned>(key: &str, field: &str) -> Result<Option<T>, Error> {
     hash_get(key, field)?.map(|text| parse(&text)).transpose()
 }

@@ -62,7 +62,7 @@ impl Rejection {
         Self::new(503, text)
     }
 
-    /// Adds a response header to `content-type`.
+    /// Adds a response header, in addition to `content-type`.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.inner.headers.push(types::Header { name: name.into(), value: value.into() });
         self

@@ -17,7 +17,7 @@ pub enum Error {
     Untrusted,
     /// The token has expired.
     Expired,
-    /// Issuer, audience or not-before does not match; the text says which.
+    /// Issuer, audience or not-before does not match; the text names it.
     Claims(String),
     /// The gateway has no key to verify the token; the text has the cause.
     Unavailable(String),
@@ -51,7 +51,7 @@ impl From<wit::Error> for Error {
             wit::Error::Malformed => Self::Malformed,
             wit::Error::Untrusted => Self::Untrusted,
             wit::Error::Expired => Self::Expired,
-            wit::Error::Claims(what) => Self::Claims(what),
+            wit::Error::Claims(claim) => Self::Claims(claim),
             wit::Error::Unavailable(cause) => Self::Unavailable(cause),
         }
     }
@@ -63,7 +63,7 @@ impl fmt::Display for Error {
             Self::Malformed => f.write_str("token malformed"),
             Self::Untrusted => f.write_str("token untrusted"),
             Self::Expired => f.write_str("token expired"),
-            Self::Claims(what) => write!(f, "token claims invalid: {what}"),
+            Self::Claims(claim) => write!(f, "token claims invalid: {claim}"),
             Self::Unavailable(_) => f.write_str("token cannot be verified"),
             Self::Unreadable(error) => write!(f, "token claims cannot be decoded: {error}"),
         }

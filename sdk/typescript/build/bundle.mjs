@@ -106,8 +106,8 @@ export async function bundle({ entry, sdk, modules }) {
   })).outputFiles[0].text;
 
   // The component must not contain paths of the build machine.
-  const places = [[relative(root, modules), "npm"], [relative(root, sdk), "@tidegate/policy"]].filter(([path]) => path.startsWith(".."));
-  const shorten = (text) => places.reduce((text, [path, short]) => text.replaceAll(`${path}/`, `${short}/`), text);
+  const prefixes = [[relative(root, modules), "npm"], [relative(root, sdk), "@tidegate/policy"]].filter(([path]) => path.startsWith(".."));
+  const shorten = (text) => prefixes.reduce((text, [path, short]) => text.replaceAll(`${path}/`, `${short}/`), text);
   return {
     lazy,
     name: name(entry),
@@ -122,7 +122,7 @@ export async function bundle({ entry, sdk, modules }) {
 
 /** Assembles the program, and records the lines of each module. */
 function assemble({ graph, codes, runtime, entry, shorten }) {
-  const places = [];
+  const sources = [];
   let text = "const tidegateModules = {\n";
   for (const [id, { code, map, whole }] of codes) {
     const imports = whole ? {} : Object.fromEntries(graph.get(id).imports.filter((it) => !it.external).map((it) => [it.original ?? it.path, it.path]));
@@ -130,7 +130,7 @@ function assemble({ graph, codes, runtime, entry, shorten }) {
     text += `${JSON.stringify(id)}: { imports: ${JSON.stringify(imports)}, ${whole ? "async " : ""}run(require, module, exports) {${whole ? " const tidegateExports = exports;" : ""}\n`;
     const first = text.split("\n").length;
     text += `${linked}\n}},\n`;
-    places.push({ id: shorten(id), first, last: first + code.split("\n").length, map });
+    sources.push({ id: shorten(id), first, last: first + code.split("\n").length, map });
   }
   text += "};\n";
   const order = evaluationOrder(graph, entry).filter((id) => codes.has(id));
@@ -140,19 +140,19 @@ function assemble({ graph, codes, runtime, entry, shorten }) {
       const app = `{ modules: tidegateModules, entry: ${JSON.stringify(entry)}, order: ${JSON.stringify(order)}, lazy: ${JSON.stringify(lazy)} }`;
       return shorten(text + runtime.replace(/import (\w+) from "tidegate:app";/, (_, as) => `const ${as} = ${app};`));
     },
-    /** Notes about modules that are evaluated in every instance: a line for each source line that is the cause. */
+    /** Notes about modules that are evaluated in every instance: one line for each source line that causes it. */
     notes(found) {
-      const places = new Map();
-      for (const it of found) places.set(place(it), [...new Set([...(places.get(place(it)) ?? []), it.what])]);
-      return [...places].map(([where, whats]) => `${where}: note: top-level code reads ${whats.join(", ")}: evaluated in every instance, not once at build`);
+      const reads = new Map();
+      for (const it of found) reads.set(location(it), [...new Set([...(reads.get(location(it)) ?? []), it.state])]);
+      return [...reads].map(([where, states]) => `${where}: note: top-level code reads ${states.join(", ")}: evaluated in every instance, not once at build`);
     },
     /** The error of a module that cannot be evaluated. */
-    explain: (failed) => `${place(failed)}: error: top-level code failed: ${failed.error}`,
+    explain: (failed) => `${location(failed)}: error: top-level code failed: ${failed.error}`,
   };
 
   /** The source line of a stack: the innermost line in the module itself. */
-  function place({ module, stack }) {
-    const at = places.find((it) => it.id === module);
+  function location({ module, stack }) {
+    const at = sources.find((it) => it.id === module);
     for (const [, line, column] of stack.matchAll(/policy\.js:(\d+):(\d+)/g)) {
       if (!at?.map || line < at.first || line >= at.last) continue;
       const entry = new SourceMap(JSON.parse(at.map)).findEntry(line - at.first, column - 1);

@@ -1,4 +1,4 @@
-// The second half of a build, in its own process: makes a component of a JavaScript program and the interface.
+// The second half of a build, in its own process: builds a component from a JavaScript program and the interface.
 import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";

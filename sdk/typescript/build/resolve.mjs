@@ -90,7 +90,7 @@ function repeat({ importer, namespace, resolveDir, kind }) {
 /** A substitute for a module of Node that a package imports but may not use. */
 function missingModule(name) {
   return `
-    const missing = (what) => new Error(\`node:${name} is a module of Node, and a policy does not run on Node: \${what} is not available\`);
+    const missing = (member) => new Error(\`node:${name} is a module of Node, and a policy does not run on Node: \${member} is not available\`);
     const plain = new Set(["__esModule", "then", "default"]);
     module.exports = new Proxy({}, {
       get(_, key) {

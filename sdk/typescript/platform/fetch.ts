@@ -1,7 +1,7 @@
 // `Request`, `Response` and `Headers`, where the engine deviates from the standard or from Node.
 import { patch, replaceGlobal } from "./patch.ts";
 
-// Browsers forbid pages to set these headers, but a server's handler has to see them, as the client sent them.
+// Browsers forbid pages to set these headers, but a server's handler needs them as the client sent them.
 const DROPPED = ["connection", "host", "keep-alive", "te", "transfer-encoding", "upgrade"];
 
 const NativeRequest = globalThis.Request;
@@ -20,9 +20,9 @@ class PolicyRequest extends NativeRequest {
     const { username, password } = new URL(super.url);
     if (username || password) throw new TypeError("Request cannot be constructed from a URL that includes credentials");
 
-    const given = init?.headers ?? (input instanceof NativeRequest ? input.headers : undefined);
-    if (!given) return;
-    const source = given instanceof Headers ? given : new Headers(given);
+    const provided = init?.headers ?? (input instanceof NativeRequest ? input.headers : undefined);
+    if (!provided) return;
+    const source = provided instanceof Headers ? provided : new Headers(provided);
     const dropped = DROPPED.filter((name) => source.has(name));
     if (dropped.length === 0) return;
     this.#headers = new Headers(super.headers);
@@ -86,8 +86,8 @@ patch(NativeResponse, {
   },
   error() {
     const response = new PolicyResponse();
-    const of = (value: unknown) => ({ value, configurable: true });
-    return Object.defineProperties(response, { status: of(0), type: of("error"), ok: of(false) });
+    const property = (value: unknown) => ({ value, configurable: true });
+    return Object.defineProperties(response, { status: property(0), type: property("error"), ok: property(false) });
   },
 });
 
@@ -96,10 +96,10 @@ patch(NativeResponse.prototype, {
     if (this.bodyUsed || this.body?.locked) throw new TypeError("Response.clone: Body has already been consumed.");
     const init = { status: this.status, statusText: this.statusText, headers: this.headers };
     if (this.body === null) return new PolicyResponse(null, init);
-    const [mine, theirs] = this.body.tee();
+    const [ownBody, clonedBody] = this.body.tee();
     // The body of the engine's response cannot be replaced, so its readers are replaced.
-    adopt(this, mine);
-    return new PolicyResponse(theirs, init);
+    adopt(this, ownBody);
+    return new PolicyResponse(clonedBody, init);
   },
 });
 
@@ -125,13 +125,13 @@ patch(NativeRequest.prototype, { bytes });
 patch(NativeResponse.prototype, { bytes });
 
 // Objects that the engine creates, for example in `fetch`, are instances, too.
-for (const [Mine, Native] of [
+for (const [Policy, Native] of [
   [PolicyRequest, NativeRequest],
   [PolicyResponse, NativeResponse],
 ] as const) {
-  Object.defineProperty(Mine, Symbol.hasInstance, {
+  Object.defineProperty(Policy, Symbol.hasInstance, {
     value(this: unknown, it: unknown) {
-      return this === Mine ? it instanceof Native : Function.prototype[Symbol.hasInstance].call(this, it);
+      return this === Policy ? it instanceof Native : Function.prototype[Symbol.hasInstance].call(this, it);
     },
   });
 }

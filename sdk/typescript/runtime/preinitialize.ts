@@ -8,7 +8,7 @@ import { watch } from "./watch.ts";
 /** The result for the build; build/build.mjs parses it. */
 interface Report {
   /** Uses of instance state by top-level code. */
-  found: { module: string; what: string; stack: string }[];
+  found: { module: string; state: string; stack: string }[];
   /** Modules that cannot be evaluated. */
   failed: { module: string; error: string; stack: string }[];
   printed: string[];
@@ -18,10 +18,10 @@ interface Report {
 export async function preinitialize(app: App, modules: Modules, print: (line: string) => void): Promise<void> {
   const report: Report = { found: [], failed: [], printed: [] };
   const deferred = new Set(app.lazy);
-  const note = (what: string) => {
+  const note = (state: string) => {
     const module = modules.running.at(-1) ?? app.entry;
     deferred.add(module);
-    report.found.push({ module, what, stack: new Error().stack ?? "" });
+    report.found.push({ module, state, stack: new Error().stack ?? "" });
   };
 
   setHost(hostAtBuild(note, (line) => report.printed.push(line)));
@@ -50,9 +50,9 @@ export async function preinitialize(app: App, modules: Modules, print: (line: st
 }
 
 /** The host at build: it notes each call and returns a placeholder. */
-export function hostAtBuild(note: (what: string) => void, print: (line: string) => void): Host {
-  const noted = <T>(what: string, placeholder: T) => {
-    note(what);
+export function hostAtBuild(note: (state: string) => void, print: (line: string) => void): Host {
+  const noted = <T>(state: string, placeholder: T) => {
+    note(state);
     return placeholder;
   };
   return {

@@ -2,7 +2,7 @@
 // state that all instances share.
 
 /** Called for each use, with text that completes "top-level code reads …". */
-export type Note = (what: string) => void;
+export type Note = (state: string) => void;
 
 /** Watches until the returned function is called. References to watched functions then call the real functions. */
 export function watch(note: Note): () => void {
@@ -10,7 +10,7 @@ export function watch(note: Note): () => void {
   const undo: (() => void)[] = [];
 
   /** Replaces `name` of `owner`: while watching, it notes its use and calls `substitute` instead of the real function. */
-  function stub(owner: object, name: string, what: string, substitute: (...args: never[]) => unknown): void {
+  function stub(owner: object, name: string, state: string, substitute: (...args: never[]) => unknown): void {
     const real = Reflect.get(owner, name) as ((...args: unknown[]) => unknown) | undefined;
     if (typeof real !== "function") return;
     const own = Object.getOwnPropertyDescriptor(owner, name);
@@ -20,7 +20,7 @@ export function watch(note: Note): () => void {
       enumerable: own?.enumerable ?? true,
       value(this: unknown, ...args: unknown[]) {
         if (!watching) return real.apply(this, args);
-        note(what);
+        note(state);
         return substitute(...(args as never[]));
       },
     });

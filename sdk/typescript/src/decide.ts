@@ -65,8 +65,8 @@ async function evaluate(ready: () => Promise<Handler>, witRequest: WitRequest, c
   setCurrent(request);
   const response = await handler(request);
   if (!(response instanceof Response)) {
-    const what = response === null ? "null" : typeof response;
-    throw new TypeError(`the route returned ${what}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
+    const kind = response === null ? "null" : typeof response;
+    throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
   const stream = allowedStream(response);
   return stream ? toGrant(stream, channels) : toRejection(response);

@@ -18,7 +18,7 @@ export type Middleware = (input: MiddlewareInput) => MiddlewareResult | Promise<
 export interface GrantOptions {
   /** The user, for logs, limits and revocation. Never shown to other clients. */
   subject?: string;
-  /** The granted ones of the requested channels. By default all of them. */
+  /** Those of the requested channels that are granted. By default all of them. */
   channels?: string[];
   /** The end of the grant (ms since 1970). The stream is rotated before that, and the policy decides again. */
   expiresAt?: Date | number;
@@ -52,7 +52,7 @@ export interface AllowedStream {
   grant: Grant | undefined;
 }
 
-/** The stream that a response of `handle` stands for, if any. */
+/** The stream that a response of `handle` represents, if any. */
 export function allowedStream(response: Response): AllowedStream | undefined {
   return (response as { [ALLOWED]?: AllowedStream })[ALLOWED];
 }

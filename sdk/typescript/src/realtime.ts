@@ -1,7 +1,7 @@
 // Replaces @upstash/realtime if the app has not installed it, with the exports that a policy can use.
 export { handle } from "./handle.ts";
 
-/** Keeps its options, and does nothing else. */
+/** A substitute that only keeps its options. */
 export class Realtime {
   constructor(options: object = {}) {
     Object.assign(this, options);

@@ -54,9 +54,9 @@ let last: Promise<unknown> = Promise.resolve();
 /** Evaluates a policy as the gateway does: the exports of a route file (`import * as route from "./route.ts"`), or a middleware. */
 export function decide(route: Middleware | object, options: DecideOptions = {}): Promise<Decision> {
   // One decision at a time, because the host is global.
-  const own = last.then(() => decideNow(route, options));
-  last = own.catch(() => {});
-  return own;
+  const decision = last.then(() => decideNow(route, options));
+  last = decision.catch(() => {});
+  return decision;
 }
 
 async function decideNow(route: Middleware | object, options: DecideOptions): Promise<Decision> {

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 
 use ed25519_dalek::pkcs8::spki::der::pem::LineEnding;
 use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePrivateKey, EncodePublicKey, KeypairBytes};
-use ed25519_dalek::{Signature, SigningKey, VerifyingKey};
+use ed25519_dalek::{SigningKey, VerifyingKey};
 
 use crate::artifact::digest::Digest;
 use crate::util::files;
 
 /// Bytes of a key file, which has some 120.
 const MAX_KEY_FILE_BYTES: u64 = 4 << 10;
+const KEY_ID_HEX_DIGITS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -37,85 +38,43 @@ pub enum KeyError {
     Write(String),
 }
 
-/// Identifies a key: the first digits of its digest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KeyId(Digest);
-
-impl KeyId {
-    const HEX_DIGITS: usize = 16;
-
-    #[must_use]
-    pub fn of(key: &VerifyingKey) -> Self {
-        Self(Digest::of(key.as_bytes()))
-    }
-
-    #[must_use]
-    pub fn is_valid(text: &str) -> bool {
-        text.len() == Self::HEX_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
-    }
+/// The text that identifies a key: the first digits of its digest.
+pub fn key_id(key: &VerifyingKey) -> String {
+    Digest::of(key.as_bytes()).hex()[..KEY_ID_HEX_DIGITS].to_owned()
 }
 
-impl fmt::Display for KeyId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.hex()[..Self::HEX_DIGITS])
-    }
-}
-
-/// A key that verifies signatures.
-#[derive(Clone, Debug)]
-pub struct PublicKey(VerifyingKey);
-
-impl PublicKey {
-    #[must_use]
-    pub fn id(&self) -> KeyId {
-        KeyId::of(&self.0)
-    }
-
-    /// Whether the signature is valid for these bytes.
-    pub(super) fn verify(&self, bytes: &[u8], signature: &Signature) -> bool {
-        // Strict, which rejects malleable signatures and weak keys.
-        self.0.verify_strict(bytes, signature).is_ok()
-    }
-
-    fn load(path: &Path) -> Result<Self, KeyError> {
-        let text = read(path)?;
-        if text.contains("PRIVATE KEY") {
-            return Err(KeyError::Secret(path.into()));
-        }
-        let key = VerifyingKey::from_public_key_pem(text.trim()).map_err(|_| KeyError::Public(path.into()))?;
-        if key.is_weak() { Err(KeyError::Weak(path.into())) } else { Ok(Self(key)) }
-    }
+/// Whether a text has the form of a key id.
+pub fn is_key_id(text: &str) -> bool {
+    text.len() == KEY_ID_HEX_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// The keys that may sign policies. If empty, policies need no signature.
 #[derive(Clone, Debug, Default)]
-pub struct TrustedKeys(Vec<PublicKey>);
+pub struct TrustedKeys(pub(super) Vec<VerifyingKey>);
 
 impl TrustedKeys {
     /// Reads public keys from PEM files.
     pub fn load(paths: &[PathBuf]) -> Result<Self, KeyError> {
-        paths.iter().map(|path| PublicKey::load(path)).collect::<Result<_, _>>().map(Self)
+        paths.iter().map(|path| read_public_key(path)).collect::<Result<_, _>>().map(Self)
     }
 
     /// Whether policies must be signed.
-    #[must_use]
     pub fn require_signatures(&self) -> bool {
         !self.0.is_empty()
     }
-
-    pub(super) fn keys(&self) -> &[PublicKey] {
-        &self.0
-    }
-
-    #[cfg(test)]
-    pub(super) fn of(keys: &[&SigningKey]) -> Self {
-        Self(keys.iter().map(|key| PublicKey(key.verifying_key())).collect())
-    }
 }
 
-#[must_use]
 pub fn generate() -> SigningKey {
     SigningKey::from_bytes(&rand::random())
+}
+
+fn read_public_key(path: &Path) -> Result<VerifyingKey, KeyError> {
+    let text = read(path)?;
+    if text.contains("PRIVATE KEY") {
+        return Err(KeyError::Secret(path.into()));
+    }
+    let key = VerifyingKey::from_public_key_pem(text.trim()).map_err(|_| KeyError::Public(path.into()))?;
+    if key.is_weak() { Err(KeyError::Weak(path.into())) } else { Ok(key) }
 }
 
 pub fn read_private_key(path: &Path) -> Result<SigningKey, KeyError> {

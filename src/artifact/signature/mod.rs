@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ed25519_dalek::{Signer, SigningKey};
+use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::digest::Digest;
-use crate::artifact::signature::key::{KeyId, PublicKey, TrustedKeys};
+use crate::artifact::signature::key::{TrustedKeys, is_key_id, key_id};
 use crate::util::files;
 
 /// The version of the statement's and the file's format.
@@ -32,28 +32,26 @@ pub struct Statement {
 }
 
 impl Statement {
-    #[must_use]
     pub fn of(component: &[u8], cases: Option<&str>, sequence: u64) -> Self {
         Self { component: Digest::of(component), cases: cases.map(|text| Digest::of(text.as_bytes())), sequence }
     }
 
-    /// The signed bytes. The first line keeps them apart from anything else that the key may sign; the other lines have one form.
+    /// The signed bytes. The first line distinguishes them from everything else that the key may sign; each statement has one form.
     fn canonical(&self) -> String {
-        let cases = self.cases.map_or_else(|| "none".into(), |digest| digest.to_string());
-        let Self { component, sequence, .. } = self;
+        let Self { component, cases, sequence } = self;
+        let cases = text(*cases);
         format!(
             "tidegate policy signature {FORMAT_VERSION}\ncomponent {component}\ncases {cases}\nsequence {sequence}\n"
         )
     }
 
-    #[must_use]
     pub fn sign(&self, key: &SigningKey) -> Signature {
         Signature {
             version: FORMAT_VERSION,
             component: self.component,
             cases: self.cases,
             sequence: self.sequence,
-            key: KeyId::of(&key.verifying_key()).to_string(),
+            key: key_id(&key.verifying_key()),
             signature: STANDARD.encode(key.sign(self.canonical().as_bytes()).to_bytes()),
         }
     }
@@ -87,32 +85,33 @@ impl Signature {
         Ok(signature)
     }
 
-    #[must_use]
     pub fn text(&self) -> String {
         serde_json::json!(self).to_string()
     }
 
     /// What the signature claims to sign; not verified.
-    #[must_use]
     pub fn statement(&self) -> Statement {
         Statement { component: self.component, cases: self.cases, sequence: self.sequence }
     }
 
     /// The id of the key that the signature names; not verified.
-    #[must_use]
     pub fn key_id(&self) -> &str {
         &self.key
     }
 
-    fn is_made_by(&self, key: &PublicKey) -> bool {
+    fn is_made_by(&self, key: &VerifyingKey) -> bool {
         let Ok(bytes) = STANDARD.decode(&self.signature) else { return false };
         let Ok(signature) = ed25519_dalek::Signature::from_slice(&bytes) else { return false };
-        key.verify(self.statement().canonical().as_bytes(), &signature)
+        // Strict, which rejects malleable signatures and weak keys.
+        key.verify_strict(self.statement().canonical().as_bytes(), &signature).is_ok()
     }
 }
 
+fn text(digest: Option<Digest>) -> String {
+    digest.map_or_else(|| "none".into(), |digest| digest.to_string())
+}
+
 /// The path of the signature of a component file.
-#[must_use]
 pub fn path_for(component: &Path) -> PathBuf {
     let mut name = component.as_os_str().to_owned();
     name.push(".sig");
@@ -188,25 +187,23 @@ impl TrustedKeys {
             (true, Some(signature)) => signature,
         };
         let cases = cases.map(|text| Digest::of(text.as_bytes()));
-        let actual = Statement { component, cases, sequence: signature.sequence };
-        let mismatch = |part, signed: String, actual: String| SignatureError::Mismatch { part, signed, actual };
-        if signature.component != actual.component {
-            return Err(mismatch("component", signature.component.to_string(), actual.component.to_string()));
-        }
-        if signature.cases != actual.cases {
-            let text = |digest: Option<Digest>| digest.map_or_else(|| "none".into(), |digest| digest.to_string());
-            return Err(mismatch("table of cases", text(signature.cases), text(actual.cases)));
+        for (part, signed, actual) in
+            [("component", Some(signature.component), Some(component)), ("table of cases", signature.cases, cases)]
+        {
+            if signed != actual {
+                return Err(SignatureError::Mismatch { part, signed: text(signed), actual: text(actual) });
+            }
         }
         if !(1..=MAX_SEQUENCE).contains(&signature.sequence) {
             return Err(SignatureError::InvalidSequence(signature.sequence));
         }
-        if !self.keys().iter().any(|key| signature.is_made_by(key)) {
-            let trusted = self.keys().iter().map(|key| key.id().to_string()).collect();
+        if !self.0.iter().any(|key| signature.is_made_by(key)) {
+            let trusted = self.0.iter().map(key_id).collect();
             // Untrusted text: it goes to the log only if it has the form of a key id.
-            let key_id = if KeyId::is_valid(&signature.key) { signature.key.clone() } else { "?".into() };
+            let key_id = if is_key_id(&signature.key) { signature.key.clone() } else { "?".into() };
             return Err(SignatureError::Untrusted { key_id, trusted });
         }
-        Ok(Some(actual))
+        Ok(Some(signature.statement()))
     }
 }
 

@@ -6,6 +6,10 @@ fn key(n: u8) -> SigningKey {
     SigningKey::from_bytes(&[n; 32])
 }
 
+fn trusted(keys: &[&SigningKey]) -> TrustedKeys {
+    TrustedKeys(keys.iter().map(|key| key.verifying_key()).collect())
+}
+
 fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
     Statement::of(component, cases, sequence).sign(&key(1))
 }
@@ -13,7 +17,7 @@ fn signed(component: &[u8], cases: Option<&str>, sequence: u64) -> Signature {
 #[test]
 fn signature_is_required_only_with_trusted_keys() {
     let signature = signed(b"policy", None, 1);
-    let verify = |keys: &[&SigningKey], signature| TrustedKeys::of(keys).verify(Digest::of(b"policy"), None, signature);
+    let verify = |keys: &[&SigningKey], signature| trusted(keys).verify(Digest::of(b"policy"), None, signature);
     assert_eq!(verify(&[], None), Ok(None));
     assert_eq!(verify(&[&key(1)], None), Err(SignatureError::Unsigned));
     assert_eq!(verify(&[], Some(&signature)), Err(SignatureError::NoTrustedKey));
@@ -24,7 +28,7 @@ fn signature_is_required_only_with_trusted_keys() {
 #[test]
 fn signature_is_valid_for_one_component_cases_sequence_and_key() {
     let signature = signed(b"policy", Some("cases"), 7);
-    let trust = TrustedKeys::of(&[&key(1)]);
+    let trust = trusted(&[&key(1)]);
     let refused = |component: &[u8], cases, signature: &Signature| {
         trust.verify(Digest::of(component), cases, Some(signature)).expect_err("refused").to_string()
     };

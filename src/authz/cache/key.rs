@@ -1,16 +1,13 @@
 //! Cache keys: everything that must be equal for a decision to be reused, as bytes that two different requests never share.
 
-use crate::policy::cache_directive::Vary;
-use http::{HeaderMap, HeaderName};
+use http::HeaderValue;
 
 use crate::policy::Request;
+use crate::policy::cache_directive::Vary;
 
 /// The key of the known [`Vary`] values. Its last byte makes it differ from every decision's key.
 pub fn vary_values(base: &[u8]) -> Vec<u8> {
-    let mut key = Vec::with_capacity(base.len() + 1);
-    key.extend_from_slice(base);
-    key.push(b'w');
-    key
+    [base, b"w"].concat()
 }
 
 /// What every decision depends on. Each part begins with its length, so no base is the prefix of another.
@@ -39,16 +36,12 @@ pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
     number(&mut key, vary.names.len());
     for name in &vary.names {
         push(&mut key, name.as_str().as_bytes());
-        values(&mut key, &request.headers, name);
+        // All values in order; an absent header differs from an empty one.
+        list(&mut key, request.headers.get_all(name).iter().map(HeaderValue::as_bytes));
     }
     // An address is never empty.
     push(&mut key, if vary.any_address { b"" } else { request.client_address.as_bytes() });
     key
-}
-
-/// All values of a header, in order. An absent header differs from an empty one.
-fn values(key: &mut Vec<u8>, headers: &HeaderMap, name: &HeaderName) {
-    list(key, headers.get_all(name).iter().map(http::HeaderValue::as_bytes));
 }
 
 /// A query's parameters as they were sent, without the positions of channels.

@@ -5,26 +5,22 @@
 
 pub(crate) mod key;
 
-use crate::policy::cache_directive::CacheDirective;
-use crate::policy::cache_directive::Vary;
-use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant as SystemInstant};
 
-use http::HeaderMap;
 use moka::Expiry;
 use moka::sync::Cache as Bounded;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::policy::{Grant, Outcome, Rejection, Request};
+use crate::policy::cache_directive::{CacheDirective, Vary};
+use crate::policy::{Outcome, Request, strings_size};
 
 /// Maximum [`Vary`] values for one kind of request. Policies use one or two, and each costs a lookup.
 const MAX_VARY_VALUES: usize = 4;
 /// Approximate bytes that an entry takes in the map and in the eviction queues, in addition to its own.
 const ENTRY_OVERHEAD_BYTES: usize = 512;
-/// Approximate bytes that a header takes in addition to its own.
-const HEADER_OVERHEAD_BYTES: usize = 128;
 /// One decision takes at most the cache's capacity divided by this.
 const MAX_ENTRY_DIVISOR: usize = 16;
 
@@ -54,11 +50,9 @@ pub struct DecisionCache {
     /// In bytes.
     capacity: usize,
     max_age: Duration,
-    /// Whether a decision was ever cached, so that policies that cache nothing pay for no lookups.
-    used: AtomicBool,
     /// Counts the invalidations.
     epoch: AtomicU64,
-    /// Held while decisions are inserted or invalidated, so that neither misses the other.
+    /// Locked while decisions are inserted or invalidated, so that neither misses the other.
     update: Mutex<()>,
 }
 
@@ -94,10 +88,6 @@ impl Expiry<Key, Entry> for EntryExpiry {
     }
 }
 
-/// The invalidations before an evaluation began. Its decision is cached only if there was none since then.
-#[derive(Clone, Copy, Debug)]
-pub struct CacheEpoch(u64);
-
 impl DecisionCache {
     /// `capacity` is in bytes; 0 disables the cache.
     pub fn new(capacity: usize, max_age: Duration) -> Self {
@@ -111,8 +101,7 @@ impl DecisionCache {
                 .expire_after(EntryExpiry(max_age))
                 .build()
         });
-        let (used, epoch) = (AtomicBool::new(false), AtomicU64::new(0));
-        Self { entries, capacity, max_age, used, epoch, update: Mutex::default() }
+        Self { entries, capacity, max_age, epoch: AtomicU64::new(0), update: Mutex::default() }
     }
 
     /// Approximate bytes of all entries.
@@ -120,13 +109,15 @@ impl DecisionCache {
         self.entries.as_ref().map_or(0, Bounded::weighted_size)
     }
 
-    pub fn epoch(&self) -> CacheEpoch {
-        CacheEpoch(self.epoch.load(Ordering::Acquire))
+    /// The number of invalidations so far.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     /// The valid cached decision for such a request. `now` is the policy's clock.
     pub fn get(&self, request: &Request, channels: &[String], now: u64) -> Option<Arc<CachedDecision>> {
-        let entries = self.entries.as_ref().filter(|_| self.used.load(Ordering::Relaxed))?;
+        // Policies that cache nothing do not pay for the keys.
+        let entries = self.entries.as_ref().filter(|entries| entries.entry_count() > 0)?;
         let base = key::base(request, channels);
         let Some(Entry::VaryValues(values)) = entries.get(&*key::vary_values(&base)) else { return None };
         values.iter().find_map(|vary| match entries.get(&*key::decision(&base, vary, request)) {
@@ -135,7 +126,8 @@ impl DecisionCache {
         })
     }
 
-    /// Caches a decision, as far as that is allowed. Its evaluation began at `start` and in `epoch`.
+    /// Caches a decision, as far as that is allowed. Its evaluation began at `start` and in `epoch`; after an invalidation since then it
+    /// is not cached.
     #[expect(clippy::too_many_arguments, reason = "each is a part of one decision")]
     pub fn insert(
         &self,
@@ -145,7 +137,7 @@ impl DecisionCache {
         outcome: &Outcome,
         reason: Option<&str>,
         start: Instant,
-        epoch: CacheEpoch,
+        epoch: u64,
     ) {
         let Some(entries) = &self.entries else { return };
         let headers = match outcome {
@@ -168,7 +160,7 @@ impl DecisionCache {
         }
         let vary_key = key::vary_values(&base);
         let _update = self.update.lock();
-        if self.epoch.load(Ordering::Acquire) != epoch.0 {
+        if self.epoch() != epoch {
             return;
         }
         let known = match entries.get(&*vary_key) {
@@ -179,8 +171,7 @@ impl DecisionCache {
         let values = std::iter::once(&directive.vary).chain(others).cloned().collect();
         entries.insert(vary_key.into(), Entry::VaryValues(values));
         entries.insert(decision_key.into(), entry);
-        self.used.store(true, Ordering::Relaxed);
-        // Without this, moka evicts only after some more insertions, and the cache exceeds its capacity until then.
+        // Without this, moka counts and evicts only after some more insertions, and the cache exceeds its capacity until then.
         entries.run_pending_tasks();
     }
 
@@ -204,11 +195,9 @@ impl CachedDecision {
     }
 
     fn is_valid(&self, now: u64) -> bool {
-        let is_granted = match &self.outcome {
-            Outcome::Allowed(grant) => grant.expires_at.is_none_or(|at| at > now),
-            _ => true,
-        };
-        is_granted && self.expires > Instant::now()
+        let grant_expired =
+            matches!(&self.outcome, Outcome::Allowed(grant) if grant.expires_at.is_some_and(|at| at <= now));
+        !grant_expired && self.expires > Instant::now()
     }
 
     fn matches(&self, selector: CacheSelector<'_>) -> bool {
@@ -224,36 +213,15 @@ impl CachedDecision {
 impl Entry {
     /// Approximate bytes.
     fn size(&self) -> usize {
-        let texts = |texts: &[String]| texts.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>();
         match self {
             Self::VaryValues(values) => values.iter().map(|vary| size_of::<Vary>() + vary.size()).sum(),
             Self::Decision(decision) => {
-                let outcome = match &decision.outcome {
-                    Outcome::Allowed(Grant { subject, channels, headers, .. }) => {
-                        subject.as_ref().map_or(0, String::len)
-                            + channels.as_ref().map_or(0, |channels| texts(channels))
-                            + headers_size(headers)
-                    }
-                    Outcome::Rejected(Rejection { headers, body, .. }) => headers_size(headers) + body.len(),
-                    Outcome::Failed(_) => 0,
-                };
-                size_of::<CachedDecision>()
-                    + outcome
-                    + decision.reason.as_ref().map_or(0, String::len)
-                    + texts(&decision.channels)
+                let CachedDecision { outcome, reason, channels, .. } = &**decision;
+                let reason = reason.as_ref().map_or(0, String::len);
+                size_of::<CachedDecision>() + outcome.size() + reason + strings_size(channels)
             }
         }
     }
-}
-
-fn headers_size(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| HEADER_OVERHEAD_BYTES + name.as_str().len() + value.len()).sum()
-}
-
-/// The key of a decision.
-#[cfg(any(test, fuzzing))]
-pub fn key(request: &Request, channels: &[String], vary: &Vary) -> Vec<u8> {
-    key::decision(&key::base(request, channels), vary, request)
 }
 
 #[cfg(test)]

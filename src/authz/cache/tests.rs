@@ -1,10 +1,9 @@
-use crate::policy::cache_directive::CacheDirective;
-use crate::policy::cache_directive::Vary;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::*;
 use crate::policy::cache_directive::MAX_VARY_HEADERS;
+use crate::policy::{Grant, Rejection};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const NOW: u64 = 1_000_000;
@@ -52,7 +51,7 @@ impl DecisionCache {
     }
 
     /// The subject of the cached grant; `-` for a rejection, empty if nothing is cached.
-    fn who(&self, request: &Request, names: &[&str]) -> String {
+    fn cached_subject(&self, request: &Request, names: &[&str]) -> String {
         match self.get(request, &channels(names), NOW).map(|cached| cached.answer()) {
             None => String::new(),
             Some((Outcome::Allowed(grant), Some(reason))) if reason == "because" => grant.subject.unwrap_or_default(),
@@ -67,7 +66,7 @@ fn decision_is_reused_only_for_an_equal_request() {
     const COOKIE: (&str, &str) = ("cookie", "session=alice");
     let cache = cache();
     cache.put(&request("/s?channel=a&x=1", &[COOKIE]), &["a"], vary(&["Cookie", "x-Team"], false), &granted("alice"));
-    let check = |request: &Request, expect| assert_eq!(cache.who(request, &["a"]), expect, "{request:?}");
+    let check = |request: &Request, expect| assert_eq!(cache.cached_subject(request, &["a"]), expect, "{request:?}");
     let path = |path| request(path, &[COOKIE]);
     let with = |headers| request("/s?channel=a&x=1", headers);
 
@@ -113,28 +112,28 @@ fn decision_is_reused_only_for_an_equal_request() {
     check(&Request { scheme: "http".into(), ..same.clone() }, "");
     check(&Request { authority: "gate.example:80".into(), ..same.clone() }, "");
     check(&Request { client_address: "192.0.2.2".into(), ..same.clone() }, "");
-    assert_eq!(cache.who(&same, &["a", "b"]), "");
-    assert_eq!(cache.who(&same, &["b"]), "");
+    assert_eq!(cache.cached_subject(&same, &["a", "b"]), "");
+    assert_eq!(cache.cached_subject(&same, &["b"]), "");
 }
 
 #[test]
 fn absent_empty_and_repeated_headers_differ() {
     let cache = cache();
-    let ask = |headers| cache.who(&request("/", headers), &["a"]);
-    for (who, headers) in [
+    let lookup = |headers| cache.cached_subject(&request("/", headers), &["a"]);
+    for (subject, headers) in [
         ("none", &[][..]),
         ("empty", &[("x-a", "")]),
         ("one", &[("x-a", "1, 2")]),
         ("two", &[("x-a", "1"), ("x-a", "2")]),
-        ("turned", &[("x-a", "2"), ("x-a", "1")]),
+        ("reversed", &[("x-a", "2"), ("x-a", "1")]),
     ] {
-        assert_eq!(ask(headers), "");
-        cache.put(&request("/", headers), &["a"], vary(&["x-a"], false), &granted(who));
-        assert_eq!(ask(headers), who);
+        assert_eq!(lookup(headers), "");
+        cache.put(&request("/", headers), &["a"], vary(&["x-a"], false), &granted(subject));
+        assert_eq!(lookup(headers), subject);
     }
-    assert_eq!(ask(&[]), "none");
-    assert_eq!(ask(&[("x-a", "")]), "empty");
-    assert_eq!(ask(&[("x-a", "2"), ("x-a", "1")]), "turned");
+    assert_eq!(lookup(&[]), "none");
+    assert_eq!(lookup(&[("x-a", "")]), "empty");
+    assert_eq!(lookup(&[("x-a", "2"), ("x-a", "1")]), "reversed");
 }
 
 #[test]
@@ -143,28 +142,28 @@ fn decisions_on_one_kind_of_request_can_have_several_vary_values() {
     let with = |headers| request("/", headers);
     cache.put(&with(&[("cookie", "alice")]), &["a"], vary(&["cookie"], false), &granted("alice"));
     cache.put(&with(&[("authorization", "bob")]), &["a"], vary(&["authorization", "cookie"], true), &granted("bob"));
-    assert_eq!(cache.who(&with(&[("cookie", "alice")]), &["a"]), "alice");
-    assert_eq!(cache.who(&with(&[("cookie", "alice"), ("authorization", "bob")]), &["a"]), "alice");
-    assert_eq!(cache.who(&with(&[("authorization", "bob")]), &["a"]), "bob");
+    assert_eq!(cache.cached_subject(&with(&[("cookie", "alice")]), &["a"]), "alice");
+    assert_eq!(cache.cached_subject(&with(&[("cookie", "alice"), ("authorization", "bob")]), &["a"]), "alice");
+    assert_eq!(cache.cached_subject(&with(&[("authorization", "bob")]), &["a"]), "bob");
     let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("authorization", "bob")]) };
-    assert_eq!(cache.who(&elsewhere, &["a"]), "bob", "it is valid for any address");
+    assert_eq!(cache.cached_subject(&elsewhere, &["a"]), "bob", "it is valid for any address");
     let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("cookie", "alice")]) };
-    assert_eq!(cache.who(&elsewhere, &["a"]), "");
+    assert_eq!(cache.cached_subject(&elsewhere, &["a"]), "");
 
     // The value that was inserted longest ago goes when there are too many.
     for name in ["x-1", "x-2", "x-3"] {
         cache.put(&with(&[("cookie", "carol")]), &["a"], vary(&[name, "cookie"], false), &rejected("no"));
     }
-    assert_eq!(cache.who(&with(&[("cookie", "alice")]), &["a"]), "");
-    assert_eq!(cache.who(&with(&[("authorization", "bob")]), &["a"]), "bob");
-    assert_eq!(cache.who(&with(&[("cookie", "carol")]), &["a"]), "-");
+    assert_eq!(cache.cached_subject(&with(&[("cookie", "alice")]), &["a"]), "");
+    assert_eq!(cache.cached_subject(&with(&[("authorization", "bob")]), &["a"]), "bob");
+    assert_eq!(cache.cached_subject(&with(&[("cookie", "carol")]), &["a"]), "-");
 }
 
 #[test]
 fn vary_normalizes_and_validates_header_names() {
     let list = |names: &[&str]| Vary::new(&names.iter().map(ToString::to_string).collect::<Vec<_>>(), false);
     assert_eq!(list(&["Cookie", "x-a", "cookie"]), list(&["X-A", "COOKIE"]));
-    for (names, why) in [
+    for (names, expected) in [
         (&[""][..], "invalid header name"),
         (&["a b"], "invalid header name"),
         (&["*"], "invalid header name"),
@@ -172,8 +171,8 @@ fn vary_normalizes_and_validates_header_names() {
         (&["ü"], "invalid header name"),
         (&["x"; MAX_VARY_HEADERS + 1], "17 header names"),
     ] {
-        let error = list(names).expect_err(why);
-        assert!(error.contains(why), "{error}");
+        let error = list(names).expect_err(expected);
+        assert!(error.contains(expected), "{error}");
     }
     assert!(list(&["x"; MAX_VARY_HEADERS]).is_ok());
 }
@@ -231,16 +230,16 @@ fn cookies_failures_and_large_decisions_are_not_cached() {
     ] {
         let cache = cache();
         cache.put(&request, &["a"], vary(&[], true), &outcome);
-        assert_eq!(cache.who(&request, &["a"]), "", "{outcome:?}");
+        assert_eq!(cache.cached_subject(&request, &["a"]), "", "{outcome:?}");
     }
     let off = DecisionCache::new(0, MINUTE);
     off.put(&request, &["a"], vary(&[], true), &granted("alice"));
-    assert_eq!(off.who(&request, &["a"]), "");
+    assert_eq!(off.cached_subject(&request, &["a"]), "");
     off.invalidate(CacheSelector::All);
 }
 
 #[test]
-fn invalidated_decisions_do_not_come_back() {
+fn invalidated_decisions_are_not_returned_or_cached_again() {
     let cache = DecisionCache::new(8 << 20, MINUTE);
     let path = |n: usize| request(&format!("/{n}"), &[]);
     let put = |n: usize, names: &[&str], outcome: &Outcome| cache.put(&path(n), names, vary(&[], true), outcome);
@@ -249,7 +248,7 @@ fn invalidated_decisions_do_not_come_back() {
         put(n, &["b", "c"], &granted("bob"));
         put(n, &["c"], &rejected("no"));
     }
-    let count = |names: &[&str]| (0..300).filter(|n| !cache.who(&path(*n), names).is_empty()).count();
+    let count = |names: &[&str]| (0..300).filter(|n| !cache.cached_subject(&path(*n), names).is_empty()).count();
     assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (300, 300, 300));
     cache.invalidate(CacheSelector::Subject("alice"));
     assert_eq!((count(&["a"]), count(&["b", "c"]), count(&["c"])), (0, 300, 300));
@@ -274,9 +273,9 @@ fn cache_fills_and_never_exceeds_its_capacity() {
     let body = vec![b'x'; 4000];
     for n in 0..5_000 {
         cache.put(&request(&format!("/{n}"), &[]), &["a"], vary(&["cookie"], true), &rejected(body.clone()));
-        let held = cache.entries.as_ref().expect("it is on").weighted_size();
-        assert!(held <= capacity as u64, "{held} after {n}");
+        let bytes = cache.entries.as_ref().expect("it is on").weighted_size();
+        assert!(bytes <= capacity as u64, "{bytes} after {n}");
     }
-    let held = cache.entries.as_ref().expect("it is on").weighted_size();
-    assert!(held > capacity as u64 / 2, "{held}: the cache is used");
+    let bytes = cache.entries.as_ref().expect("it is on").weighted_size();
+    assert!(bytes > capacity as u64 / 2, "{bytes}: the cache is used");
 }

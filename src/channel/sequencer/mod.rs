@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::channel::gap::{Gap, GapReason};
+use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::event::{Body, EventNotification, StreamId, user_frame};
 use crate::store::Page;
 
@@ -32,7 +32,6 @@ pub struct PayloadBudget {
 }
 
 impl PayloadBudget {
-    #[must_use]
     pub fn new(limit_bytes: usize) -> Self {
         Self { limit_bytes, used_bytes: AtomicUsize::new(0) }
     }
@@ -47,24 +46,6 @@ impl PayloadBudget {
 
     fn release(&self, bytes: usize) {
         self.used_bytes.fetch_sub(bytes, Ordering::Relaxed);
-    }
-}
-
-/// A frame that goes out to the streams of a channel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SequencedFrame {
-    /// The position of a client that has received the frame.
-    pub position: StreamId,
-    /// The `data:` line and the blank line after it.
-    pub bytes: Bytes,
-    /// The reason, if the frame reports a gap; `None` for an event.
-    pub gap: Option<GapReason>,
-}
-
-impl SequencedFrame {
-    #[must_use]
-    pub fn gap(gap: &Gap, position: StreamId, channel: &str) -> Self {
-        Self { position, bytes: gap.frame(channel), gap: Some(gap.reason) }
     }
 }
 
@@ -95,6 +76,14 @@ impl Staged {
         match self {
             Self::Event { id, .. } | Self::Skip(id) | Self::TooLarge(id) => Some(*id),
             Self::Missing { .. } | Self::StoreReset => None,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Event { deadline, .. } => *deadline,
+            Self::Missing { count: 1.., deadline, .. } => Some(*deadline),
+            _ => None,
         }
     }
 }
@@ -130,7 +119,6 @@ impl Drop for Sequencer {
 }
 
 impl Sequencer {
-    #[must_use]
     pub fn new(channel: Arc<str>, budget: Arc<PayloadBudget>) -> Self {
         Self {
             channel,
@@ -144,19 +132,16 @@ impl Sequencer {
     }
 
     /// The position to read after.
-    #[must_use]
     pub fn read_to(&self) -> StreamId {
         self.read_to
     }
 
     /// Whether reads have to pause until staged entries were delivered.
-    #[must_use]
     pub fn is_full(&self) -> bool {
         self.staged.len() >= MAX_STAGED_ENTRIES
     }
 
     /// Whether there are notifications of entries that were not read.
-    #[must_use]
     pub fn needs_read(&self) -> bool {
         !self.pending.is_empty()
     }
@@ -288,16 +273,7 @@ impl Sequencer {
 
     /// Hands out the frames that are ready. Returns the deadline of the first staged entry that waits, if any.
     pub fn flush_ready(&mut self, now: Instant, mut out: impl FnMut(SequencedFrame)) -> Option<Instant> {
-        while let Some(front) = self.staged.front() {
-            match front {
-                Staged::Event { deadline: Some(deadline), .. } | Staged::Missing { count: 1.., deadline, .. }
-                    if *deadline > now =>
-                {
-                    return Some(*deadline);
-                }
-                _ => {}
-            }
-            let Some(front) = self.staged.pop_front() else { break };
+        while let Some(front) = self.staged.pop_front_if(|front| front.deadline().is_none_or(|at| at <= now)) {
             let after = self.delivered_to;
             match front {
                 Staged::Event { id, frame, .. } => {
@@ -308,7 +284,7 @@ impl Sequencer {
                 Staged::TooLarge(id) => {
                     self.delivered_to = id;
                     let gap = Gap { after, resumed: id, certain: true, reason: GapReason::TooLarge };
-                    out(SequencedFrame::gap(&gap, id, &self.channel));
+                    out(gap.frame(id, &self.channel));
                 }
                 Staged::Missing { count: 0, .. } => {}
                 Staged::Missing { .. } | Staged::StoreReset => {
@@ -320,9 +296,12 @@ impl Sequencer {
                     // Just before the next entry, so that a client that resumes from here does not get the gap again.
                     self.delivered_to = next.map_or(self.read_to, |id| id.before().max(after));
                     let gap = Gap { after, resumed, certain, reason };
-                    out(SequencedFrame::gap(&gap, self.delivered_to, &self.channel));
+                    out(gap.frame(self.delivered_to, &self.channel));
                 }
             }
+        }
+        if let Some(front) = self.staged.front() {
+            return front.deadline();
         }
         self.delivered_to = self.read_to;
         None
@@ -358,17 +337,10 @@ impl Sequencer {
 
     /// Removes and returns the notifications up to `end` that a read has answered.
     fn take_covered(&mut self, end: StreamId) -> Vec<EventNotification> {
-        let mut taken = Vec::new();
-        let read_to = self.read_to;
-        self.pending.retain(|id, pending| {
-            // One that arrived after the read began counts too, if the read brought its entry.
-            let take = *id <= end && (pending.is_covered || *id <= read_to);
-            if take {
-                self.budget.release(payload_bytes(&pending.event));
-                taken.push(pending.event.clone());
-            }
-            !take
-        });
+        // One that arrived after the read began counts too, if the read brought its entry.
+        let is_taken = |id: &StreamId, pending: &mut Pending| pending.is_covered || *id <= self.read_to;
+        let taken: Vec<_> = self.pending.extract_if(..=end, is_taken).map(|(_, pending)| pending.event).collect();
+        taken.iter().for_each(|notification| self.budget.release(payload_bytes(notification)));
         taken
     }
 

@@ -4,11 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
+use bytesize::ByteSize;
 use clap::Args;
 use serde::Serialize;
 
 use crate::commands::policy::component_args::ComponentArgs;
+use crate::commands::print_text;
 use crate::config::ConfigError;
+use crate::policytest::bench::latency::Latency;
 use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
 use crate::util::files;
@@ -38,7 +41,7 @@ pub struct BenchArgs {
 
 /// The output of `--json`.
 #[derive(Serialize)]
-struct Report<'a> {
+struct Report {
     file: String,
     /// The file of test cases; none if one plain request was used.
     cases: Option<String>,
@@ -46,7 +49,7 @@ struct Report<'a> {
     requests: usize,
     machine: String,
     #[serde(flatten)]
-    costs: &'a BenchResults,
+    costs: BenchResults,
 }
 
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
@@ -77,71 +80,49 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
         file: file.to_string(),
         cases: path.map(|path| path.display().to_string()),
         requests: cases.len(),
-        machine: machine(),
-        costs: &costs,
+        machine: machine(costs.throughput.cores),
+        costs,
     };
-    if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.text());
-    }
-    Ok(())
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })
 }
 
-impl Report<'_> {
+impl Report {
     fn text(&self) -> String {
-        let BenchResults { fresh, prepared, throughput, fuel, .. } = self.costs;
-        let by = match &self.cases {
+        let costs = &self.costs;
+        let BenchResults { fresh, prewarmed, throughput, fuel, .. } = costs;
+        let requests = match &self.cases {
             Some(file) => format!("{} test cases of {file}, in turn", self.requests),
             None => "one plain request, since there are no test cases".into(),
         };
-        let failed = match throughput.failed {
-            0 => String::new(),
-            failed => format!("; {failed} errors"),
-        };
-        let growth = self
-            .costs
-            .resident_growth
-            .map(|growth| format!("; the process grew by {}", size(growth)))
-            .unwrap_or_default();
+        let failed = if throughput.failed > 0 { format!("; {} errors", throughput.failed) } else { String::new() };
+        let growth = costs.resident_growth_bytes.and_then(|growth| u64::try_from(growth).ok());
+        let growth = growth.map(|growth| format!("; the process grew by {}", ByteSize(growth))).unwrap_or_default();
+        let latency = |latency: &Latency| format!("p50 {}, p99 {}", time(latency.p50_us), time(latency.p99_us));
+        let enabled = if prewarmed.enabled { "" } else { ": fast enough that a gateway prewarms none" };
+        let (component, instance) = (ByteSize(costs.component_bytes as u64), ByteSize(costs.instance_bytes as u64));
+        let (compile, load, cold) = (time(costs.compile_us), time(costs.load_us), time(costs.cold_us));
+        let (max, creation) = (time(fresh.max_us), time(prewarmed.creation_us));
         [
-            ("policy", format!("{}, {}", self.file, size(self.costs.size as u64))),
-            ("requests", by),
-            ("machine", self.machine.clone()),
-            (
-                "compiled",
-                format!("in {}; loaded from the cache in {}", time(self.costs.compile_us), time(self.costs.load_us)),
+            format!("policy      {}, {component}", self.file),
+            format!("requests    {requests}"),
+            format!("machine     {}", self.machine),
+            format!("compiled    in {compile}; loaded from the cache in {load}"),
+            format!("cold        {cold} for the first decision"),
+            format!(
+                "fresh       {}, max {max} of {} decisions, one at a time, each on a new instance",
+                latency(fresh),
+                fresh.count
             ),
-            ("cold", format!("{} for the first decision", time(self.costs.cold_us))),
-            (
-                "fresh",
-                format!(
-                    "p50 {}, p99 {}, max {} of {} decisions, one at a time, each on a new instance",
-                    time(fresh.p50_us),
-                    time(fresh.p99_us),
-                    time(fresh.max_us),
-                    fresh.count
-                ),
+            format!(
+                "prewarmed   {} on a prewarmed instance, created in {creation}{enabled}",
+                latency(&prewarmed.latency)
             ),
-            (
-                "prewarmed",
-                format!(
-                    "p50 {}, p99 {} on a prewarmed instance, created in {}{}",
-                    time(prepared.left.p50_us),
-                    time(prepared.left.p99_us),
-                    time(prepared.making_us),
-                    if prepared.used { "" } else { ": fast enough that a gateway prewarms none" }
-                ),
-            ),
-            (
-                "throughput",
-                format!("{} decisions a second on {} cores{failed}", throughput.per_second, throughput.cores),
-            ),
-            ("memory", format!("{} per instance{growth}", size(self.costs.instance_memory as u64))),
-            ("fuel", format!("{} on average, {} to {}; identical in every run", fuel.mean, fuel.least, fuel.most)),
+            format!("throughput  {} decisions per second on {} cores{failed}", throughput.per_second, throughput.cores),
+            format!("memory      {instance} per instance{growth}"),
+            format!("fuel        {} on average, {} to {}; identical in every run", fuel.mean, fuel.min, fuel.max),
+            String::new(),
         ]
-        .map(|(name, value)| format!("{name:<11} {value}\n"))
-        .concat()
+        .join("\n")
     }
 }
 
@@ -153,13 +134,8 @@ fn time(us: f64) -> String {
     }
 }
 
-fn size(bytes: u64) -> String {
-    bytesize::ByteSize(bytes).to_string()
-}
-
 /// The processor, and how many cores of it this process may use.
-fn machine() -> String {
-    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+fn machine(cores: usize) -> String {
     let info = files::read(Path::new("/proc/cpuinfo"), MAX_CPU_INFO_BYTES).unwrap_or_default();
     let info = String::from_utf8_lossy(&info);
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));

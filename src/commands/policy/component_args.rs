@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::Args;
-use toml::{Table, Value};
+use toml::Table;
 
 use crate::config;
 use crate::config::sources::{merge, single_option};
@@ -39,7 +39,7 @@ impl ComponentArgs {
         self.file.with_file_name(file::NAME)
     }
 
-    /// The test cases of a file that match the filter. A mistake in the file or the filter is one in usage.
+    /// The test cases of a file that match the filter. An invalid file and a filter without a match are usage errors.
     pub fn read(&self, path: &Path) -> Result<Vec<TestCase>, ConfigError> {
         let mut cases = file::load(path).map_err(|error| ConfigError(error.to_string()))?.cases;
         if cases.is_empty() {
@@ -57,15 +57,16 @@ impl ComponentArgs {
     /// The decision limits, and the directory of compiled policies.
     pub fn limits(&self) -> anyhow::Result<(Limits, Option<PathBuf>)> {
         let Some(path) = &self.config else { return Ok((Limits::default(), config::cache_dir())) };
-        let config = Config::load(Table::new(), Some(path), self.policy_layer()?)?;
+        let config = load_config(path, &self.file)?;
         Ok((config.limits, config.cache_dir))
     }
+}
 
-    /// The component of the command line replaces the policy of the configuration.
-    fn policy_layer(&self) -> anyhow::Result<Table> {
-        let mut layer = single_option("allow-all", false.into());
-        let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, single_option("policy.file", Value::from(file)));
-        Ok(layer)
-    }
+/// Loads a configuration with this component in place of the configured policy.
+pub fn load_config(path: &Path, component: &Path) -> anyhow::Result<Config> {
+    let component = component.to_str().context("the component's path is not Unicode")?;
+    let mut layer = single_option("allow-all", false.into());
+    merge(&mut layer, single_option("policy.file", component.into()));
+    merge(&mut layer, single_option("policy.source", "file".into()));
+    Ok(Config::load(Table::new(), Some(path), layer)?)
 }

@@ -1,21 +1,22 @@
 //! Shared parts of the commands that change a fleet's policy.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow};
 use clap::Args;
 use http::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::authz::authorizer::Authorizer;
-use crate::commands::control_client::{ControlClient, Target};
-use crate::commands::policy::print_text;
-use crate::commands::policy::sign::private_key;
+use crate::commands::control_client::{ControlClient, Target, parse};
+use crate::commands::policy::sign::{BundleArgs, private_key};
+use crate::commands::{empty_store, print, print_text};
 use crate::config;
 use crate::fleet::push;
 use crate::fleet::push::{Bundle, PushError, PushOptions, Pushed};
@@ -23,11 +24,7 @@ use crate::fleet::status::FleetStatus;
 use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
-use crate::store::EventStore;
 use crate::store::fleet::FleetStore;
-use crate::store::fleet_keys::FleetKeys;
-use crate::store::memory::{MemoryStore, system_clock};
-use crate::store::redis::RedisStore;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 
@@ -50,18 +47,22 @@ pub struct WaitingArgs {
 }
 
 impl WaitingArgs {
-    /// The timeout as a query parameter of the control port.
-    pub fn query(&self) -> String {
+    /// A path of the control port with the timeout as its parameter.
+    pub fn path(&self, path: &str) -> String {
         // The control port refuses 0.
-        format!("timeout-ms={}", self.timeout.as_millis().max(1))
+        format!("{path}?timeout-ms={}", self.timeout.as_millis().max(1))
+    }
+
+    pub const fn options(&self) -> PushOptions {
+        PushOptions { dry_run: false, timeout: self.timeout, allow_no_nodes: false, rollback_of: None }
     }
 }
 
 impl SigningArgs {
-    /// Signs if a key was given, with the next sequence unless another was given.
+    /// Signs if a key was given, with the next sequence of the target unless another was given.
     pub async fn sign(
         &self,
-        next: impl AsyncFnOnce() -> anyhow::Result<u64>,
+        target: &Target,
         component: Digest,
         cases: Option<Digest>,
     ) -> anyhow::Result<Option<Signature>> {
@@ -69,45 +70,51 @@ impl SigningArgs {
         let key = private_key(key)?;
         let sequence = match self.sequence {
             Some(sequence) => sequence,
-            None => next().await?,
+            None => next_sequence(target).await?,
         };
         Ok(Some(Statement { component, cases, sequence }.sign(&key)))
     }
-}
 
-/// The state of the fleet with these keys in a store.
-pub fn open_fleet_store(store: &RedisStore, keys: &FleetKeys) -> anyhow::Result<Arc<dyn FleetStore>> {
-    store.fleet(keys).context("this store has no fleet")
-}
-
-/// The state of the fleet, from the store or from a gateway.
-pub async fn fetch_status(target: &Target) -> anyhow::Result<FleetStatus> {
-    match target {
-        Target::Store(store, keys) => Ok(FleetStatus::of(&*open_fleet_store(store, keys)?).await?),
-        Target::Gateway(gateway) => parse_status(gateway.call(Method::GET, "/v1/fleet", None).await?),
+    /// Signs a bundle if a key was given. Otherwise its signature is in the file `named`, or in the one next to the component, if it exists.
+    pub async fn sign_bundle(
+        &self,
+        target: &Target,
+        bundle: &mut Bundle,
+        files: &BundleArgs,
+        named: Option<&Path>,
+    ) -> anyhow::Result<()> {
+        let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), 0);
+        bundle.signature = match self.sign(target, component, cases).await? {
+            Some(signature) => Some(signature),
+            None => files.signature(named)?,
+        };
+        Ok(())
     }
 }
 
-/// The state of the fleet that manages a gateway's policy; none if the gateway has a policy of its own.
-pub async fn fetch_managed_status(gateway: &ControlClient) -> anyhow::Result<Option<FleetStatus>> {
+/// The status of a gateway's fleet, and whether the fleet manages the gateway's policy; none if it has no fleet.
+pub async fn find_fleet(gateway: &ControlClient) -> anyhow::Result<Option<(FleetStatus, bool)>> {
     let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
-    let is_managed = answer["fleet_managed"].as_bool().unwrap_or_default();
-    match status {
-        StatusCode::CONFLICT => Ok(None),
-        StatusCode::OK if !is_managed => Ok(None),
-        StatusCode::OK => parse_status(answer).map(Some),
-        _ => bail!(gateway.error_text(status, &answer)),
+    if status == StatusCode::CONFLICT {
+        return Ok(None);
     }
+    let answer = gateway.check(status, answer)?;
+    let is_managing = answer["fleet_managed"].as_bool().unwrap_or_default();
+    Ok(Some((parse(answer)?, is_managing)))
 }
 
-fn parse_status(answer: Value) -> anyhow::Result<FleetStatus> {
-    serde_json::from_value(answer)
-        .context("the gateway's response is not valid: it may have another version than this program")
+/// The status of the fleet that manages a gateway's policy; none if the gateway has a policy of its own.
+pub async fn managing_fleet(gateway: &ControlClient) -> anyhow::Result<Option<FleetStatus>> {
+    Ok(find_fleet(gateway).await?.and_then(|(status, is_managing)| is_managing.then_some(status)))
 }
 
-/// The sequence for the next policy of a gateway.
-pub async fn next_sequence_on(gateway: &ControlClient) -> anyhow::Result<u64> {
-    if let Some(status) = fetch_managed_status(gateway).await? {
+/// The sequence for the next policy.
+async fn next_sequence(target: &Target) -> anyhow::Result<u64> {
+    let gateway = match target {
+        Target::Store { fleet, .. } => return Ok(FleetStatus::of(&**fleet).await?.next_sequence),
+        Target::Gateway(gateway) => gateway,
+    };
+    if let Some(status) = managing_fleet(gateway).await? {
         return Ok(status.next_sequence);
     }
     let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
@@ -126,56 +133,53 @@ pub async fn push_and_print(
         try_locally(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
         pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..options }).await;
     }
-    if let (true, Err(PushError::PrepareFailed(refused))) = (as_json, &pushed) {
-        print_text(&format!("{}\n", json!({ "activated": false, "failures": refused })))?;
+    if let (true, Err(PushError::PrepareFailed(failures))) = (as_json, &pushed) {
+        print_text(&format!("{}\n", json!({ "activated": false, "failures": failures })))?;
     }
-    print_result(&json!(pushed?), as_json)
+    print_change(&json!(pushed?), as_json)
 }
 
 /// Prints the result of a push, or of a change through a control port.
-pub fn print_result(answer: &Value, as_json: bool) -> anyhow::Result<()> {
-    if as_json {
-        return print_text(&format!("{answer}\n"));
-    }
-    if let Ok(pushed) = serde_json::from_value::<Pushed>(answer.clone()) {
-        return print_text(&describe_push(&pushed));
-    }
-    if answer["dry_run"].as_bool() == Some(true) {
-        let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
-        return print_text(&format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n"));
-    }
-    let digest = answer["active"]["digest"].as_str().unwrap_or_default();
-    match answer["not_persisted_reason"].as_str() {
-        Some(reason) => print_text(&format!("{digest} is active until the next start: {reason}\n")),
-        None => print_text(&format!("{digest} is active\n")),
-    }
+pub fn print_change(answer: &Value, as_json: bool) -> anyhow::Result<()> {
+    print(as_json, answer, || {
+        if let Ok(pushed) = Pushed::deserialize(answer) {
+            return describe_push(&pushed);
+        }
+        if answer["dry_run"].as_bool() == Some(true) {
+            let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
+            return format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n");
+        }
+        let digest = answer["active"]["digest"].as_str().unwrap_or_default();
+        match answer["not_persisted_reason"].as_str() {
+            Some(reason) => format!("{digest} is active until the next start: {reason}\n"),
+            None => format!("{digest} is active\n"),
+        }
+    })
 }
 
 /// Runs the activation stages on this machine, with the gateway's defaults.
 async fn try_locally(bundle: &Bundle) -> anyhow::Result<()> {
     let limits = Limits::default();
     let compiler = Compiler::new(&limits, config::cache_dir().as_deref())?;
-    let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::default(), system_clock()));
-    let authorizer = Arc::new(Authorizer::new(compiler, PolicyEnv::new(store, &limits), limits, Arc::default()));
+    let env = PolicyEnv::new(empty_store(), &limits);
+    let authorizer = Arc::new(Authorizer::new(compiler, env, limits, Arc::default()));
     let rollout = Rollout::without_requirements(Arc::clone(&authorizer));
-    let artifact = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
-    match rollout.prepare(artifact, authorizer.context(), PolicyOrigin::default()).await {
-        Ok(_) => Ok(()),
-        Err(error) => bail!("{error}"),
-    }
+    let bundle = PolicyBundle { cases: bundle.cases.clone(), ..PolicyBundle::new(bundle.component.clone()) };
+    let prepared = rollout.prepare(bundle, authorizer.context(), PolicyOrigin::default()).await;
+    prepared.map(drop).map_err(|error| anyhow!("{error}"))
 }
 
 fn describe_push(pushed: &Pushed) -> String {
-    let pointer = &pushed.record;
+    let record = &pushed.record;
     let nodes = match pushed.nodes.len() {
         0 => "no node, since none is alive; nodes that start will activate it".into(),
         1 => "1 node".into(),
         n => format!("{n} nodes"),
     };
     if !pushed.activated {
-        return format!("{} can be activated on {nodes}; nothing was changed\n", pointer.component);
+        return format!("{} can be activated on {nodes}; nothing was changed\n", record.component);
     }
-    let mut text = format!("{} is active on {nodes}, sequence {}\n", pointer.component, pointer.sequence);
+    let mut text = format!("{} is active on {nodes}, sequence {}\n", record.component, record.sequence);
     for node in &pushed.nodes {
         text += &format!("  {}  {}  {} ms after the commit\n", node.name, node.address, node.after_ms);
     }

@@ -1,17 +1,18 @@
 //! `tidegate policy inspect`: shows what a file is, what it imports, and whether the gateway can load it.
 
 mod contents;
-mod language;
 
 use std::io::Read;
+use std::iter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::commands::policy::inspect::contents::{Contents, Kind};
+use crate::commands::print_text;
 use crate::config;
 use crate::policy::Limits;
 use crate::util::files;
@@ -48,7 +49,7 @@ struct Report {
 }
 
 /// Names of imports, by their package.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Serialize)]
 struct Imports {
     tidegate: Vec<String>,
     wasi: Vec<String>,
@@ -58,14 +59,10 @@ struct Imports {
 pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
-    if args.json {
-        crate::commands::policy::print_text(&(serde_json::to_string_pretty(&report)? + "\n"))?;
-    } else {
-        crate::commands::policy::print_text(&report.text())?;
-    }
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })?;
     match report.refused {
         None => Ok(()),
-        Some(reason) => Err(anyhow!("{} cannot be loaded: it {}", args.file.display(), plain(&reason))),
+        Some(reason) => bail!("{} cannot be loaded: it {}", args.file.display(), plain(&reason)),
     }
 }
 
@@ -73,77 +70,66 @@ fn inspect(compiler: &Compiler, path: &Path) -> Result<Report> {
     let open = || format!("policy inspect: {}", path.display());
     let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
-    let mut bytes = Vec::new();
-    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.
-    let mut digest = Sha256::new();
+    let (mut bytes, mut digest) = (Vec::new(), Sha256::new());
+    file.by_ref().take(MAX_COMPONENT_BYTES).read_to_end(&mut bytes).with_context(open)?;
     digest.update(&bytes);
     let mut chunk = vec![0; 64 << 10];
-    loop {
-        match file.read(&mut chunk).with_context(open)? {
-            0 => break,
-            read => digest.update(&chunk[..read]),
-        }
+    while let read @ 1.. = file.read(&mut chunk).with_context(open)? {
+        digest.update(&chunk[..read]);
     }
     let digest: String = digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
 
     let contents = Contents::of(&bytes);
     let loaded =
         if size > MAX_COMPONENT_BYTES { Err(LoadError::TooLarge(size)) } else { Policy::new(compiler, &bytes) };
-    let (language, toolchain) = language::detect(&contents);
     Ok(Report {
         file: path.display().to_string(),
         kind: contents.kind,
         size,
         digest: format!("sha256:{digest}"),
         interface: contents.interface(),
+        language: contents.language(),
+        toolchain: contents.toolchain(),
         imports: Imports::grouped(contents.imports),
         exports: contents.exports,
-        language,
-        toolchain,
         refused: loaded.err().map(|error| error.to_string()),
     })
 }
 
 impl Imports {
     fn grouped(names: Vec<String>) -> Self {
-        let mut imports = Self::default();
-        for name in names {
-            let group = match name.split_once(':') {
-                Some(("tidegate", _)) => &mut imports.tidegate,
-                Some(("wasi", _)) => &mut imports.wasi,
-                _ => &mut imports.others,
-            };
-            group.push(name);
-        }
-        imports
+        let (tidegate, rest): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| name.starts_with("tidegate:"));
+        let (wasi, others) = rest.into_iter().partition(|name| name.starts_with("wasi:"));
+        Self { tidegate, wasi, others }
     }
 }
 
 impl Report {
     fn text(&self) -> String {
-        let mut text = String::new();
-        let mut line = |name: &str, values: &[String]| {
-            for (index, value) in values.iter().enumerate() {
-                let name = if index == 0 { name } else { "" };
-                text += &format!("{name:<10} {}\n", plain(value));
-            }
-        };
-        line("file", std::slice::from_ref(&self.file));
-        line("kind", &[self.kind.to_string()]);
-        line("size", &[format!("{} bytes", self.size)]);
-        line("digest", std::slice::from_ref(&self.digest));
-        line(
-            "interface",
-            &[self.interface.as_ref().map_or("none".into(), |version| format!("tidegate:policy {version}"))],
-        );
-        line("language", &[self.language.unwrap_or("unknown").to_owned()]);
-        line("toolchain", &self.toolchain);
-        line("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat());
-        line("exports", &self.exports);
-        line("loads", &[self.refused.as_ref().map_or("yes".into(), |reason| format!("no: it {reason}"))]);
-        text
+        let one = |name: &str, value: &str| section(name, &[value.to_owned()]);
+        let interface = self.interface.as_ref().map(|version| format!("tidegate:policy {version}"));
+        let refused = self.refused.as_ref().map(|reason| format!("no: it {reason}"));
+        [
+            one("file", &self.file),
+            one("kind", self.kind.title()),
+            one("size", &format!("{} bytes", self.size)),
+            one("digest", &self.digest),
+            one("interface", interface.as_deref().unwrap_or("none")),
+            one("language", self.language.unwrap_or("unknown")),
+            section("toolchain", &self.toolchain),
+            section("imports", &[&self.imports.tidegate[..], &self.imports.wasi, &self.imports.others].concat()),
+            section("exports", &self.exports),
+            one("loads", refused.as_deref().unwrap_or("yes")),
+        ]
+        .concat()
     }
+}
+
+/// A line for each value; the first one begins with the name.
+fn section(name: &str, values: &[String]) -> String {
+    let names = iter::once(name).chain(iter::repeat(""));
+    names.zip(values).map(|(name, value)| format!("{name:<10} {}\n", plain(value))).collect()
 }
 
 /// Replaces control characters, which a file from others may have in any text.

@@ -10,7 +10,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::artifact::signature::key;
-use crate::artifact::signature::key::KeyId;
+use crate::commands::print;
 
 #[derive(Debug, Args)]
 pub struct KeygenArgs {
@@ -23,12 +23,7 @@ pub struct KeygenArgs {
 }
 
 pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
-    let with = |ending: &str| {
-        let mut name = args.output.as_os_str().to_owned();
-        name.push(ending);
-        PathBuf::from(name)
-    };
-    let (private, public) = (with(".pem"), with(".pub.pem"));
+    let (private, public) = (args.output.with_added_extension("pem"), args.output.with_added_extension("pub.pem"));
     let key = key::generate();
     let (private_pem, public_pem) = key::to_pem(&key)?;
     write(&public, 0o644, &public_pem)?;
@@ -37,19 +32,15 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(&public);
         return Err(error);
     }
-    let id = KeyId::of(&key.verifying_key()).to_string();
-    if args.json {
-        return crate::commands::policy::print_text(&format!(
-            "{}\n",
-            json!({ "key": id, "private": private, "public": public })
-        ));
-    }
-    crate::commands::policy::print_text(&format!(
-        "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
-         public key: add it to policy.trusted-keys of every gateway\n",
-        private.display(),
-        public.display()
-    ))
+    let id = key::key_id(&key.verifying_key());
+    print(args.json, &json!({ "key": id, "private": private, "public": public }), || {
+        format!(
+            "key {id}\n  {}  private key, for `tidegate policy sign`: keep it where policies are released, not on the gateways\n  {}  \
+             public key: add it to policy.trusted-keys of every gateway\n",
+            private.display(),
+            public.display()
+        )
+    })
 }
 
 /// Creates a file that does not exist yet.

@@ -6,7 +6,7 @@ mod component_args;
 mod fleet;
 mod inspect;
 mod keygen;
-mod list;
+mod language;
 mod new;
 mod push;
 mod replay;
@@ -17,6 +17,8 @@ mod status;
 mod test;
 
 use clap::Subcommand;
+
+use crate::commands::block_on;
 
 #[derive(Debug, Subcommand)]
 pub enum PolicyCommand {
@@ -44,7 +46,7 @@ pub enum PolicyCommand {
     /// Activate a policy on all nodes, or on none
     Push(push::PushArgs),
     /// List the pushed policies
-    List(list::ListArgs),
+    List(status::StatusArgs),
     /// Roll back to the previous policy
     Rollback(rollback::RollbackArgs),
     /// Show the nodes and the active policy of each
@@ -65,24 +67,11 @@ pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
         PolicyCommand::Keygen(args) => keygen::run(&args),
         PolicyCommand::Sign(args) => sign::run(&args),
         PolicyCommand::Replay(args) => replay::run(&args),
-        PolicyCommand::Push(args) => push::run(&args),
-        PolicyCommand::List(args) => list::run(&args),
-        PolicyCommand::Rollback(args) => rollback::run(&args),
-        PolicyCommand::Status(args) => status::run(&args),
-        PolicyCommand::Shadow(args) => shadow::run(&args),
-        PolicyCommand::Promote(args) => shadow::promote(&args),
-    }
-}
-
-/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
-/// error.
-fn print_text(text: &str) -> anyhow::Result<()> {
-    use std::io::{ErrorKind, Write};
-    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
-    match std::io::stdout().write_all(plain.as_bytes()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(anyhow::Error::from(error).context("cannot write to standard output"))
-        }
-        _ => Ok(()),
+        PolicyCommand::Push(args) => block_on(push::run(&args)),
+        PolicyCommand::List(args) => block_on(status::list(&args)),
+        PolicyCommand::Rollback(args) => block_on(rollback::run(&args)),
+        PolicyCommand::Status(args) => block_on(status::run(&args)),
+        PolicyCommand::Shadow(args) => block_on(shadow::run(&args)),
+        PolicyCommand::Promote(args) => block_on(shadow::promote(&args)),
     }
 }

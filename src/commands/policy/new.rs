@@ -5,8 +5,12 @@ mod template;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
+
+use crate::commands::policy::language::Language;
+use crate::commands::print_text;
+use crate::util::files;
 
 #[derive(Debug, Args)]
 pub struct NewArgs {
@@ -14,24 +18,11 @@ pub struct NewArgs {
     dir: PathBuf,
     /// The programming language
     #[arg(long, value_enum)]
-    lang: Lang,
+    lang: Language,
     /// The example to start from: `session` allows all channels to clients with a session, `user` allows users their own
     /// channels, and `role` also has channels of admins and teams
     #[arg(long, value_enum, default_value = "role")]
     pattern: Pattern,
-}
-
-/// A language with examples and an SDK.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Lang {
-    Rust,
-    #[value(name = "typescript", alias = "javascript")]
-    TypeScript,
-    Python,
-    Go,
-    C,
-    /// Role-based only
-    Zig,
 }
 
 /// The access rules of the example.
@@ -52,18 +43,18 @@ pub fn run(args: &NewArgs) -> Result<()> {
         fs::write(&path, bytes).with_context(|| format!("policy new: writing {}", path.display()))?;
     }
     let dir = args.dir.display();
-    crate::commands::policy::print_text(&format!(
-        "{dir}: a policy in {}, {}-based. PreparedPolicy steps:\n\n  \
+    print_text(&format!(
+        "{dir}: a policy in {}, {}-based. Next steps:\n\n  \
          tidegate policy build {dir}\n  \
          tidegate policy test {dir}/policy.wasm\n  \
          tidegate dev --policy {dir}/policy.wasm\n",
         args.lang.title(),
-        args.pattern.name()
+        value_name(args.pattern)
     ))
 }
 
 /// The project's name, which is the folder's. It becomes the name of the language's package.
-fn name(dir: &Path, lang: Lang) -> Result<String> {
+fn name(dir: &Path, lang: Language) -> Result<String> {
     // `.` has to be resolved to have a name.
     let resolved = dir.canonicalize();
     let name = dir.file_name().or_else(|| resolved.as_ref().ok()?.file_name());
@@ -79,87 +70,31 @@ fn name(dir: &Path, lang: Lang) -> Result<String> {
         "policy new: {name:?} is not a valid name for a policy: use at most 64 lower-case letters, digits and single hyphens, with a \
          letter first"
     );
-    if RESERVED_NAMES.contains(&name) || (lang == Lang::Rust && RUST_KEYWORDS.contains(&name)) {
-        bail!("policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
-    }
+    let is_in = |names: &str| names.split(' ').any(|reserved| reserved == name);
+    let is_reserved = is_in(RESERVED_NAMES) || (lang == Language::Rust && is_in(RUST_KEYWORDS));
+    ensure!(!is_reserved, "policy new: {name:?} is a reserved name of a toolchain: give the folder another name");
     Ok(name.to_owned())
 }
 
 /// Names of a project's dependencies and folders, and of standard libraries.
-const RESERVED_NAMES: [&str; 14] = [
-    "alloc",
-    "core",
-    "form-urlencoded",
-    "main",
-    "node-modules",
-    "proc-macro",
-    "sdk",
-    "serde",
-    "serde-json",
-    "std",
-    "test",
-    "tests",
-    "tidegate-policy",
-    "wit-bindgen",
-];
+const RESERVED_NAMES: &str = "alloc core form-urlencoded main node-modules proc-macro sdk serde serde-json std test tests \
+                              tidegate-policy wit-bindgen";
 
 /// Keywords of Rust, which cannot be names of crates.
-const RUST_KEYWORDS: [&str; 49] = [
-    "abstract", "as", "async", "await", "become", "box", "break", "const", "continue", "crate", "do", "dyn", "else",
-    "enum", "extern", "false", "final", "fn", "for", "gen", "if", "impl", "in", "let", "loop", "macro", "match", "mod",
-    "move", "mut", "override", "priv", "pub", "ref", "return", "self", "static", "struct", "super", "trait", "true",
-    "try", "type", "typeof", "unsafe", "unsized", "use", "virtual", "where",
-];
+const RUST_KEYWORDS: &str = "abstract as async await become box break const continue crate do dyn else enum extern false final fn \
+                             for gen if impl in let loop macro match mod move mut override priv pub ref return self static struct \
+                             super trait true try type typeof unsafe unsized use virtual where";
 
 fn ensure_empty(dir: &Path) -> Result<()> {
-    let mut entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error).with_context(|| format!("policy new: {}", dir.display())),
-    };
-    ensure!(entries.next().is_none(), "policy new: {} is not empty: name a new folder", dir.display());
+    let entries = files::if_exists(fs::read_dir(dir)).with_context(|| format!("policy new: {}", dir.display()))?;
+    let is_empty = entries.is_none_or(|mut entries| entries.next().is_none());
+    ensure!(is_empty, "policy new: {} is not empty: name a new folder", dir.display());
     Ok(())
 }
 
-impl Lang {
-    /// The name in folder names.
-    fn name(self) -> &'static str {
-        match self {
-            Self::Rust => "rust",
-            Self::TypeScript => "typescript",
-            Self::Python => "python",
-            Self::Go => "go",
-            Self::C => "c",
-            Self::Zig => "zig",
-        }
-    }
-
-    /// The folder of the SDK. Policies in Zig use the SDK for C.
-    fn sdk(self) -> &'static str {
-        if self == Self::Zig { Self::C.name() } else { self.name() }
-    }
-
-    /// The name in texts.
-    fn title(self) -> &'static str {
-        match self {
-            Self::Rust => "Rust",
-            Self::TypeScript => "TypeScript",
-            Self::Python => "Python",
-            Self::Go => "Go",
-            Self::C => "C",
-            Self::Zig => "Zig",
-        }
-    }
-}
-
-impl Pattern {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Session => "session",
-            Self::User => "user",
-            Self::Role => "role",
-        }
-    }
+/// The name of a language or a pattern on the command line and in the names of folders.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 #[cfg(test)]

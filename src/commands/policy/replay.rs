@@ -11,21 +11,18 @@ use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use clap::Args;
-use toml::{Table, Value};
+use serde_json::json;
 
-use crate::commands::policy::print_text;
-use crate::commands::policy::replay::recording_reader::{Line, RecordedCase, RecordingReader};
-use crate::commands::policy::replay::report::Report;
-use crate::commands::{client_runtime, startup};
+use crate::commands::policy::component_args::load_config;
+use crate::commands::policy::replay::recording_reader::{Line, read_lines};
+use crate::commands::policy::replay::report::{Report, ReportLine};
+use crate::commands::{block_on, empty_store, print, startup};
 use crate::config;
-use crate::config::Config;
-use crate::config::sources::{merge, single_option};
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::replay::ReplayEvaluator;
-use crate::store::memory::{MemoryStore, system_clock};
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 use crate::wasm::host_trace::RecordedCalls;
@@ -52,76 +49,76 @@ pub struct ReplayArgs {
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let named = || format!("{}: cannot be read", args.recording.display());
     let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
-    let env = args.load_env()?;
-    let compiler = Compiler::new(&env.limits, env.cache_dir.as_deref())?;
+    let (env, cache_dir) = args.load_env()?;
+    let compiler = Compiler::new(&env.limits, cache_dir.as_deref())?;
     let policy = startup::load(&compiler, &args.file)?;
     let mut report = Report::new(policy.digest(), args.all);
     let evaluator = ReplayEvaluator::new(policy, 0);
-    client_runtime()?.block_on(async {
-        for (number, line) in (1..).zip(RecordingReader::new(recording)) {
-            let reported = match line.with_context(named)? {
-                Line::Case(case) => {
-                    let (answer, recorded) = env.evaluate(&evaluator, &case).await;
-                    report.add(number, &case, &answer, &recorded)
-                }
-                Line::Dropped(lines) => report.dropped(lines),
-                Line::Unreadable(reason) => report.unreadable(number, reason),
-            };
-            if let Some(reported) = reported {
-                print_text(&if args.json { reported.json() } else { reported.text() })?;
+    block_on(async {
+        for (number, line) in (1..).zip(read_lines(recording)) {
+            let line = line.with_context(named)?;
+            if let Some(difference) = env.replay(&evaluator, &mut report, number, line).await {
+                print(args.json, &difference.json, || difference.text)?;
             }
         }
         anyhow::Ok(())
     })?;
-    if report.replayed == 0 {
+    if report.evaluated == 0 {
         let reason = report.first_unreadable.as_ref().map_or_else(String::new, |line| format!(" ({line})"));
         bail!("{}: the file has no recorded decision{reason}", args.recording.display());
     }
-    print_text(&if args.json { report.json() } else { report.summary() })?;
-    match report.outcome_changes() {
-        0 if report.nothing_compared() => {
-            bail!(
-                "none of {} decisions could be compared, so the replay says nothing about {}",
-                report.replayed,
-                args.file.display()
-            )
-        }
-        0 => Ok(()),
-        changes => bail!("the outcome of {changes} of {} decisions changes", report.replayed),
-    }
+    print(args.json, &json!({ "summary": report }), || report.text())?;
+    let (changes, evaluated) = (report.outcome_changes(), report.evaluated);
+    ensure!(changes == 0, "the outcome of {changes} of {evaluated} decisions changes");
+    ensure!(
+        report.incomparable < evaluated,
+        "none of {evaluated} decisions could be compared, so the replay says nothing about {}",
+        args.file.display()
+    );
+    Ok(())
 }
 
 /// What a component sees in addition to the recording.
 struct ReplayEnv {
     limits: Limits,
     env: PolicyEnv,
-    cache_dir: Option<PathBuf>,
 }
 
 impl ReplayArgs {
-    fn load_env(&self) -> anyhow::Result<ReplayEnv> {
+    /// The environment of the replay, and the directory of compiled policies.
+    fn load_env(&self) -> anyhow::Result<(ReplayEnv, Option<PathBuf>)> {
         // Look-ups are answered from the recording.
-        let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
+        let store = empty_store();
         let Some(path) = &self.config else {
             let limits = Limits::default();
-            let env = PolicyEnv::new(store, &limits);
-            return Ok(ReplayEnv { limits, env, cache_dir: config::cache_dir() });
+            return Ok((ReplayEnv { env: PolicyEnv::new(store, &limits), limits }, config::cache_dir()));
         };
-        let mut layer = single_option("allow-all", false.into());
-        let file = self.file.to_str().context("the component's path is not Unicode")?;
-        merge(&mut layer, single_option("policy.file", Value::from(file)));
-        merge(&mut layer, single_option("policy.source", Value::from("file")));
-        let config = Config::load(Table::new(), Some(path), layer)?;
-        let env = config.env(store);
-        Ok(ReplayEnv { limits: config.limits, env, cache_dir: config.cache_dir })
+        let config = load_config(path, &self.file)?;
+        Ok((ReplayEnv { env: config.env(store), limits: config.limits }, config.cache_dir))
     }
 }
 
 impl ReplayEnv {
-    async fn evaluate(&self, evaluator: &ReplayEvaluator, case: &RecordedCase) -> (DecisionView, Arc<RecordedCalls>) {
-        let recorded = Arc::new(RecordedCalls::from(&case.trace));
-        let (request, channels) = (&case.request, &case.channels);
-        let decision = evaluator.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
-        (DecisionView::new(&decision, channels), recorded)
+    /// Evaluates a line of a recording and adds the result to the report. Returns what is reported at once.
+    async fn replay(
+        &self,
+        evaluator: &ReplayEvaluator,
+        report: &mut Report,
+        number: u64,
+        line: Line,
+    ) -> Option<ReportLine> {
+        match line {
+            Line::Case(case) => {
+                let recorded = Arc::new(RecordedCalls::from(&case.trace));
+                let (request, channels) = (&case.request, &case.channels);
+                let decision = evaluator.evaluate(&self.env, &self.limits, &recorded, request, channels).await;
+                report.add(number, &case, &DecisionView::new(&decision, channels), &recorded)
+            }
+            Line::Dropped(lines) => {
+                report.dropped = report.dropped.saturating_add(lines);
+                None
+            }
+            Line::Unreadable(reason) => report.add_unreadable(number, &reason),
+        }
     }
 }

@@ -4,11 +4,9 @@ use clap::Args;
 use http::Method;
 use serde_json::json;
 
-use crate::commands::client_runtime;
+use crate::artifact::bundle::PolicyBundle;
 use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::policy::fleet::{
-    SigningArgs, WaitingArgs, fetch_managed_status, open_fleet_store, print_result, push_and_print,
-};
+use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, managing_fleet, print_change, push_and_print};
 use crate::config::ConfigError;
 use crate::fleet::push::{Bundle, PushOptions};
 use crate::fleet::record::ActiveRecord;
@@ -30,39 +28,33 @@ pub struct RollbackArgs {
     json: bool,
 }
 
-pub fn run(args: &RollbackArgs) -> anyhow::Result<()> {
-    client_runtime()?.block_on(async {
-        match args.target.open().await? {
-            Target::Store(store, keys) => {
-                let store = open_fleet_store(&store, &keys)?;
-                let status = FleetStatus::of(&*store).await?;
-                let to = choose(args, &status)?;
-                let artifact = to.fetch(&*store).await?;
-                let (component, cases) = (artifact.component.to_vec(), artifact.cases);
-                let signature = args.signing.sign(async || Ok(status.next_sequence), to.component, to.cases).await?;
-                let options = PushOptions { dry_run: false, timeout: args.waiting.timeout, allow_no_nodes: false, rollback_of: Some(to.sequence) };
-                push_and_print(&*store, Bundle { component, cases, signature }, options, args.json).await
-            }
-            Target::Gateway(gateway) => {
-                let mut body = json!({});
-                let path = format!("/v1/policy/rollback?{}", args.waiting.query());
-                if let Some(status) = fetch_managed_status(&gateway).await? {
-                    let to = choose(args, &status)?;
-                    body["to"] = to.sequence.to_string().into();
-                    let signature = args.signing.sign(async || Ok(status.next_sequence), to.component, to.cases).await?;
-                    if let Some(signature) = signature {
-                        body["signature"] = signature.text().into();
-                    }
-                } else if args.to.is_some() || args.signing.key.is_some() {
-                    let text = "rollback: a gateway with a policy of its own returns to the previous one only: omit the \
-                                sequence and --key";
-                    return Err(ConfigError(text.into()).into());
-                }
-                let answer = gateway.call(Method::POST, &path, Some(body.to_string())).await?;
-                print_result(&answer, args.json)
-            }
+pub async fn run(args: &RollbackArgs) -> anyhow::Result<()> {
+    let target = args.target.open().await?;
+    match &target {
+        Target::Store { fleet, .. } => {
+            let status = FleetStatus::of(&**fleet).await?;
+            let to = choose(args, &status)?;
+            let PolicyBundle { component, cases, .. } = to.fetch(&**fleet).await?;
+            let signature = args.signing.sign(&target, to.component, to.cases).await?;
+            let bundle = Bundle { component: component.to_vec(), cases, signature };
+            let options = PushOptions { rollback_of: Some(to.sequence), ..args.waiting.options() };
+            push_and_print(&**fleet, bundle, options, args.json).await
         }
-    })
+        Target::Gateway(gateway) => {
+            let mut body = json!({});
+            if let Some(status) = managing_fleet(gateway).await? {
+                let to = choose(args, &status)?;
+                let signature = args.signing.sign(&target, to.component, to.cases).await?;
+                body = json!({ "to": to.sequence.to_string(), "signature": signature.map(|it| it.text()) });
+            } else if args.to.is_some() || args.signing.key.is_some() {
+                let text = "rollback: a gateway with a policy of its own returns to the previous one only: omit the \
+                            sequence and --key";
+                return Err(ConfigError(text.into()).into());
+            }
+            let path = args.waiting.path("/v1/policy/rollback");
+            print_change(&gateway.call(Method::POST, &path, Some(body.to_string())).await?, args.json)
+        }
+    }
 }
 
 fn choose<'a>(args: &RollbackArgs, status: &'a FleetStatus) -> anyhow::Result<&'a ActiveRecord> {

@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 use crate::artifact::signature;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement, key};
+use crate::commands::print;
 use crate::config::ConfigError;
+use crate::fleet::push::Bundle;
 use crate::policytest::file;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::util::files;
@@ -49,8 +51,8 @@ pub struct BundleArgs {
 }
 
 impl BundleArgs {
-    /// Reads both. Test cases that are not valid are a mistake in usage.
-    pub fn read(&self) -> anyhow::Result<(Vec<u8>, Option<String>)> {
+    /// Reads both files. The bundle has no signature yet. Invalid test cases are a usage error.
+    pub fn read(&self) -> anyhow::Result<Bundle> {
         let file = &self.file;
         let component = match files::read(file, MAX_COMPONENT_BYTES) {
             Err(error) if error.kind() == ErrorKind::FileTooLarge => {
@@ -58,69 +60,56 @@ impl BundleArgs {
                     format!("{}: the component has more than the limit of {MAX_COMPONENT_BYTES} bytes", file.display());
                 return Err(ConfigError(text).into());
             }
-            component => component.with_context(|| format!("{}", file.display()))?,
+            component => component.with_context(|| file.display().to_string())?,
         };
-        let cases = self.cases().map(|path| read_cases(&path)).transpose()?;
-        Ok((component, cases))
+        let next_to_component = || Some(file.with_extension("cases.toml")).filter(|path| path.exists());
+        let cases = self.cases.clone().or_else(next_to_component).map(|path| read_cases(&path)).transpose()?;
+        Ok(Bundle { component, cases, signature: None })
     }
 
     /// The signature from the file that was named, else from the one next to the component, if it exists.
     pub fn signature(&self, named: Option<&Path>) -> anyhow::Result<Option<Signature>> {
-        match named {
-            Some(path) => read_signature(path).map(Some),
-            None => signature::read_for(&self.file).with_context(|| format!("{}", self.file.display())),
-        }
-    }
-
-    fn cases(&self) -> Option<PathBuf> {
-        let next_to_component = || Some(self.file.with_extension("cases.toml")).filter(|path| path.exists());
-        self.cases.clone().or_else(next_to_component)
+        let Some(path) = named else {
+            return signature::read_for(&self.file).with_context(|| self.file.display().to_string());
+        };
+        let text = files::read(path, signature::MAX_SIGNATURE_BYTES as u64);
+        let text = text.with_context(|| path.display().to_string())?;
+        let parsed = Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
+        Ok(Some(parsed))
     }
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let named = || format!("{}", path.display());
-    let text = files::read(path, MAX_CASES as u64).with_context(named)?;
-    let text = String::from_utf8(text).with_context(named)?;
+    let text = files::read_text(path, MAX_CASES as u64).with_context(|| path.display().to_string())?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }
 
 /// A bundle as a request to a control port.
-pub fn request_body(component: &[u8], cases: Option<String>, signature: Option<&Signature>) -> Value {
-    json!({ "component": STANDARD.encode(component), "cases": cases, "signature": signature.map(Signature::text) })
+pub fn request_body(bundle: &Bundle) -> Value {
+    let signature = bundle.signature.as_ref().map(Signature::text);
+    json!({ "component": STANDARD.encode(&bundle.component), "cases": bundle.cases, "signature": signature })
 }
 
-/// Reads a private key. A file that has none is a mistake in usage.
+/// Reads a private key. A file without one is a usage error.
 pub fn private_key(path: &Path) -> Result<SigningKey, ConfigError> {
     key::read_private_key(path).map_err(|error| ConfigError(format!("--key: {error}")))
 }
 
-/// Reads a signature file.
-fn read_signature(path: &Path) -> anyhow::Result<Signature> {
-    let text =
-        files::read(path, signature::MAX_SIGNATURE_BYTES as u64).with_context(|| format!("{}", path.display()))?;
-    Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())).into())
-}
-
 pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     let key = private_key(&args.key)?;
-    let (component, cases) = args.bundle.read()?;
-    check_header(&component).with_context(|| format!("{}", args.bundle.file.display()))?;
-    let signature = Statement::of(&component, cases.as_deref(), args.sequence).sign(&key);
+    let bundle = args.bundle.read()?;
+    check_header(&bundle.component).with_context(|| args.bundle.file.display().to_string())?;
+    let signature = Statement::of(&bundle.component, bundle.cases.as_deref(), args.sequence).sign(&key);
     let output = args.output.clone().unwrap_or_else(|| signature::path_for(&args.bundle.file));
-    std::fs::write(&output, signature.text() + "\n").with_context(|| format!("{}", output.display()))?;
-    if args.json {
-        return crate::commands::policy::print_text(&format!(
-            "{}\n",
-            json!({ "file": output, "signature": signature })
-        ));
-    }
-    let Statement { component, cases, sequence } = signature.statement();
-    let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
-    crate::commands::policy::print_text(&format!(
-        "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
-        output.display(),
-        signature.key_id()
-    ))
+    std::fs::write(&output, signature.text() + "\n").with_context(|| output.display().to_string())?;
+    print(args.json, &json!({ "file": output, "signature": signature }), || {
+        let Statement { component, cases, sequence } = signature.statement();
+        let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());
+        format!(
+            "{}\n  component  {component}\n  cases      {cases}\n  sequence   {sequence}\n  key        {}\n",
+            output.display(),
+            signature.key_id()
+        )
+    })
 }

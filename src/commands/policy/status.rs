@@ -1,14 +1,14 @@
-//! `tidegate policy status`: the nodes and the active policy of each.
+//! `tidegate policy status`: the nodes and the active policy of each; and `tidegate policy list`: the pushed policies, latest first.
 
 use clap::Args;
-use http::{Method, StatusCode};
+use http::Method;
 use serde_json::{Value, json};
 
-use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::policy::fleet::fetch_status;
-use crate::commands::policy::print_text;
-use crate::commands::{client_runtime, time};
+use crate::commands::control_client::{FleetTargetArgs, Target, parse};
+use crate::commands::policy::fleet::find_fleet;
+use crate::commands::{print, time};
 use crate::fleet::node_status::NodeStatus;
+use crate::fleet::record::ActiveRecord;
 use crate::fleet::status::FleetStatus;
 
 #[derive(Debug, Args)]
@@ -20,26 +20,42 @@ pub struct StatusArgs {
     json: bool,
 }
 
-pub fn run(args: &StatusArgs) -> anyhow::Result<()> {
-    client_runtime()?.block_on(async {
-        let target = args.target.open().await?;
-        if let Target::Gateway(gateway) = &target
-            && gateway.request(Method::GET, "/v1/fleet", None).await?.0 == StatusCode::CONFLICT
-        {
+pub async fn run(args: &StatusArgs) -> anyhow::Result<()> {
+    let status = match args.target.open().await? {
+        Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+        Target::Gateway(gateway) => match find_fleet(&gateway).await? {
+            Some((status, _)) => status,
             // A gateway on an in-memory store has no fleet.
-            let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-            return if args.json {
-                print_text(&format!("{policy}\n"))
-            } else {
-                print_text(&describe_single_gateway(&policy))
-            };
+            None => {
+                let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
+                return print(args.json, &policy, || describe_single_gateway(&policy));
+            }
+        },
+    };
+    print(args.json, &json!({ "current": status.current, "nodes": status.nodes }), || text(&status))
+}
+
+pub async fn list(args: &StatusArgs) -> anyhow::Result<()> {
+    let FleetStatus { current, history, .. } = match args.target.open().await? {
+        Target::Store { fleet, .. } => FleetStatus::of(&*fleet).await?,
+        Target::Gateway(gateway) => parse(gateway.call(Method::GET, "/v1/fleet", None).await?)?,
+    };
+    print(args.json, &json!({ "current": current, "history": history }), || {
+        if history.is_empty() {
+            return "nothing was pushed to this store\n".into();
         }
-        let status = fetch_status(&target).await?;
-        if args.json {
-            return print_text(&format!("{}\n", json!({ "current": status.current, "nodes": status.nodes })));
-        }
-        print_text(&text(&status))
+        history.iter().map(|record| describe_record(record, current.as_ref() == Some(record))).collect()
     })
+}
+
+fn describe_record(record: &ActiveRecord, is_current: bool) -> String {
+    let ActiveRecord { sequence, component, .. } = record;
+    let mark = if is_current { "*" } else { " " };
+    let cases = if record.cases.is_some() { "with cases" } else { "no cases" };
+    let signature = record.signature.as_ref();
+    let by = signature.map_or_else(|| "not signed".into(), |signature| format!("key {}", signature.key_id()));
+    let at = time(record.pushed_at);
+    format!("{mark} {sequence:>4}  {at}  {component}  {cases}  {by}\n")
 }
 
 fn since(ms: u64) -> String {
@@ -62,9 +78,9 @@ fn describe_single_gateway(policy: &Value) -> String {
 fn text(status: &FleetStatus) -> String {
     let is_fleet = status.nodes.is_empty() || status.nodes.iter().any(|node| node.fleet_managed);
     let mut text = match &status.current {
-        Some(pointer) => {
+        Some(record) => {
             let unused = if is_fleet { "" } else { ", which no node uses" };
-            format!("fleet policy: {}, sequence {}{unused}\n", pointer.component, pointer.sequence)
+            format!("fleet policy: {}, sequence {}{unused}\n", record.component, record.sequence)
         }
         None if is_fleet => "fleet policy: none was pushed\n".into(),
         None => String::new(),
@@ -73,7 +89,7 @@ fn text(status: &FleetStatus) -> String {
         text += "no node is alive\n";
     }
     for node in &status.nodes {
-        text += &line(node);
+        text += &describe_node(node);
         if let Some(error) = &node.error {
             text += &format!("    {error}\n");
         }
@@ -81,7 +97,7 @@ fn text(status: &FleetStatus) -> String {
     text
 }
 
-fn line(node: &NodeStatus) -> String {
+fn describe_node(node: &NodeStatus) -> String {
     let NodeStatus { name, address, .. } = node;
     let digest = node.digest.as_deref().unwrap_or("no policy");
     let sequence = node.sequence.map(|sequence| format!(", sequence {sequence}")).unwrap_or_default();

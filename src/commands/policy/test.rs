@@ -2,12 +2,12 @@
 
 mod report;
 
-use anyhow::bail;
+use anyhow::ensure;
 use clap::Args;
 
 use crate::commands::policy::component_args::ComponentArgs;
 use crate::commands::policy::test::report::Report;
-use crate::commands::{client_runtime, logging, startup};
+use crate::commands::{block_on, logging, print_text, startup};
 use crate::config::ConfigError;
 use crate::config::schema::LogFormat;
 use crate::policytest::run;
@@ -42,22 +42,17 @@ pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let policy = startup::load(&compiler, &component.file)?;
 
     let mut report = Report::new(&component.file, policy.digest(), &path);
-    client_runtime()?.block_on(async {
+    block_on(async {
         for case in &cases {
             let outcome = run::run(&compiler, &policy, &limits, case).await;
             let result = report.add(case, outcome);
             if !args.json {
-                print!("{}", result.text(&path));
+                print_text(&result.text(&path))?;
             }
         }
-    });
-    if args.json {
-        println!("{}", report.json());
-    } else {
-        println!("\n{}", report.summary());
-    }
-    match report.failed {
-        0 => Ok(()),
-        failed => bail!("{failed} of {} test cases failed", cases.len()),
-    }
+        anyhow::Ok(())
+    })?;
+    print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.summary() })?;
+    ensure!(report.failed == 0, "{} of {} test cases failed", report.failed, cases.len());
+    Ok(())
 }

@@ -7,7 +7,7 @@ use wasmtime::Store;
 
 use crate::policy::Limits;
 use crate::policytest::TestCase;
-use crate::policytest::bench::BenchError;
+use crate::policytest::bench::{decision_error, single_thread};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::host::{State, to_wit};
@@ -16,44 +16,40 @@ use crate::wasm::{engine, instance};
 /// Fuel of one decision over all test cases, including the creation of the instance.
 #[derive(Clone, Debug, Serialize)]
 pub struct Fuel {
-    pub least: u64,
+    pub min: u64,
     pub mean: u64,
-    pub most: u64,
+    pub max: u64,
 }
 
 /// Runs each case once. Returns the fuel, and the memory of the largest instance in bytes.
-pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> Result<(Fuel, usize), BenchError> {
-    let host = |error: &dyn std::fmt::Display| BenchError::Host(error.to_string());
-    let compiler = Compiler::from(engine::metered().map_err(|error| host(&error))?);
-    let policy = Policy::new(&compiler, bytes)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| host(&error))?;
-    let mut all = Vec::with_capacity(cases.len());
-    let mut memory = 0;
+pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> anyhow::Result<(Fuel, usize)> {
+    let policy = Policy::new(&Compiler::from(engine::metered()?), bytes)?;
+    let runtime = single_thread()?;
+    let (mut fuel, mut memory) = (Vec::with_capacity(cases.len()), 0);
     for case in cases {
-        let (fuel, used) = runtime.block_on(one(&policy, case, limits))?;
-        all.push(fuel);
-        memory = memory.max(used);
+        let (used, in_memory) = runtime.block_on(one(&policy, case, limits))?;
+        fuel.push(used);
+        memory = memory.max(in_memory);
     }
-    let sum: u64 = all.iter().sum();
-    let (least, most) = (all.iter().min().copied().unwrap_or(0), all.iter().max().copied().unwrap_or(0));
-    Ok((Fuel { least, mean: sum / (all.len().max(1) as u64), most }, memory))
+    let mean = fuel.iter().sum::<u64>() / (fuel.len().max(1) as u64);
+    let (min, max) = (fuel.iter().min().copied().unwrap_or(0), fuel.iter().max().copied().unwrap_or(0));
+    Ok((Fuel { min, mean, max }, memory))
 }
 
-async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> Result<(u64, usize), BenchError> {
+async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Result<(u64, usize)> {
     let env = Arc::new(case.env.policy_env(limits));
     let state = State::new(env, limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
     let mut store = Store::new(policy.engine(), state);
     store.limiter_async(|state| &mut state.limiter);
-    let failed = |error: wasmtime::Error, denied| BenchError::Decision {
-        case: case.name.clone(),
-        failure: instance::failure(&error, false, denied),
+    let failed = |error: wasmtime::Error, is_limit_exceeded| {
+        decision_error(case, &instance::failure(&error, false, is_limit_exceeded))
     };
     store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
     let call = async {
         let (_, bindings) = policy.instantiate(&mut store).await?;
-        let request = to_wit(&case.request.to_request());
+        let request = to_wit(&case.new_request());
         let authorizer = bindings.tidegate_policy_authorizer();
-        authorizer.call_authorize(&mut store, &request, &case.request.channels).await
+        authorizer.call_authorize(&mut store, &request, &case.channels).await
     };
     let answer = call.await;
     answer.map_err(|error| failed(error, store.data().limiter.limit_exceeded))?.ok();

@@ -4,14 +4,15 @@ use std::num::NonZero;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use hdrhistogram::Histogram;
 use serde::Serialize;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 
 use crate::authz::authorizer::Authorizer;
 use crate::authz::generation;
 use crate::policy::{Decision, Limits, Outcome};
-use crate::policytest::bench::{BenchError, BenchLength, us};
+use crate::policytest::bench::{BenchLength, decision_error, single_thread, us};
 use crate::policytest::{TestCase, run};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -19,7 +20,7 @@ use crate::wasm::component::Policy;
 /// Upper end of the histograms; longer decisions count as this.
 const MAX_LATENCY: Duration = Duration::from_secs(60);
 /// Runs before the measurement, so that caches are filled and the processor's clock is up.
-const WARM_UP: BenchLength = BenchLength::Time(Duration::from_millis(300));
+pub const WARM_UP: BenchLength = BenchLength::Time(Duration::from_millis(300));
 
 /// Times of decisions, in µs.
 #[derive(Clone, Debug, Serialize)]
@@ -36,11 +37,11 @@ pub struct Latency {
 pub struct PrewarmedLatency {
     /// The part of a decision for which a request waits.
     #[serde(flatten)]
-    pub left: Latency,
-    /// Median time to prewarm an instance, off the request's path.
-    pub making_us: f64,
+    pub latency: Latency,
+    /// Median time to create an instance, before the request.
+    pub creation_us: f64,
     /// Whether a gateway prewarms instances of this policy; it does not if creating one is quick.
-    pub used: bool,
+    pub enabled: bool,
 }
 
 /// Decisions on all cores together.
@@ -64,54 +65,40 @@ impl LatencyBench {
         Self { cases: cases.iter().map(authorizer).collect() }
     }
 
-    pub fn first(&self) -> std::io::Result<Result<Duration, BenchError>> {
-        Ok(single()?.block_on(async { decide(&self.cases, 0).await.map(|decision| decision.duration) }))
-    }
-
     /// One decision at a time, each on a new instance.
-    pub fn one_at_a_time(&self, length: BenchLength) -> std::io::Result<Result<Latency, BenchError>> {
-        Ok(single()?.block_on(async {
-            self.fresh(WARM_UP).await?;
-            Ok(Latency::from(&self.fresh(length).await?))
-        }))
-    }
-
-    async fn fresh(&self, length: BenchLength) -> Result<Histogram<u64>, BenchError> {
-        let mut times = histogram()?;
-        let (start, mut done) = (Instant::now(), 0);
-        while !length.reached(start, done) {
-            record(&mut times, decide(&self.cases, done).await?.duration);
-            done += 1;
-        }
-        Ok(times)
+    pub fn fresh(&self, length: BenchLength) -> anyhow::Result<Latency> {
+        single_thread()?.block_on(async {
+            let mut times = histogram()?;
+            let (start, mut done) = (Instant::now(), 0);
+            while !length.reached(start, done) {
+                record(&mut times, decide(&self.cases, done).await?.duration);
+                done += 1;
+            }
+            Ok(Latency::from(&times))
+        })
     }
 
     /// One decision at a time, each on an instance that was prewarmed just before.
-    pub fn prepared(
-        &self,
-        policy: &Policy,
-        length: BenchLength,
-    ) -> std::io::Result<Result<PrewarmedLatency, BenchError>> {
-        Ok(single()?.block_on(async {
-            let (mut making, mut left) = (histogram()?, histogram()?);
+    pub fn prewarmed(&self, policy: &Policy, length: BenchLength) -> anyhow::Result<PrewarmedLatency> {
+        single_thread()?.block_on(async {
+            let (mut creation, mut latency) = (histogram()?, histogram()?);
             let (start, mut done) = (Instant::now(), 0);
             while !length.reached(start, done) {
                 let (authorizer, case) = nth(&self.cases, done);
                 let begin = Instant::now();
-                let failed = |failure| BenchError::Decision { case: case.name.clone(), failure };
-                authorizer.prewarm_one().await.map_err(failed)?;
-                record(&mut making, begin.elapsed());
-                record(&mut left, decide(&self.cases, done).await?.duration);
+                authorizer.prewarm_one().await.map_err(|failure| decision_error(case, &failure))?;
+                record(&mut creation, begin.elapsed());
+                record(&mut latency, decide(&self.cases, done).await?.duration);
                 done += 1;
             }
-            let making = Duration::from_nanos(making.value_at_quantile(0.5));
-            let used = policy.preparation().is_some() || making >= generation::MIN_PREWARM_TIME;
-            Ok(PrewarmedLatency { left: Latency::from(&left), making_us: us(making), used })
-        }))
+            let creation = Duration::from_nanos(creation.value_at_quantile(0.5));
+            let enabled = policy.preparation().is_some() || creation >= generation::MIN_PREWARM_TIME;
+            Ok(PrewarmedLatency { latency: Latency::from(&latency), creation_us: us(creation), enabled })
+        })
     }
 
     /// As many decisions as possible on all cores.
-    pub fn all_cores(&self, length: BenchLength) -> std::io::Result<Throughput> {
+    pub fn all_cores(&self, length: BenchLength) -> anyhow::Result<Throughput> {
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         let runtime = Builder::new_multi_thread().worker_threads(cores).enable_all().build()?;
         let task_length = match length {
@@ -131,15 +118,8 @@ impl LatencyBench {
                 (done, failed)
             })
         };
-        let tasks: Vec<_> = (0..cores).map(each).collect();
-        let (done, failed) = runtime.block_on(async {
-            let mut sum = (0, 0);
-            for task in tasks {
-                let (done, failed) = task.await.unwrap_or_default();
-                sum = (sum.0 + done, sum.1 + failed);
-            }
-            sum
-        });
+        let tasks = runtime.block_on(join_all((0..cores).map(each)));
+        let (done, failed) = tasks.into_iter().flatten().fold((0, 0), |sum, task| (sum.0 + task.0, sum.1 + task.1));
         let per_second = (done as f64 / start.elapsed().as_secs_f64()).round();
         Ok(Throughput { cores, per_second, failed })
     }
@@ -154,13 +134,9 @@ impl BenchLength {
     }
 }
 
-fn single() -> std::io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
-}
-
-fn histogram() -> Result<Histogram<u64>, BenchError> {
+fn histogram() -> anyhow::Result<Histogram<u64>> {
     let longest = u64::try_from(MAX_LATENCY.as_nanos()).unwrap_or(u64::MAX);
-    Histogram::new_with_bounds(1, longest, 3).map_err(|error| BenchError::Host(error.to_string()))
+    Ok(Histogram::new_with_bounds(1, longest, 3)?)
 }
 
 fn record(times: &mut Histogram<u64>, took: Duration) {
@@ -180,11 +156,11 @@ fn nth(cases: &[(Authorizer, TestCase)], number: u64) -> &(Authorizer, TestCase)
 }
 
 /// Makes one decision. A failed evaluation is an error, because its cost means nothing.
-async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> Result<Decision, BenchError> {
+async fn decide(cases: &[(Authorizer, TestCase)], number: u64) -> anyhow::Result<Decision> {
     let (authorizer, case) = nth(cases, number);
-    let decision = authorizer.evaluate(&case.request.to_request(), &case.request.channels).await;
+    let decision = authorizer.evaluate(&case.new_request(), &case.channels).await;
     match decision.outcome {
-        Outcome::Failed(failure) => Err(BenchError::Decision { case: case.name.clone(), failure }),
+        Outcome::Failed(failure) => Err(decision_error(case, &failure)),
         _ => Ok(decision),
     }
 }

@@ -3,21 +3,19 @@
 pub(crate) mod fuel;
 pub(crate) mod latency;
 
-use crate::policytest::bench::fuel::Fuel;
-use crate::policytest::bench::latency::Latency;
-use crate::policytest::bench::latency::PrewarmedLatency;
-use crate::policytest::bench::latency::Throughput;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use serde::Serialize;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::policy::{Failure, Limits};
 use crate::policytest::TestCase;
-use crate::util::files;
+use crate::policytest::bench::fuel::Fuel;
+use crate::policytest::bench::latency::{Latency, PrewarmedLatency, Throughput};
+use crate::telemetry::process;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::wasm::load_error::LoadError;
 
 /// How long each part is measured.
 #[derive(Clone, Copy, Debug)]
@@ -27,11 +25,9 @@ pub enum BenchLength {
     Count(u64),
 }
 
-/// Times are in µs, sizes in bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct BenchResults {
-    /// Size of the component.
-    pub size: usize,
+    pub component_bytes: usize,
     /// Compiling the component.
     pub compile_us: f64,
     /// Loading it again from the compiler's cache, as after a restart.
@@ -41,32 +37,15 @@ pub struct BenchResults {
     /// One decision at a time, each on a new instance.
     pub fresh: Latency,
     /// One decision at a time, each on a prewarmed instance.
-    pub prepared: PrewarmedLatency,
+    pub prewarmed: PrewarmedLatency,
     /// Decisions on all cores at once.
     pub throughput: Throughput,
     /// Memories and tables of the largest instance.
-    pub instance_memory: usize,
+    pub instance_bytes: usize,
     /// Growth of the process's resident memory during the benchmark; `None` if the system does not report it.
-    pub resident_growth: Option<u64>,
+    pub resident_growth_bytes: Option<i64>,
     /// Wasmtime's count of instructions per decision.
     pub fuel: Fuel,
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    /// The component is not a policy.
-    #[error("{0}")]
-    Load(#[from] LoadError),
-    /// The policy made no decision.
-    #[error("case {case:?}: {failure}")]
-    Decision {
-        /// Name of the test case.
-        case: String,
-        failure: Failure,
-    },
-    /// A runtime or an engine could not be created.
-    #[error("cannot create a runtime or an engine: {0}")]
-    Host(String),
 }
 
 /// Measures a policy with these cases in turn. The decisions are not compared with the expected ones, but an evaluation that fails is
@@ -77,34 +56,42 @@ pub fn measure(
     cases: &[TestCase],
     limits: &Limits,
     length: BenchLength,
-) -> Result<BenchResults, BenchError> {
-    let host = |error: &dyn std::fmt::Display| BenchError::Host(error.to_string());
-    let resident = resident();
+) -> anyhow::Result<BenchResults> {
+    let resident_before = process::resident();
     let (policy, compile) = timed(|| Policy::new(compiler, bytes));
-    // Without this the second one would find pages of the first in memory.
+    // Otherwise the second one would find pages of the first in memory.
     drop(policy?);
     let (policy, load) = timed(|| Policy::new(compiler, bytes));
     let policy = policy?;
     let bench = latency::LatencyBench::new(compiler, &policy, limits, cases);
-    let cold = bench.first().map_err(|error| host(&error))??;
-    let fresh = bench.one_at_a_time(length).map_err(|error| host(&error))??;
-    let prepared = bench.prepared(&policy, length).map_err(|error| host(&error))??;
-    let throughput = bench.all_cores(length).map_err(|error| host(&error))?;
-    let resident_growth =
-        resident.zip(crate::policytest::bench::resident()).map(|(before, after)| after.saturating_sub(before));
-    let (fuel, instance_memory) = fuel::count(bytes, cases, limits)?;
+    let cold_us = bench.fresh(BenchLength::Count(1))?.max_us;
+    bench.fresh(latency::WARM_UP)?;
+    let fresh = bench.fresh(length)?;
+    let prewarmed = bench.prewarmed(&policy, length)?;
+    let throughput = bench.all_cores(length)?;
+    let resident = resident_before.zip(process::resident());
+    let (fuel, instance_bytes) = fuel::count(bytes, cases, limits)?;
     Ok(BenchResults {
-        size: bytes.len(),
+        component_bytes: bytes.len(),
         compile_us: us(compile),
         load_us: us(load),
-        cold_us: us(cold),
+        cold_us,
         fresh,
-        prepared,
+        prewarmed,
         throughput,
-        instance_memory,
-        resident_growth,
+        instance_bytes,
+        resident_growth_bytes: resident.map(|(before, after)| after.saturating_sub(before).max(0)),
         fuel,
     })
+}
+
+/// The error of a case for which the policy made no decision.
+fn decision_error(case: &TestCase, failure: &Failure) -> anyhow::Error {
+    anyhow::anyhow!("case {:?}: {failure}", case.name)
+}
+
+fn single_thread() -> anyhow::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build().context("cannot create a runtime")
 }
 
 fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
@@ -116,12 +103,4 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
 /// Microseconds with one decimal: more digits are noise.
 fn us(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e7).round() / 10.0
-}
-
-/// The process's resident memory in bytes, if the system reports it.
-fn resident() -> Option<u64> {
-    let status = files::read_text(Path::new("/proc/self/status"), 64 << 10).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib << 10)
 }

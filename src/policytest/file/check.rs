@@ -1,22 +1,18 @@
 //! Validates a parsed file, and builds test cases from it.
 
-use crate::tokens::profile::profile;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
-use toml::Spanned;
+use serde_json::{Map, Value, json};
 
-use crate::egress::origin::EgressOrigin;
 use crate::policy::decision_view::DecisionView;
-use crate::policy::{Failure, request};
-use crate::policytest::file::file_access::FileAccess;
-use crate::policytest::file::schema::{Case as RawCase, Expect, ExpectedValues, File, Request};
-use crate::policytest::file::{DEFAULT_PATH, NAME};
-use crate::policytest::{Requirements, TestCase, TestEnv, TestRequest, TestSuite};
-use crate::tokens::Tokens;
-use crate::tokens::profile::WrittenProfile;
+use crate::policy::{Failure, Request, request};
+use crate::policytest::file::FileAccess;
+use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, Request as RawRequest};
+use crate::policytest::{TestCase, TestEnv};
+use crate::tokens::profile;
+use crate::util::id::random_id;
 
 /// The characters that `encodeURIComponent` does not encode, so that requests look like those of the stock client.
 const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
@@ -30,37 +26,16 @@ const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'(')
     .remove(b')');
 
-pub enum SuiteError {
-    File(String),
-    Case { line: usize, name: String, message: String },
-}
-
-pub fn suite(file: File, access: FileAccess<'_>, line: &dyn Fn(usize) -> usize) -> Result<TestSuite, SuiteError> {
-    if file.case.is_empty() && file.requires == Requirements::default() {
-        return Err(SuiteError::File(format!("there is no case: write [[case]], a name and expect.… ({NAME})")));
-    }
-    for url in &file.requires.egress {
-        EgressOrigin::parse(url, true)
-            .map_err(|error| SuiteError::File(format!("requires.egress: {url:?}: {error}")))?;
-    }
-    let mut names = HashSet::new();
-    let mut cases = Vec::with_capacity(file.case.len());
-    for raw in &file.case {
-        let (line, raw): (usize, &RawCase) = (line(raw.span().start), Spanned::get_ref(raw));
-        let error = |message: String| SuiteError::Case { line, name: raw.name.clone(), message };
-        if !names.insert(&raw.name) {
-            return Err(error("an earlier case has the same name".into()));
-        }
-        let request = request(&file.request, raw).map_err(error)?;
-        let expect = expect(&raw.expect).map_err(error)?;
-        let env = env(&file, raw, access).map_err(error)?;
-        cases.push(TestCase { name: raw.name.clone(), line, request, env, expect });
-    }
-    Ok(TestSuite { cases, requires: file.requires })
+/// Builds a case that begins in this line of the file.
+pub fn case(file: &File, case: &Case, line: usize, access: FileAccess<'_>) -> Result<TestCase, String> {
+    let (request, channels) = request(&file.request, case)?;
+    let expect = expect(&case.expect)?;
+    let env = env(file, case, access)?;
+    Ok(TestCase { name: case.name.clone(), line, request, channels, env, expect })
 }
 
 /// The environment of a case: its own values override those of the file.
-fn env(file: &File, case: &RawCase, access: FileAccess<'_>) -> Result<TestEnv, String> {
+fn env(file: &File, case: &Case, access: FileAccess<'_>) -> Result<TestEnv, String> {
     let mut store = file.store.clone();
     store.extend(case.store.clone());
     let mut settings = file.settings.clone();
@@ -72,32 +47,27 @@ fn env(file: &File, case: &RawCase, access: FileAccess<'_>) -> Result<TestEnv, S
     let now = case.now.or(file.now).map(|time| time.0);
     let mut profiles = file.tokens.clone();
     profiles.extend(case.tokens.clone());
-    let tokens = profiles.into_iter().map(|(name, written)| {
+    let mut tokens = Vec::with_capacity(profiles.len());
+    for (name, mut written) in profiles {
+        let key = format!("tokens.{name}");
         // The result of a case must depend only on its files.
         if written.jwks_url.is_some() {
-            return Err(format!(
-                "tokens.{name}.jwks-url: test cases fetch nothing: name a file with the keys, as jwks"
-            ));
+            return Err(format!("{key}.jwks-url: test cases fetch nothing: name a file with the keys, as jwks"));
         }
-        let written = with_files(written, access).map_err(|error| format!("tokens.{name}.{error}"))?;
-        let profile = profile(&format!("tokens.{name}"), &written, &|text| Ok(text.into()));
-        Ok((name, profile.map_err(|error| error.to_string())?))
-    });
-    let tokens = tokens.collect::<Result<Tokens, String>>()?;
+        for (kind, path) in [("pem", &mut written.pem), ("jwks", &mut written.jwks)] {
+            if let Some(path) = path {
+                *path = access.resolve(path).map_err(|error| format!("{key}.{kind}: {error}"))?;
+            }
+        }
+        let profile = profile::validate(&key, &written, |text| Ok(text.into())).map_err(|error| error.to_string())?;
+        tokens.push((name, profile));
+    }
+    let tokens = tokens.into_iter().collect();
     Ok(TestEnv { now, prefixes, store, store_unavailable: case.store_unavailable, settings, tokens })
 }
 
-/// Resolves the paths of a profile's key files.
-fn with_files(mut profile: WrittenProfile, access: FileAccess<'_>) -> Result<WrittenProfile, String> {
-    for (key, path) in [("pem", &mut profile.pem), ("jwks", &mut profile.jwks)] {
-        if let Some(path) = path {
-            *path = access.resolve(path).map_err(|error| format!("{key}: {error}"))?;
-        }
-    }
-    Ok(profile)
-}
-
-fn request(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
+/// The request, and the channels in its query.
+fn request(common: &RawRequest, case: &Case) -> Result<(Request, Vec<String>), String> {
     let own = &case.request;
     let pick = |own: &Option<String>, common: &Option<String>, default: &str| {
         own.clone().or_else(|| common.clone()).unwrap_or_else(|| default.to_owned())
@@ -112,7 +82,7 @@ fn request(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     if client_address.parse::<std::net::IpAddr>().is_err() {
         return Err(format!("request.client-address: {client_address:?} is not an IP address"));
     }
-    let path = pick(&own.path, &common.path, DEFAULT_PATH);
+    let path = pick(&own.path, &common.path, "/api/realtime");
     let path_with_query = with_channels(path, case.channels.as_deref())?;
     let query = path_with_query.split_once('?').map(|(_, query)| query).unwrap_or_default();
     let channels = request::channels(query);
@@ -122,12 +92,10 @@ fn request(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     fields.extend(own.headers.clone());
     for (name, values) in fields {
         let header: HeaderName = name.parse().map_err(|_| format!("request.headers: {name:?} is not a header name"))?;
-        for value in values.0 {
-            let value = HeaderValue::from_bytes(value.as_bytes());
-            headers.append(
-                &header,
-                value.map_err(|_| format!("request.headers.{name}: the value is not valid in a header"))?,
-            );
+        for value in values.list() {
+            let value = HeaderValue::from_bytes(value.as_bytes())
+                .map_err(|_| format!("request.headers.{name}: the value is not valid in a header"))?;
+            headers.append(&header, value);
         }
     }
     request::join_cookies(&mut headers);
@@ -136,7 +104,8 @@ fn request(common: &Request, case: &RawCase) -> Result<TestRequest, String> {
     {
         headers.insert(http::header::HOST, host);
     }
-    Ok(TestRequest { method, scheme, authority, path_with_query, headers, client_address, channels })
+    let request = Request { method, scheme, authority, path_with_query, headers, client_address, id: random_id() };
+    Ok((request, channels))
 }
 
 /// Adds the channels to the query of a path.
@@ -154,9 +123,7 @@ fn with_channels(mut path: String, channels: Option<&[String]>) -> Result<String
     }
     let mut separator = if query.is_some() { '&' } else { '?' };
     for channel in channels {
-        path.push(separator);
-        path.push_str("channel=");
-        path.extend(utf8_percent_encode(channel, COMPONENT));
+        path += &format!("{separator}channel={}", utf8_percent_encode(channel, COMPONENT));
         separator = '&';
     }
     Ok(path)
@@ -198,15 +165,15 @@ fn expect(raw: &Expect) -> Result<DecisionView, String> {
     Ok(DecisionView { fields })
 }
 
-fn headers(expected: &std::collections::BTreeMap<String, ExpectedValues>) -> Result<Value, String> {
-    let each = |(name, values): (&String, &ExpectedValues)| {
+fn headers(expected: &BTreeMap<String, ExpectedValues>) -> Result<Value, String> {
+    let mut headers = Map::new();
+    for (name, values) in expected {
         let known: HeaderName = name.parse().map_err(|_| format!("expect.headers: {name:?} is not a header name"))?;
         let values = match values {
             ExpectedValues::Any => json!(true),
-            ExpectedValues::These(values) => json!(values),
+            ExpectedValues::These(values) => json!(values.list()),
         };
-        Ok((known.as_str().to_owned(), values))
-    };
-    let all: Result<serde_json::Map<String, Value>, String> = expected.iter().map(each).collect();
-    all.map(Value::Object)
+        headers.insert(known.as_str().to_owned(), values);
+    }
+    Ok(headers.into())
 }

@@ -1,15 +1,15 @@
 //! The schema of a file of test cases.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::UNIX_EPOCH;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Error, MapAccess, SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error};
 use toml::Spanned;
 
 use crate::policytest::Requirements;
 use crate::store::memory::Seed;
-use crate::tokens::profile::WrittenProfile;
+use crate::tokens::profile::ProfileOptions;
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
@@ -18,7 +18,7 @@ pub struct File {
     pub lookup: Lookup,
     pub store: HashMap<String, Seed>,
     pub settings: BTreeMap<String, String>,
-    pub tokens: BTreeMap<String, WrittenProfile>,
+    pub tokens: BTreeMap<String, ProfileOptions>,
     pub request: Request,
     pub requires: Requirements,
     pub case: Vec<Spanned<Case>>,
@@ -42,7 +42,7 @@ pub struct Case {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     #[serde(default)]
-    pub tokens: BTreeMap<String, WrittenProfile>,
+    pub tokens: BTreeMap<String, ProfileOptions>,
     pub expect: Expect,
 }
 
@@ -89,101 +89,64 @@ pub struct Expect {
 }
 
 /// The values of a header, one per header field.
-#[derive(Clone, Default)]
-pub struct Values(pub Vec<String>);
+#[derive(Clone, Deserialize)]
+#[serde(untagged, expecting = "a header's value: a string, or a list of strings for a repeated header")]
+pub enum Values {
+    One(String),
+    /// In order.
+    Repeated(Vec<String>),
+}
+
+impl Values {
+    pub fn list(&self) -> &[String] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::Repeated(values) => values,
+        }
+    }
+}
 
 /// The expected values of a header.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a header's value: a string, or a list of strings for a repeated header, or true for any value"
+)]
 pub enum ExpectedValues {
+    These(Values),
+    #[serde(deserialize_with = "only_true")]
     Any,
-    /// In order.
-    These(Vec<String>),
+}
+
+fn only_true<'de, D: Deserializer<'de>>(from: D) -> Result<(), D::Error> {
+    if bool::deserialize(from)? { Ok(()) } else { Err(D::Error::custom("not true")) }
 }
 
 /// In milliseconds since the Unix epoch.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Deserialize)]
+#[serde(try_from = "WrittenTime")]
 pub struct Time(pub u64);
 
-impl<'de> Deserialize<'de> for Values {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        match from.deserialize_any(OneOrMore { any: false })? {
-            ExpectedValues::These(values) => Ok(Self(values)),
-            ExpectedValues::Any => Ok(Self::default()),
-        }
-    }
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "a time, as 2026-01-01T00:00:00Z, or milliseconds since the Unix epoch")]
+enum WrittenTime {
+    Ms(u64),
+    Text(String),
+    Datetime(toml::value::Datetime),
 }
 
-impl<'de> Deserialize<'de> for ExpectedValues {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(OneOrMore { any: true })
-    }
-}
+impl TryFrom<WrittenTime> for Time {
+    type Error = String;
 
-struct OneOrMore {
-    any: bool,
-}
-
-impl<'de> Visitor<'de> for OneOrMore {
-    type Value = ExpectedValues;
-
-    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("a header's value: a string, or a list of strings for a repeated header")?;
-        if self.any { f.write_str(", or true for any value") } else { Ok(()) }
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        if value && self.any {
-            Ok(ExpectedValues::Any)
-        } else {
-            Err(E::invalid_type(serde::de::Unexpected::Bool(value), &self))
-        }
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        Ok(ExpectedValues::These(vec![value.to_owned()]))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        let mut values = Vec::new();
-        while let Some(value) = list.next_element()? {
-            values.push(value);
-        }
-        Ok(ExpectedValues::These(values))
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct AsTime;
-
-        impl<'de> Visitor<'de> for AsTime {
-            type Value = Time;
-
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("a time, as 2026-01-01T00:00:00Z, or milliseconds since the Unix epoch")
-            }
-
-            fn visit_i64<E: Error>(self, ms: i64) -> Result<Time, E> {
-                u64::try_from(ms).map(Time).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(ms), &self))
-            }
-
-            fn visit_u64<E: Error>(self, ms: u64) -> Result<Time, E> {
-                Ok(Time(ms))
-            }
-
-            fn visit_str<E: Error>(self, text: &str) -> Result<Time, E> {
-                let wrong = || E::invalid_value(serde::de::Unexpected::Str(text), &self);
-                let time = humantime::parse_rfc3339(text).map_err(|_| wrong())?;
-                let ms = time.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?.as_millis();
-                u64::try_from(ms).map(Time).map_err(|_| wrong())
-            }
-
-            // A TOML datetime arrives as a map that only `toml` can read.
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Time, A::Error> {
-                let time = toml::value::Datetime::deserialize(MapAccessDeserializer::new(map))?;
-                self.visit_str(&time.to_string())
-            }
-        }
-
-        from.deserialize_any(AsTime)
+    fn try_from(written: WrittenTime) -> Result<Self, String> {
+        let text = match written {
+            WrittenTime::Ms(ms) => return Ok(Self(ms)),
+            WrittenTime::Text(text) => text,
+            WrittenTime::Datetime(time) => time.to_string(),
+        };
+        let time = humantime::parse_rfc3339(&text).ok();
+        let ms = time.and_then(|time| u64::try_from(time.duration_since(UNIX_EPOCH).ok()?.as_millis()).ok());
+        let wrong = || format!("{text:?} is not a time, as 2026-01-01T00:00:00Z, or milliseconds since the Unix epoch");
+        ms.map(Self).ok_or_else(wrong)
     }
 }

@@ -1,18 +1,17 @@
 //! `POST /v1/emit`
 
-use http::{Request, StatusCode};
+use http::Request;
 use hyper::body::Incoming;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error};
 use serde_json::value::RawValue;
 use serde_json::{Number, json};
 
-use crate::event::{NewEvent, StreamId};
+use crate::event::NewEvent;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::{ExpectedBody, json_body};
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 use crate::store::Retention;
 
 /// Body of `POST /v1/emit`.
@@ -21,7 +20,6 @@ use crate::store::Retention;
 struct Emit {
     channel: String,
     event: String,
-    #[serde(default)]
     data: Option<Box<RawValue>>,
     #[serde(default, deserialize_with = "whole")]
     max_length: Option<u64>,
@@ -44,20 +42,14 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let expected =
         ExpectedBody { code: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
-    let emit = json_body(request, app.config.stream.hub.max_event_size + (64 << 10), &expected).await?;
-    let id = emit_event(app, emit).await?;
-    Ok(respond::json(StatusCode::OK, &json!({ "id": id.to_string() })))
-}
-
-async fn emit_event(app: &App, emit: Emit) -> Result<StreamId, ApiError> {
-    if !app.permits(&emit.channel) {
-        return Err(ApiError::ChannelNotAllowed(emit.channel));
-    }
+    let max_bytes = app.config.stream.hub.max_event_size;
+    let emit: Emit = json_body(request, max_bytes + (64 << 10), &expected).await?;
+    app.check_channel(&emit.channel)?;
     let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
-    let max = app.config.stream.hub.max_event_size;
-    if event.text.len() + event.event.len() > max {
-        return Err(ApiError::EventTooLarge { max_bytes: max });
+    if event.text.len() + event.event.len() > max_bytes {
+        return Err(ApiError::EventTooLarge { max_bytes });
     }
     let retention = Retention { max_length: emit.max_length, expire_seconds: emit.expire_seconds };
-    Ok(app.hub.store().emit(&emit.channel, &event, retention).await?)
+    let id = app.hub.store().emit(&emit.channel, &event, retention).await?;
+    Ok(respond::ok(json!({ "id": id.to_string() })))
 }

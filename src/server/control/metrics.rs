@@ -5,9 +5,8 @@ use prometheus::TextEncoder;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::readiness::{Readiness, StoreState};
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::control::health::{Readiness, StoreState};
+use crate::server::respond::{self, Response};
 use crate::stream::registry::EndReason;
 use crate::telemetry::metrics::MetricBuilder;
 use crate::telemetry::process;
@@ -70,7 +69,7 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .set(count(app.config.stream.hub.buffer_memory));
     builder
         .gauge("tidegate_replay_bytes", "Memory used by replays from the store in bytes.")
-        .set(count(app.replays.used_bytes()));
+        .set(count(app.stream_context.replay_budget.used_bytes()));
     builder
         .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
@@ -328,12 +327,12 @@ mod tests {
     /// Every metric is in the documentation.
     #[tokio::test]
     async fn all_metrics_are_documented() {
-        let page = std::fs::read_to_string("docs/operations.md").expect("the page");
+        let page = std::fs::read_to_string("docs/operations/monitoring.md").expect("the page");
         for line in scrape().await.lines() {
             let Some((name, _)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else { continue };
             assert!(
                 name.starts_with("process_") || page.contains(&format!("`{name}`")),
-                "docs/operations.md has no {name}"
+                "docs/operations/monitoring.md has no {name}"
             );
         }
     }

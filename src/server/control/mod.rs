@@ -1,11 +1,9 @@
 //! The control port: for operators and local emitters; web pages of other origins cannot use it.
 
 pub(crate) mod emit;
-mod fleet;
 mod health;
 mod metrics;
-mod openapi;
-mod page;
+mod pages;
 mod params;
 pub(crate) mod policy;
 mod revoke;
@@ -55,16 +53,16 @@ const fn route(method: Method, path: &'static str, access: Access, handler: Hand
 /// All endpoints. `openapi.json` describes their requests and responses; a test compares both.
 const ROUTES: &[Route] = &[
     route(Method::GET, "/healthz", Public, |_, _| Box::pin(health::live())),
-    route(Method::GET, "/", Browser, |_, _| Box::pin(page::page())),
-    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(openapi::document())),
+    route(Method::GET, "/", Browser, |_, _| Box::pin(pages::status_page())),
+    route(Method::GET, "/openapi.json", Browser, |_, _| Box::pin(pages::openapi())),
     route(Method::GET, "/readyz", Operator, |app, _| Box::pin(health::ready(app))),
     route(Method::GET, "/metrics", Operator, |app, _| Box::pin(metrics::answer(app))),
     route(Method::GET, "/v1/status", Operator, |app, _| Box::pin(status::status(app))),
     route(Method::GET, "/v1/streams", Operator, |app, request| Box::pin(streams::list(app, request))),
-    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(async move { Ok(policy::get(app, &request)) })),
+    route(Method::GET, "/v1/policy", Operator, |app, request| Box::pin(policy::get(app, request))),
     route(Method::PUT, "/v1/policy", Operator, |app, request| Box::pin(policy::put(app, request))),
     route(Method::POST, "/v1/policy/rollback", Operator, |app, request| Box::pin(policy::rollback(app, request))),
-    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(fleet::get(app))),
+    route(Method::GET, "/v1/fleet", Operator, |app, _| Box::pin(status::fleet(app))),
     route(Method::GET, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::get(app))),
     route(Method::PUT, "/v1/policy/shadow", Operator, |app, request| Box::pin(shadow::put(app, request))),
     route(Method::DELETE, "/v1/policy/shadow", Operator, |app, _| Box::pin(shadow::delete(app))),
@@ -76,11 +74,7 @@ const ROUTES: &[Route] = &[
 ];
 
 /// Answers a request to the control port.
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Response {
-    dispatch(app, request).await.unwrap_or_else(ApiError::into_response)
-}
-
-async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     let matching = || ROUTES.iter().filter(|route| matches(route.path, request.uri().path()));
     // Only operators learn which paths do not exist.
     guard(app, &request, matching().next().map_or(Operator, |route| route.access))?;
@@ -97,7 +91,7 @@ fn matches(template: &str, path: &str) -> bool {
         match (template.next(), path.next()) {
             (None, None) => return true,
             (Some(name), Some(segment)) if name.starts_with('{') && !segment.is_empty() => {}
-            (Some(wanted), Some(segment)) if wanted == segment => {}
+            (Some(literal), Some(segment)) if literal == segment => {}
             _ => return false,
         }
     }

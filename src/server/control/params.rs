@@ -34,18 +34,18 @@ impl<'a> Params<'a> {
 
     /// A parameter's value as a share, from 0 to 1.
     pub fn share(&self, name: &str) -> Result<Option<f64>, ApiError> {
-        let Some(text) = self.text(name) else { return Ok(None) };
-        let share = text.parse().ok().and_then(|share: f64| Ratio::try_from(share).ok());
-        share
-            .map(|share| Some(share.into()))
-            .ok_or_else(|| invalid(format!("{name} must be a number from 0 to 1, not {text:?}")))
+        self.parse(name, "0 to 1", |text| Some(Ratio::try_from(text.parse::<f64>().ok()?).ok()?.into()))
     }
 
     /// A parameter's value as a number from `min` to `max`.
     pub fn number(&self, name: &str, min: u64, max: u64) -> Result<Option<u64>, ApiError> {
+        self.parse(name, &format!("{min} to {max}"), |text| digits(text).filter(|number| (min..=max).contains(number)))
+    }
+
+    fn parse<T>(&self, name: &str, range: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        let number = digits(text).filter(|number| (min..=max).contains(number));
-        number.map(Some).ok_or_else(|| invalid(format!("{name} must be a number from {min} to {max}, not {text:?}")))
+        let error = || invalid(format!("{name} must be a number from {range}, not {text:?}"));
+        parse(text).map(Some).ok_or_else(error)
     }
 }
 

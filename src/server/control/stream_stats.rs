@@ -49,18 +49,15 @@ pub struct StreamStats {
 #[derive(Default)]
 pub struct StreamStatsCache(Arc<Mutex<Option<CachedStats>>>);
 
-struct CachedStats {
-    stats: Arc<StreamStats>,
-    /// Until then they are reused.
-    expires_at: Instant,
-}
+/// Statistics, with the time until which they are reused.
+type CachedStats = (Arc<StreamStats>, Instant);
 
 impl StreamStatsCache {
     /// The cached statistics, or new ones. Concurrent callers wait for one count, which runs on a thread for blocking work: counting many
     /// streams takes long enough to delay the streams of a runtime worker. Fails if that thread panics.
     pub async fn get(&self, streams: &StreamRegistry) -> Result<Arc<StreamStats>, JoinError> {
         let mut cached = Arc::clone(&self.0).lock_owned().await;
-        if let Some(CachedStats { stats, expires_at }) = &*cached
+        if let Some((stats, expires_at)) = &*cached
             && Instant::now() < *expires_at
         {
             return Ok(Arc::clone(stats));
@@ -71,7 +68,7 @@ impl StreamStatsCache {
             let start = Instant::now();
             let stats = Arc::new(count(&streams));
             let expires_at = Instant::now() + MIN_AGE.max(start.elapsed() * AGE_PER_COST);
-            *cached = Some(CachedStats { stats: Arc::clone(&stats), expires_at });
+            *cached = Some((Arc::clone(&stats), expires_at));
             stats
         })
         .await
@@ -95,12 +92,11 @@ fn count(streams: &StreamRegistry) -> StreamStats {
         }
         *by_generation.entry(info.generation).or_default() += 1;
     }
-    let (channel_count, subject_count) = (channels.len(), subjects.len());
     StreamStats {
+        channels: channels.len(),
         by_channel: largest(channels),
-        channels: channel_count,
+        subjects: subjects.len(),
         by_subject: largest(subjects),
-        subjects: subject_count,
         by_generation,
     }
 }
@@ -124,7 +120,7 @@ mod tests {
         let streams = StreamRegistry::new(10_000);
         let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let permit = streams.admit(AbortSignal::default()).expect("a place");
+            let permit = streams.admit(AbortSignal::default()).expect("a permit");
             let info = StreamInfo {
                 request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),

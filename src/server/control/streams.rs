@@ -1,13 +1,12 @@
 //! `GET /v1/streams`: the open streams of this node.
 
-use http::{Request, StatusCode};
+use http::Request;
 use serde_json::{Value, json};
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::control::params::Params;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 use crate::stream::registry::StreamInfo;
 
 const DEFAULT_LIMIT: u64 = 100;
@@ -24,31 +23,28 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
     let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
     let matches = |info: &StreamInfo| {
-        subject.is_none_or(|wanted| info.subject.as_deref() == Some(wanted))
-            && channel.is_none_or(|wanted| info.channels.iter().any(|name| **name == *wanted))
-            && generation.is_none_or(|wanted| info.generation == wanted)
-            && address.is_none_or(|wanted| *info.address == *wanted)
+        subject.is_none_or(|value| info.subject.as_deref() == Some(value))
+            && channel.is_none_or(|value| info.channels.iter().any(|name| **name == *value))
+            && generation.is_none_or(|value| info.generation == value)
+            && address.is_none_or(|value| *info.address == *value)
     };
     // One more than the limit, to know whether there is a next page.
     let max = usize::try_from(limit).unwrap_or(usize::MAX);
     let found = app.streams.list(after, max.saturating_add(1), matches);
-    let (mut streams, mut bytes, mut last) = (Vec::new(), 0, None);
-    for (number, info) in &found {
-        if streams.len() == max || bytes > MAX_PAGE_BYTES {
-            let body = json!({ "count": app.streams.count(), "streams": streams, "next": last });
-            return Ok(respond::json(StatusCode::OK, &body));
-        }
-        bytes += 128 + info.channels.iter().map(|name| name.len()).sum::<usize>();
-        streams.push(describe(*number, info));
-        last = Some(*number);
+    let (mut bytes, mut count) = (0, 0);
+    while count < found.len().min(max) && bytes <= MAX_PAGE_BYTES {
+        bytes += 128 + found[count].1.channels.iter().map(|name| name.len()).sum::<usize>();
+        count += 1;
     }
-    let body = json!({ "count": app.streams.count(), "streams": streams, "next": null });
-    Ok(respond::json(StatusCode::OK, &body))
+    let (page, rest) = found.split_at(count);
+    let next = page.last().filter(|_| !rest.is_empty()).map(|(id, _)| id);
+    let streams: Vec<Value> = page.iter().map(|(id, info)| describe(*id, info)).collect();
+    Ok(respond::ok(json!({ "count": app.streams.count(), "streams": streams, "next": next })))
 }
 
-fn describe(number: u64, info: &StreamInfo) -> Value {
+fn describe(id: u64, info: &StreamInfo) -> Value {
     json!({
-        "id": number,
+        "id": id,
         "request_id": info.request_id,
         "subject": info.subject,
         "channels": info.channels.iter().map(|name| &**name).collect::<Vec<_>>(),

@@ -1,6 +1,5 @@
 //! The data port: streams, the emitter's REST protocol, and the playground.
 
-mod cors;
 pub mod playground;
 mod redis_rest;
 pub(crate) mod rejection_delay;
@@ -16,15 +15,10 @@ use serde_json::json;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
 /// Answers a request to the data port.
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Response {
-    dispatch(app, request, peer).await.unwrap_or_else(ApiError::into_response)
-}
-
-async fn dispatch(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let path = request.uri().path();
     if app.config.stream.matches(path) {
         if app.playground.is_some() {

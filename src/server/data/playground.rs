@@ -1,7 +1,6 @@
 //! The playground of `tidegate dev`. It can emit events and use any session, so it is for browsers of this machine only, unless the operator
 //! opens it.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -9,8 +8,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HeaderValue};
 use http::{Method, Request, StatusCode};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
@@ -19,8 +16,7 @@ use crate::server::access::{host_is_address, is_foreign_page};
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, Playground};
 use crate::server::control;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
 use crate::authz::authorizer::ObservedDecision;
 use crate::policy::Outcome;
@@ -54,9 +50,10 @@ pub async fn answer(
     }
     match (request.uri().path(), request.method()) {
         ("/", &Method::GET) => Ok(page()),
-        ("/playground/state", &Method::GET) => Ok(respond::json(StatusCode::OK, &state(app, playground))),
+        ("/playground/state", &Method::GET) => Ok(respond::ok(state(app, playground))),
         ("/playground/decisions", &Method::GET) => Ok(decisions(app)),
-        ("/playground/emit", &Method::POST) => emit(app, request).await,
+        ("/playground/emit", &Method::POST) if is_foreign_page(&request) => Err(ApiError::OriginNotAllowed),
+        ("/playground/emit", &Method::POST) => control::emit::emit(app, request).await,
         ("/playground/emit", _) => Err(ApiError::MethodNotAllowed { allow: "POST".into() }),
         ("/" | "/playground/state" | "/playground/decisions", _) => {
             Err(ApiError::MethodNotAllowed { allow: "GET".into() })
@@ -83,33 +80,23 @@ fn state(app: &App, playground: &Playground) -> Value {
     })
 }
 
-async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
-    if is_foreign_page(&request) {
-        return Err(ApiError::OriginNotAllowed);
-    }
-    control::emit::emit(app, request).await
-}
-
 /// All decisions from now on, as an event stream.
 fn decisions(app: &App) -> Response {
-    let frames = stream::unfold((app.authorizer.watch(), false), |(mut watch, greeted)| async move {
-        if !greeted {
-            return Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b": watching\n\n"))), (watch, true)));
-        }
-        let text = loop {
+    let decisions = stream::unfold(app.authorizer.watch(), async |mut watch| {
+        loop {
             match watch.recv().await {
-                Ok(watched) => break format!("data: {}\n\n", describe(&watched)),
+                Ok(observed) => return Some((format!("data: {}\n\n", describe(&observed)).into(), watch)),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
-        };
-        Some((Ok(Frame::data(Bytes::from(text))), (watch, greeted)))
+        }
     });
-    respond::event_stream(StreamBody::new(frames.take_until(Box::pin(app.shutdown.draining()))))
+    let greeting = stream::iter([Bytes::from_static(b": watching\n\n")]);
+    respond::frames(greeting.chain(decisions), app.draining())
 }
 
-fn describe(watched: &ObservedDecision) -> Value {
-    let decision = &watched.decision;
+fn describe(observed: &ObservedDecision) -> Value {
+    let decision = &observed.decision;
     let (outcome, status, kind, body, subject, error) = match &decision.outcome {
         Outcome::Allowed(grant) => ("allowed", 200, None, None, grant.subject.clone(), None),
         Outcome::Rejected(rejection) => {
@@ -122,9 +109,9 @@ fn describe(watched: &ObservedDecision) -> Value {
         }
     };
     json!({
-        "time": watched.time,
-        "request_id": watched.request_id,
-        "channels": watched.channels,
+        "time": observed.time,
+        "request_id": observed.request_id,
+        "channels": observed.channels,
         "outcome": outcome,
         "status": status,
         "kind": kind,

@@ -1,16 +1,13 @@
 //! `/redis`: the part of the Upstash REST protocol that the npm package's server half uses. Errors are strings, as in that protocol.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::stream;
 use http::{HeaderMap, Method, Request, StatusCode};
-use http_body::Frame;
-use http_body_util::StreamBody;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -19,10 +16,8 @@ use crate::server::access::shows_token;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::body::read_body;
-use crate::server::respond;
-use crate::server::respond::Response;
+use crate::server::respond::{self, Response};
 
-use crate::channel::raw_subscription::RawSubscription;
 use crate::store::StoreError;
 use crate::store::command::{Command, Reply};
 
@@ -30,27 +25,24 @@ use crate::store::command::{Command, Reply};
 const MAX_COMMANDS: usize = 1000;
 /// Pause after which a silent subscription sends a comment.
 const HEARTBEAT: Duration = Duration::from_secs(25);
-/// Error code of a body of another form than a command or a pipeline.
-const INVALID_COMMAND: &str = "invalid_command";
 
 /// Answers a request below `/redis`.
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Response, ApiError> {
     if app.live().rest_tokens.is_empty() {
         return Err(ApiError::NotFound);
     }
-    Ok(dispatch(app, request).await.unwrap_or_else(|error| error_response(&error)))
+    let result = dispatch(app, request).await;
+    Ok(result.unwrap_or_else(|error| {
+        let status = match error {
+            // The protocol answers 400 whatever is wrong with a command.
+            ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
+            ref error => error.status(),
+        };
+        respond::json(status, &json!({ "error": error_text(&error) }))
+    }))
 }
 
-/// An error in the form of the Upstash protocol: `{"error":"CODE text"}`.
-fn error_response(error: &ApiError) -> Response {
-    let status = match error {
-        // The protocol answers 400 whatever is wrong with a command.
-        ApiError::Store(StoreError::WrongType) | ApiError::EventTooLarge { .. } => StatusCode::BAD_REQUEST,
-        error => error.status(),
-    };
-    respond::json(status, &json!({ "error": error_text(error) }))
-}
-
+/// An error in the form of the Upstash protocol: `CODE text`.
 fn error_text(error: &ApiError) -> String {
     match error {
         ApiError::InvalidRestToken => format!("WRONGPASS {error}"),
@@ -85,15 +77,16 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
     match &*path {
         "" => {
             let reply = run(app, &body).await?;
-            Ok(respond::json(StatusCode::OK, &json!({ "result": to_json(reply, in_base64) })))
+            Ok(respond::ok(json!({ "result": to_json(reply, in_base64) })))
         }
         "pipeline" => pipeline(app, &body, in_base64).await,
         _ => Err(ApiError::NotFound),
     }
 }
 
+/// The body is neither a command nor a pipeline.
 const fn invalid(reason: String) -> ApiError {
-    ApiError::InvalidBody { code: INVALID_COMMAND, reason }
+    ApiError::InvalidBody { code: "invalid_command", reason }
 }
 
 async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, ApiError> {
@@ -107,20 +100,17 @@ async fn pipeline(app: &App, body: &Value, in_base64: bool) -> Result<Response, 
             Err(error) => json!({ "error": error_text(&error) }),
         });
     }
-    Ok(respond::json(StatusCode::OK, &Value::Array(results)))
+    Ok(respond::ok(results))
 }
 
 async fn run(app: &App, body: &Value) -> Result<Reply, ApiError> {
     let command = Command::parse(body)?;
-    let key = command.key();
-    if !app.permits(key) {
-        return Err(ApiError::ChannelNotAllowed(key.to_owned()));
-    }
-    let max = app.config.stream.hub.max_event_size;
+    app.check_channel(command.key())?;
+    let max_bytes = app.config.stream.hub.max_event_size;
     if let Command::Add { fields, .. } = &command
-        && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max
+        && fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>() > max_bytes
     {
-        return Err(ApiError::EventTooLarge { max_bytes: max });
+        return Err(ApiError::EventTooLarge { max_bytes });
     }
     Ok(app.hub.store().command(&command).await?)
 }
@@ -138,45 +128,34 @@ fn to_json(reply: Reply, in_base64: bool) -> Value {
 
 /// `SUBSCRIBE` as an event stream. The client does not escape slashes in the channel, so the rest of the path is one channel.
 fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, ApiError> {
-    let channel = percent_decode_str(channel).decode_utf8_lossy().into_owned();
-    if !app.permits(&channel) {
-        return Err(ApiError::ChannelNotAllowed(channel));
-    }
-    let listener = Listener { tap: app.hub.subscribe_raw(&channel), channel, greeted: false };
-    let frames = stream::unfold(listener, |mut listener| async move {
-        let frame = listener.next().await?;
-        Some((Ok::<_, Infallible>(Frame::data(frame)), listener))
+    let channel = percent_decode_str(channel).decode_utf8_lossy();
+    app.check_channel(&channel)?;
+    // A line break would end a frame.
+    let name = channel.replace(['\n', '\r'], " ");
+    let frames = stream::unfold((app.hub.subscribe_raw(&channel), false), move |(mut subscription, is_ready)| {
+        let name = name.clone();
+        async move {
+            let frame = if is_ready {
+                match tokio::time::timeout(HEARTBEAT, subscription.next()).await {
+                    // In JSON a line break is whitespace between tokens; other messages lose it.
+                    Ok(message) => {
+                        let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
+                        format!("data: message,{name},{text}\n\n")
+                    }
+                    Err(_) => ": ping\n\n".to_owned(),
+                }
+            } else {
+                subscription.ready().await;
+                format!("data: subscribe,{name},1\n\n")
+            };
+            Some((Bytes::from(frame), (subscription, true)))
+        }
     });
-    let (draining, mut options) = (app.shutdown.draining(), app.options.subscribe());
+    let (draining, mut options) = (app.draining(), app.options.subscribe());
     let end = async move {
         // A subscription ends when its token is removed from the configuration.
         let removed = options.wait_for(|live| !shows_token(&headers, &live.rest_tokens));
         tokio::select! { () = draining => {}, _ = removed => {} }
     };
-    Ok(respond::event_stream(StreamBody::new(frames.take_until(Box::pin(end)))))
-}
-
-struct Listener {
-    tap: RawSubscription,
-    channel: String,
-    greeted: bool,
-}
-
-impl Listener {
-    async fn next(&mut self) -> Option<Bytes> {
-        let channel = self.channel.replace(['\n', '\r'], " ");
-        if !self.greeted {
-            self.tap.ready().await;
-            self.greeted = true;
-            return Some(format!("data: subscribe,{channel},1\n\n").into());
-        }
-        match tokio::time::timeout(HEARTBEAT, self.tap.next()).await {
-            Ok(message) => {
-                // A line break would end the frame. In JSON it is whitespace between tokens; other messages lose it.
-                let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
-                Some(format!("data: message,{channel},{text}\n\n").into())
-            }
-            Err(_) => Some(Bytes::from_static(b": ping\n\n")),
-        }
-    }
+    Ok(respond::frames(frames, end))
 }

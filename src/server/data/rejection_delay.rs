@@ -7,9 +7,8 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
-use http::StatusCode;
 use http::header::{AUTHORIZATION, COOKIE};
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
@@ -27,7 +26,6 @@ pub struct RejectionDelay {
     permits: Semaphore,
     max_delayed: usize,
     rejected: Mutex<RejectedClients>,
-    max_remembered: usize,
     hasher: RandomState,
     /// The generation of the active policy: a rejection by an earlier one says nothing about this one.
     generation: watch::Receiver<u64>,
@@ -58,7 +56,6 @@ impl RejectionDelay {
             permits: Semaphore::new(max_delayed),
             max_delayed,
             rejected: Mutex::new(RejectedClients { young, old, since }),
-            max_remembered: max_delayed.saturating_mul(REMEMBERED_PER_PERMIT),
             hasher: RandomState::new(),
             generation,
             closed: watch::Sender::new(false),
@@ -96,7 +93,7 @@ impl RejectionDelay {
 
     /// Waits for `delay` if this client was rejected recently and a permit is free; a new policy or the shutdown ends the wait.
     pub async fn wait(&self, delay: Duration, client: Option<ClientKey>) {
-        let Some(client) = client.filter(|client| self.rejected().contains(*client)) else { return };
+        let Some(client) = client.filter(|client| self.rejected.lock().contains(*client)) else { return };
         let Ok(_permit) = self.permits.try_acquire() else { return };
         let (mut closed, mut generation) = (self.closed.subscribe(), self.generation.clone());
         tokio::select! {
@@ -109,9 +106,11 @@ impl RejectionDelay {
 
     /// Remembers the client if the policy rejected it.
     pub fn record(&self, client: Option<ClientKey>, outcome: &Outcome) {
-        let Some(client) = client else { return };
-        if matches!(outcome, Outcome::Rejected(rejection) if is_delayed(rejection.status)) {
-            self.rejected().add(client, self.max_remembered);
+        // Only client errors are delayed: a redirection or a page is an answer, and a server error may be over in a second.
+        if let (Some(client), Outcome::Rejected(rejection)) = (client, outcome)
+            && rejection.status.is_client_error()
+        {
+            self.rejected.lock().add(client, self.max_delayed.saturating_mul(REMEMBERED_PER_PERMIT));
         }
     }
 
@@ -119,15 +118,6 @@ impl RejectionDelay {
     pub fn close(&self) {
         self.closed.send_replace(true);
     }
-
-    fn rejected(&self) -> MutexGuard<'_, RejectedClients> {
-        self.rejected.lock()
-    }
-}
-
-/// Only client errors are delayed: a redirection or a page is an answer, and a server error may be over in a second.
-fn is_delayed(status: StatusCode) -> bool {
-    status.is_client_error()
 }
 
 impl RejectedClients {

@@ -7,10 +7,10 @@ use http::Request;
 
 use crate::channel::membership::StartPosition;
 use crate::config::Config;
-use crate::policy;
-use crate::policy::request;
+use crate::policy::{self, request};
 use crate::server::access::host;
 use crate::stream::position::parse_ack;
+use crate::util::id::random_id;
 
 /// The channels of a URL and where each starts.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +63,7 @@ pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) ->
         authority: host(request).unwrap_or_default(),
         path_with_query: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         client_address: client.unwrap_or(peer.ip()).to_canonical().to_string(),
-        id: format!("{:016x}", rand::random::<u64>()),
+        id: random_id(),
         headers,
     }
 }

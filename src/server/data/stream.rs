@@ -1,21 +1,21 @@
-//! `GET` of the stream path: opens a stream.
+//! `GET` of the stream path opens a stream; CORS says which web pages may read it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::header::{self, HeaderValue};
+use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::channel::membership::StartPosition;
+use crate::config::cors::Cors;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::data::cors;
 use crate::server::data::request::{Query, for_policy};
-use crate::server::respond;
-use crate::server::respond::{InFlightBody, Response};
+use crate::server::respond::{self, InFlightBody, Response};
 use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::Positions;
 use crate::stream::registry::{AbortSignal, StreamInfo};
@@ -26,11 +26,48 @@ use crate::util::clock::now_ms;
 pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
     let result = match *request.method() {
         Method::GET => open(app, request, peer).await,
-        Method::OPTIONS => Ok(cors::preflight()),
+        Method::OPTIONS => Ok(preflight()),
         _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
     let mut response = result.unwrap_or_else(ApiError::into_response);
-    cors::apply(&app.live().cors, request.headers(), &mut response);
+    apply_cors(&app.live().cors, request.headers(), &mut response);
+    response
+}
+
+/// Adds the CORS headers for the request's origin.
+fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
+    let headers = response.headers_mut();
+    match &cors.origins {
+        None => {
+            headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+        }
+        Some(origins) => {
+            // A cache must not give one origin's answer to another.
+            headers.append(header::VARY, HeaderValue::from_static("origin"));
+            let origin = request
+                .get(header::ORIGIN)
+                .filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
+            if let Some(origin) = origin {
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                if cors.credentials {
+                    headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
+                }
+            }
+        }
+    }
+}
+
+/// Answers a preflight request.
+fn preflight() -> Response {
+    let mut response = respond::empty(StatusCode::NO_CONTENT);
+    let headers = response.headers_mut();
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
+    headers.insert(
+        header::ACCESS_CONTROL_ALLOW_HEADERS,
+        HeaderValue::from_static("authorization, cache-control, last-event-id"),
+    );
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
     response
 }
 
@@ -57,7 +94,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = start_positions(query, last_event_id, &grant);
-    let body = EventStream::new(app.stream_context(), permit, entries, positions);
+    let body = EventStream::new(app.stream_context.clone(), permit, entries, positions);
     let info = StreamInfo {
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
@@ -82,10 +119,8 @@ fn parse(app: &App, request: &Request<Incoming>) -> Result<Query, ApiError> {
     if count > max {
         return Err(ApiError::TooManyChannels { count, max });
     }
-    match query.channels.iter().find(|name| !app.permits(name)) {
-        Some(name) => Err(ApiError::ChannelNotAllowed(name.clone())),
-        None => Ok(query),
-    }
+    query.channels.iter().try_for_each(|name| app.check_channel(name))?;
+    Ok(query)
 }
 
 /// Counts a refusal by the gateway.

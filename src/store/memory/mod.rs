@@ -1,43 +1,37 @@
-//! The embedded store, `memory:`: streams, notifications and seeded look-ups in this process, with Redis' semantics and a bound.
-
-#[cfg(test)]
-pub(crate) mod fleet;
+//! The embedded store, `memory:`: streams, notifications and seeded look-ups in this process. It behaves as Redis does, and its size is
+//! bounded.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Command, Keep, NewId, Reply, Trim, bound};
+use crate::store::command::{Command, Keep, NewId, Reply, bound};
 use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
+use crate::util::clock::now_ms;
 
-/// What a value of the seed is; its TOML type tells.
+/// The value of a seeded key; its TOML type selects the variant.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(untagged)]
 pub enum Seed {
     /// A string key.
     Text(String),
-    /// A set.
     Set(HashSet<String>),
-    /// A hash.
     Hash(BTreeMap<String, String>),
 }
 
-/// Milliseconds since 1970; a parameter, so that a test can turn the clock.
+/// Milliseconds since the Unix epoch. A parameter, so that a test can set the time.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// This machine's clock.
-#[must_use]
 pub fn system_clock() -> Clock {
-    Arc::new(|| {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-    })
+    Arc::new(now_ms)
 }
 
-/// The embedded store.
+/// The approximate bytes of a stream or an entry in addition to its texts; counted so that many small ones are bounded too.
+const OVERHEAD_BYTES: usize = 128;
+
 pub struct MemoryStore {
     state: Mutex<State>,
     seed: HashMap<String, Seed>,
@@ -46,19 +40,19 @@ pub struct MemoryStore {
     clock: Clock,
 }
 
-/// What a stream and an entry cost beside their texts, roughly; counted so that many small ones are bounded too.
-const OVERHEAD: usize = 128;
-
 #[derive(Default)]
 struct State {
     streams: HashMap<Arc<str>, Stream>,
-    watched: HashSet<Arc<str>>,
-    /// Each stream that holds an entry, by its oldest: what goes first when memory is short.
+    subscribed: HashSet<Arc<str>>,
+    /// Each stream that has entries, by the id of its oldest: the order of eviction.
     oldest: BTreeSet<(StreamId, Arc<str>)>,
+    /// Each stream that expires, by the time in ms since the Unix epoch.
     expiries: BTreeSet<(u64, Arc<str>)>,
+    /// The size of all streams.
     bytes: usize,
+    /// The maximum of `bytes`.
     limit: usize,
-    /// Tidegate's own; whoever writes them bounds them.
+    /// Tidegate's own hashes. They do not count in `bytes`, because their writers bound them.
     hashes: HashMap<String, BTreeMap<String, String>>,
 }
 
@@ -67,36 +61,42 @@ struct Stream {
     entries: VecDeque<(StreamId, Fields)>,
     last: StreamId,
     added: u64,
+    /// In ms since the Unix epoch.
     expires: Option<u64>,
 }
 
-type Fields = Arc<[(String, String)]>;
+type Fields = Vec<(String, String)>;
 
-fn cost(fields: &Fields) -> usize {
-    OVERHEAD + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+fn cost(fields: &[(String, String)]) -> usize {
+    OVERHEAD_BYTES + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 impl MemoryStore {
-    /// An empty store of so many bytes, with keys for look-ups.
-    #[must_use]
+    /// A store of at most `limit` bytes without streams. `seed` has the keys for look-ups.
     pub fn new(limit: usize, seed: HashMap<String, Seed>, clock: Clock) -> Self {
         let state = Mutex::new(State { limit, ..State::default() });
         Self { state, seed, handler: OnceLock::new(), barrier_stream: OnceLock::new(), clock }
     }
 
-    /// The state, with what has expired by now gone.
+    /// The state, without expired streams.
     fn state(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
         state.expire((self.clock)());
         state
     }
 
-    fn ring(&self, channel: &str, payload: &str) -> bool {
-        let watched = self.state().watched.contains(channel);
-        if let Some(handler) = self.handler.get().and_then(Weak::upgrade).filter(|_| watched) {
+    /// Only a seed can have a type other than a stream.
+    fn check_is_stream(&self, key: &str) -> Result<(), StoreError> {
+        if self.seed.contains_key(key) { Err(StoreError::WrongType) } else { Ok(()) }
+    }
+
+    /// Returns whether the channel is subscribed.
+    fn publish(&self, channel: &str, payload: &str) -> bool {
+        let is_subscribed = self.state().subscribed.contains(channel);
+        if let Some(handler) = self.handler.get().and_then(Weak::upgrade).filter(|_| is_subscribed) {
             handler.notified(channel, payload.as_bytes());
         }
-        watched
+        is_subscribed
     }
 }
 
@@ -110,7 +110,7 @@ impl State {
 
     fn remove(&mut self, key: &Arc<str>) {
         let Some(stream) = self.streams.remove(key) else { return };
-        self.bytes -= OVERHEAD + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
+        self.bytes -= OVERHEAD_BYTES + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
         if let Some((first, _)) = stream.entries.front() {
             self.oldest.remove(&(*first, Arc::clone(key)));
         }
@@ -128,13 +128,13 @@ impl State {
             )
         })?;
         let size = cost(&fields);
-        if size + OVERHEAD + key.len() > self.limit {
+        if size + OVERHEAD_BYTES + key.len() > self.limit {
             return Err(StoreError::InvalidCommand(format!(
                 "ERR an entry of {size} bytes is more than memory-store.max-size"
             )));
         }
         let stream = self.streams.entry(Arc::clone(&key)).or_insert_with(|| {
-            self.bytes += OVERHEAD + key.len();
+            self.bytes += OVERHEAD_BYTES + key.len();
             Stream::default()
         });
         if stream.entries.is_empty() {
@@ -147,7 +147,7 @@ impl State {
         Ok(id)
     }
 
-    /// Drops a stream's oldest entry.
+    /// Removes a stream's oldest entry.
     fn pop(&mut self, key: &Arc<str>) {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some((first, fields)) = stream.entries.pop_front() else { return };
@@ -169,12 +169,12 @@ impl State {
         }
     }
 
-    /// Keeps the bound: removes the oldest entries of all streams, and streams that are left empty. Entries of the lead stream go last:
-    /// it is small, and its reader would take their absence for commands that it missed.
-    fn shrink(&mut self, kept: Option<&Arc<str>>) {
+    /// Removes the oldest entries of all streams, and streams that have none left, until the size is within the limit. Entries of the
+    /// barrier stream are removed last: it is small, and its reader would count removed entries as missed commands.
+    fn evict(&mut self, barrier_stream: Option<&Arc<str>>) {
         while self.bytes > self.limit {
             let mut oldest = self.oldest.iter();
-            let oldest = oldest.find(|(_, key)| Some(key) != kept).or_else(|| self.oldest.first());
+            let oldest = oldest.find(|(_, key)| Some(key) != barrier_stream).or_else(|| self.oldest.first());
             let Some((_, key)) = oldest.cloned() else { break };
             self.pop(&key);
             if self.streams.get(&key).is_some_and(|s| s.entries.is_empty()) {
@@ -182,20 +182,17 @@ impl State {
             }
         }
         if self.bytes > self.limit {
-            // What is left are streams that a trim to nothing has emptied.
+            // Only streams whose entries were all trimmed are left.
             self.streams.clear();
             self.expiries.clear();
             self.bytes = 0;
         }
     }
 
+    /// Returns whether the stream exists.
     fn set_expiry(&mut self, key: &str, at: u64) -> bool {
-        let Some((key, stream)) = self.streams.get_key_value(key).map(|(k, _)| Arc::clone(k)).and_then(|key| {
-            let stream = self.streams.get_mut(&key)?;
-            Some((key, stream))
-        }) else {
-            return false;
-        };
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let key: Arc<str> = key.into();
         if let Some(old) = stream.expires.replace(at) {
             self.expiries.remove(&(old, Arc::clone(&key)));
         }
@@ -221,12 +218,12 @@ fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
 #[async_trait]
 impl EventStore for MemoryStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
-        // A second handler would be a bug of the caller, and would never ring.
+        // The trait allows one call, so a second handler is a bug of the caller.
         let _ = self.handler.set(handler);
     }
 
     fn subscribe(&self, channel: &Arc<str>) {
-        self.state().watched.insert(Arc::clone(channel));
+        self.state().subscribed.insert(Arc::clone(channel));
         let (handler, channel) = (self.handler.get().cloned(), Arc::clone(channel));
         tokio::spawn(async move {
             if let Some(handler) = handler.and_then(|handler| handler.upgrade()) {
@@ -236,7 +233,7 @@ impl EventStore for MemoryStore {
     }
 
     fn unsubscribe(&self, channel: &str) {
-        self.state().watched.remove(channel);
+        self.state().subscribed.remove(channel);
     }
 
     fn set_barrier_stream(&self, key: &Arc<str>) {
@@ -244,34 +241,23 @@ impl EventStore for MemoryStore {
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        if self.seed.contains_key(channel) {
-            return Err(StoreError::WrongType);
-        }
+        self.check_is_stream(channel)?;
         let state = self.state();
-        let barrier_position = self
-            .barrier_stream
-            .get()
-            .and_then(|key| state.streams.get(&**key))
-            .map_or(StreamId::ZERO, |stream| stream.last);
-        let Some(stream) = state.streams.get(channel) else {
-            return Ok(Page { complete: true, barrier_position, ..Page::default() });
-        };
-        let mut page = Page {
-            complete: true,
-            barrier_position,
-            stream: Some(StreamState {
-                last: stream.last,
-                added: stream.added,
-                length: stream.entries.len() as u64,
-                first: stream.entries.front().map(|(id, _)| *id),
-                max_deleted: StreamId::ZERO,
-            }),
-            ..Page::default()
-        };
+        let barrier_stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
+        let barrier_position = barrier_stream.map_or(StreamId::ZERO, |stream| stream.last);
+        let mut page = Page { complete: true, barrier_position, ..Page::default() };
+        let Some(stream) = state.streams.get(channel) else { return Ok(page) };
+        page.stream = Some(StreamState {
+            last: stream.last,
+            added: stream.added,
+            length: stream.entries.len() as u64,
+            first: stream.entries.front().map(|(id, _)| *id),
+            max_deleted: StreamId::ZERO,
+        });
         let mut used = 0;
         let from = stream.entries.partition_point(|(id, _)| *id <= after);
         for (id, fields) in stream.entries.range(from..) {
-            let size = cost(fields) - OVERHEAD;
+            let size = cost(fields) - OVERHEAD_BYTES;
             let body = if size > limits.max_event {
                 Body::TooLarge
             } else if page.entries.len() == limits.entries || used + size > limits.bytes {
@@ -288,11 +274,9 @@ impl EventStore for MemoryStore {
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        if self.seed.contains_key(channel) {
-            return Err(StoreError::WrongType);
-        }
+        self.check_is_stream(channel)?;
         let fields = [("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
-        let fields: Fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let now = (self.clock)();
         let (id, prev) = {
             let mut state = self.state();
@@ -304,10 +288,10 @@ impl EventStore for MemoryStore {
             if let Some(seconds) = retention.expire_seconds {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
-            state.shrink(self.barrier_stream.get());
+            state.evict(self.barrier_stream.get());
             (id, prev)
         };
-        self.ring(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
+        self.publish(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
         Ok(id)
     }
 
@@ -329,8 +313,8 @@ impl EventStore for MemoryStore {
 
     async fn command(&self, command: &Command) -> Result<Reply, StoreError> {
         let now = (self.clock)();
-        if self.seed.contains_key(command.key()) && !matches!(command, Command::Publish { .. }) {
-            return Err(StoreError::WrongType);
+        if !matches!(command, Command::Publish { .. }) {
+            self.check_is_stream(command.key())?;
         }
         match command {
             Command::Add { key, no_create, trim, id, fields } => {
@@ -338,11 +322,11 @@ impl EventStore for MemoryStore {
                 if *no_create && !state.streams.contains_key(&**key) {
                     return Ok(Reply::Nil);
                 }
-                let id = state.add(key, *id, now, fields.clone().into())?;
-                if let Some(Trim { keep, .. }) = trim {
-                    state.trim(key, keep);
+                let id = state.add(key, *id, now, fields.clone())?;
+                if let Some(trim) = trim {
+                    state.trim(key, &trim.keep);
                 }
-                state.shrink(self.barrier_stream.get());
+                state.evict(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
             Command::Range { key, start, end, count } => {
@@ -360,7 +344,7 @@ impl EventStore for MemoryStore {
                 });
                 Ok(Reply::List(rows.collect()))
             }
-            Command::Publish { key, message } => Ok(Reply::Int(self.ring(key, message).into())),
+            Command::Publish { key, message } => Ok(Reply::Int(self.publish(key, message).into())),
             Command::Expire { key, seconds } => {
                 let after = u64::try_from(seconds.saturating_mul(1000)).unwrap_or(0);
                 let found = self.state().set_expiry(key, now.saturating_add(after));

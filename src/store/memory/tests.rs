@@ -4,12 +4,12 @@ use super::*;
 
 const ALL: Limits = Limits { entries: 1000, bytes: 1 << 20, max_event: 1 << 20 };
 
-struct World {
+struct TestStore {
     store: MemoryStore,
     now: Arc<AtomicU64>,
 }
 
-fn world(limit: usize) -> World {
+fn test_store(limit: usize) -> TestStore {
     let now = Arc::new(AtomicU64::new(1_000));
     let clock = Arc::clone(&now);
     let seed = HashMap::from([
@@ -17,10 +17,10 @@ fn world(limit: usize) -> World {
         ("team".to_owned(), Seed::Set(HashSet::from(["alice".to_owned()]))),
         ("h".to_owned(), Seed::Hash(BTreeMap::from([("f".to_owned(), "v".to_owned())]))),
     ]);
-    World { store: MemoryStore::new(limit, seed, Arc::new(move || clock.load(Ordering::Relaxed))), now }
+    TestStore { store: MemoryStore::new(limit, seed, Arc::new(move || clock.load(Ordering::Relaxed))), now }
 }
 
-impl World {
+impl TestStore {
     async fn emit(&self, data: &str, retention: Retention) -> StreamId {
         self.store.emit("c", &NewEvent::new("e", &data.into()), retention).await.expect("emitted")
     }
@@ -33,7 +33,7 @@ impl World {
 
 #[tokio::test]
 async fn ids_grow_even_when_the_clock_does_not() {
-    let w = world(1 << 20);
+    let w = test_store(1 << 20);
     assert_eq!(w.emit("a", Retention::default()).await, StreamId::new(1_000, 0));
     assert_eq!(w.emit("b", Retention::default()).await, StreamId::new(1_000, 1));
     w.now.store(500, Ordering::Relaxed);
@@ -43,8 +43,8 @@ async fn ids_grow_even_when_the_clock_does_not() {
 }
 
 #[tokio::test]
-async fn trimming_leaves_the_count_of_all() {
-    let w = world(1 << 20);
+async fn trimming_does_not_change_the_number_of_added_entries() {
+    let w = test_store(1 << 20);
     for _ in 0..5 {
         w.emit("x", Retention { max_length: Some(2), ..Retention::default() }).await;
     }
@@ -56,7 +56,7 @@ async fn trimming_leaves_the_count_of_all() {
 
 #[tokio::test]
 async fn a_stream_expires() {
-    let w = world(1 << 20);
+    let w = test_store(1 << 20);
     w.emit("x", Retention { expire_seconds: Some(1), ..Retention::default() }).await;
     w.now.store(1_999, Ordering::Relaxed);
     assert_eq!(w.ids().await.len(), 1);
@@ -67,7 +67,7 @@ async fn a_stream_expires() {
 
 #[tokio::test]
 async fn a_full_store_drops_the_oldest_of_all_streams() {
-    let w = world(2_000);
+    let w = test_store(2_000);
     for i in 0..50 {
         w.now.store(1_000 + i, Ordering::Relaxed);
         let channel = if i % 2 == 0 { "c" } else { "d" };
@@ -79,12 +79,12 @@ async fn a_full_store_drops_the_oldest_of_all_streams() {
     assert_eq!(page.entries.last().map(|(id, _)| id.ms), Some(1_049));
     let too_large = NewEvent::new("e", &"x".repeat(3_000).into());
     assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::InvalidCommand(_))));
-    assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "and a refused one loses nothing");
+    assert_eq!(w.ids().await.last().map(String::as_str), Some("1048-0"), "a refused entry evicts nothing");
 }
 
 #[tokio::test]
 async fn a_page_is_bounded() {
-    let w = world(1 << 20);
+    let w = test_store(1 << 20);
     for size in [10, 10, 5_000, 20_000] {
         w.emit(&"x".repeat(size), Retention::default()).await;
     }
@@ -100,32 +100,32 @@ async fn a_page_is_bounded() {
 }
 
 #[tokio::test]
-async fn look_ups() {
-    let w = world(1 << 20);
-    assert_eq!(w.store.get("session:a").await.expect("answer"), Some(b"x".to_vec()));
-    assert_eq!(w.store.get("session:b").await.expect("answer"), None);
-    assert!(w.store.set_contains("team", "alice").await.expect("answer"));
-    assert!(!w.store.set_contains("team", "bob").await.expect("answer"));
-    assert_eq!(w.store.hash_get("h", "f").await.expect("answer"), Some(b"v".to_vec()));
+async fn look_ups_read_the_seed() {
+    let w = test_store(1 << 20);
+    assert_eq!(w.store.get("session:a").await.expect("a reply"), Some(b"x".to_vec()));
+    assert_eq!(w.store.get("session:b").await.expect("a reply"), None);
+    assert!(w.store.set_contains("team", "alice").await.expect("a reply"));
+    assert!(!w.store.set_contains("team", "bob").await.expect("a reply"));
+    assert_eq!(w.store.hash_get("h", "f").await.expect("a reply"), Some(b"v".to_vec()));
     assert!(matches!(w.store.get("team").await, Err(StoreError::WrongType)));
     assert!(matches!(w.store.read("team", StreamId::ZERO, ALL).await, Err(StoreError::WrongType)));
 }
 
 #[tokio::test]
-async fn commands_as_redis_answers_them() {
-    let w = world(1 << 20);
+async fn commands_reply_as_redis_does() {
+    let w = test_store(1 << 20);
     let run = async |json: serde_json::Value| w.store.command(&Command::parse(&json).expect("a command")).await;
     let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
     use serde_json::json;
-    assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("answer"), Reply::Nil);
-    assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("answer"), text("5-1"));
+    assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("a reply"), Reply::Nil);
+    assert_eq!(run(json!(["XADD", "c", "5-1", "a", "b"])).await.expect("a reply"), text("5-1"));
     assert!(matches!(run(json!(["XADD", "c", "5-1", "a", "b"])).await, Err(StoreError::InvalidCommand(_))));
-    assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("answer"), text("5-2"));
+    assert_eq!(run(json!(["XADD", "c", "MAXLEN", 1, "5-*", "a", "c"])).await.expect("a reply"), text("5-2"));
     let row = Reply::List(vec![text("5-2"), Reply::List(vec![text("a"), text("c")])]);
-    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![row]));
-    assert_eq!(run(json!(["XRANGE", "c", "(5-2", "+"])).await.expect("answer"), Reply::List(vec![]));
-    assert_eq!(run(json!(["EXPIRE", "nothing", 5])).await.expect("answer"), Reply::Int(0));
-    assert_eq!(run(json!(["EXPIRE", "c", 0])).await.expect("answer"), Reply::Int(1));
-    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("answer"), Reply::List(vec![]));
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("a reply"), Reply::List(vec![row]));
+    assert_eq!(run(json!(["XRANGE", "c", "(5-2", "+"])).await.expect("a reply"), Reply::List(vec![]));
+    assert_eq!(run(json!(["EXPIRE", "nothing", 5])).await.expect("a reply"), Reply::Int(0));
+    assert_eq!(run(json!(["EXPIRE", "c", 0])).await.expect("a reply"), Reply::Int(1));
+    assert_eq!(run(json!(["XRANGE", "c", "-", "+"])).await.expect("a reply"), Reply::List(vec![]));
     assert!(matches!(run(json!(["XADD", "team", "*", "a", "b"])).await, Err(StoreError::WrongType)));
 }

@@ -1,19 +1,20 @@
--- Commits a push: makes its pointer the active one, or changes nothing.
--- KEYS: the active pointer, the pending one, the history, the shadow policy; then the blobs of the new pointer (ARGV[8] of them);
--- then the blobs that the history names.
--- ARGV: 1 the active pointer expected ('' for none), 2 the pending one expected, 3 the new pointer, 4 entries to keep in the
--- history, 5 the channel to publish on, 6 the shadow policy that this push replaces ('' for none), 7 the size limit of a pointer,
--- 8 the number of new blobs; then the digest of each blob that the history names, in the order of their keys.
+-- Commits a push: makes its record the active one, or changes nothing.
+-- KEYS: 1 the active record, 2 the pending record, 3 the history, 4 the shadow record; then the blobs of the new record (ARGV[8] of
+-- them); then the blobs that the history names.
+-- ARGV: 1 the expected active record ('' for none), 2 the expected pending record, 3 the new record, 4 maximum entries of the history,
+-- 5 the pub/sub channel for changes, 6 the shadow record to remove ('' for none), 7 maximum bytes of a record, 8 the number of new
+-- blobs; then the digest of each blob that the history names, in the order of their keys.
+-- Returns 'done', or 'conflict' for another active record, 'expired' for another pending record, 'missing' for a missing blob.
 if (redis.call('GET', KEYS[1]) or '') ~= ARGV[1] then
-  return 'moved'
+  return 'conflict'
 end
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then
-  return 'lost'
+  return 'expired'
 end
 local new_blobs = tonumber(ARGV[8])
 for i = 5, 4 + new_blobs do
   if redis.call('EXISTS', KEYS[i]) == 0 then
-    return 'gone'
+    return 'missing'
   end
 end
 for i = 5, 4 + new_blobs do
@@ -30,9 +31,9 @@ if ARGV[6] ~= '' and shadow == ARGV[6] then
   redis.call('DEL', KEYS[4])
   shadow = ''
 end
--- An entry that leaves the history takes its blobs with it, unless another entry or the shadow policy names them too. Keys are not
--- built from digests: the caller read the history before and names the keys. It cannot have changed since, for every commit
--- changes the active pointer as well.
+-- The blobs of an entry that is removed from the history are deleted, unless another entry or the shadow record names them too. Keys are
+-- not built from digests, because a script may only use keys that it is given: the caller has read the history and passes them. The
+-- history cannot have changed since, because every commit changes the active record as well.
 local key_of = {}
 for i = 9, #ARGV do
   key_of[ARGV[i]] = KEYS[new_blobs + i - 4]

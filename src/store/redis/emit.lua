@@ -1,5 +1,8 @@
--- An entry and its doorbell at one moment; the doorbell says the id before, so that a reader needs no read.
--- KEYS[1] the stream; ARGV: data, event, type, the doorbell's beginning, entries to keep or '', seconds to live or ''.
+-- Adds an entry and publishes its notification, atomically. The notification names the previous entry, so that its receiver need not
+-- read the stream.
+-- KEYS: 1 the stream, which is also the pub/sub channel.
+-- ARGV: 1 data, 2 event, 3 type, 4 the beginning of the notification, 5 maximum length of the stream or '', 6 seconds until the stream
+-- expires or ''. Returns the entry's id.
 local prev = '0-0'
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local raw = redis.call('XINFO', 'STREAM', KEYS[1])
@@ -11,8 +14,8 @@ local add = { 'XADD', KEYS[1] }
 if ARGV[5] ~= '' then
   add[3], add[4], add[5] = 'MAXLEN', '=', ARGV[5]
 end
-for _, word in ipairs({ '*', 'data', ARGV[1], 'event', ARGV[2], 'channel', KEYS[1], 'type', ARGV[3] }) do
-  add[#add + 1] = word
+for _, arg in ipairs({ '*', 'data', ARGV[1], 'event', ARGV[2], 'channel', KEYS[1], 'type', ARGV[3] }) do
+  add[#add + 1] = arg
 end
 local id = redis.call(unpack(add))
 if ARGV[6] ~= '' then redis.call('EXPIRE', KEYS[1], ARGV[6]) end

@@ -1,10 +1,10 @@
-//! The fleet's state in Redis: the policy, the pushes, and the status of each node.
+//! The fleet's state in Redis: the policy records, the pushes, and the status of each node.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::ConnectionManager;
-use redis::{RedisError, Script, cmd, pipe};
+use redis::{AsyncCommands, RedisError, Script, SetExpiry, SetOptions, Value, cmd, pipe};
 
 use crate::store::StoreError;
 use crate::store::fleet::{
@@ -12,27 +12,25 @@ use crate::store::fleet::{
 };
 use crate::store::fleet_keys::FleetKeys;
 
-/// Nodes in a listing.
-const MAX_NODES: usize = 1_000;
-/// Life of the reports of a push.
-const REPORT_EXPIRY: Duration = Duration::from_secs(600);
-/// How often replacing the shadow policy is tried while others replace it too.
-const SHADOW_ATTEMPTS: usize = 16;
+/// Maximum nodes of a listing.
+const MAX_NODES: isize = 1_000;
+/// The last byte of a record that is read: one more than is valid, so that a longer record is noticed.
+const RECORD_END: isize = MAX_RECORD_BYTES as isize;
+/// How long the reports of a push are kept.
+const REPORT_EXPIRY_MS: i64 = 600_000;
+/// Attempts to replace the shadow policy while other processes replace it too.
+const MAX_SHADOW_ATTEMPTS: usize = 16;
 
-/// One fleet's keys in a Redis. Clones share its connections.
-#[derive(Clone)]
+/// One fleet's state in a Redis.
 pub struct RedisFleetStore {
-    quick: ConnectionManager,
-    /// For components, so that a large one delays no small value.
-    bulk: ConnectionManager,
-    keys: FleetKeys,
+    pub(super) quick: ConnectionManager,
+    /// For components, so that a large one does not delay records.
+    pub(super) bulk: ConnectionManager,
+    pub(super) keys: FleetKeys,
 }
 
 impl RedisFleetStore {
-    pub(super) const fn new(quick: ConnectionManager, bulk: ConnectionManager, keys: FleetKeys) -> Self {
-        Self { quick, bulk, keys }
-    }
-
+    /// Runs `shadow.lua`, and returns its result.
     async fn replace_shadow(
         &self,
         expected: &[u8],
@@ -43,12 +41,8 @@ impl RedisFleetStore {
         let script = Script::new(include_str!("shadow.lua"));
         let mut call = script.key(self.keys.shadow_policy());
         call.key(self.keys.policy_history());
-        call.arg(expected)
-            .arg(record)
-            .arg(MAX_RECORD_BYTES)
-            .arg(millis(expiry))
-            .arg(self.keys.policy_changed())
-            .arg(blobs.len());
+        call.arg(expected).arg(record).arg(MAX_RECORD_BYTES).arg(millis(expiry));
+        call.arg(self.keys.policy_changed()).arg(blobs.len());
         for hex in blobs {
             call.key(self.keys.policy_blob(hex));
         }
@@ -58,13 +52,13 @@ impl RedisFleetStore {
         Ok(call.invoke_async(&mut self.quick.clone()).await?)
     }
 
-    async fn record(&self, key: &str) -> RecordRead {
-        Ok(some(cmd("GETRANGE").arg(key).arg(0).arg(MAX_RECORD_BYTES).query_async(&mut self.quick.clone()).await?))
+    async fn record(&self, key: String) -> RecordRead {
+        Ok(non_empty(self.quick.clone().getrange(key, 0, RECORD_END).await?))
     }
 
-    /// Tells all nodes that a record has changed.
+    /// Notifies all nodes that a record has changed.
     async fn notify(&self) -> Result<(), StoreError> {
-        Ok(cmd("PUBLISH").arg(self.keys.policy_changed()).arg("changed").exec_async(&mut self.quick.clone()).await?)
+        Ok(self.quick.clone().publish(self.keys.policy_changed(), "changed").await?)
     }
 }
 
@@ -82,113 +76,85 @@ impl FleetStore for RedisFleetStore {
         now_ms: u64,
     ) -> Result<HeartbeatReply, StoreError> {
         let (key, nodes) = (self.keys.node_status(node), self.keys.nodes());
-        let answers: Vec<Result<redis::Value, RedisError>> = pipe()
+        let replies: Vec<Result<Value, RedisError>> = pipe()
             .ignore_errors()
-            .cmd("GETRANGE")
-            .arg(&key)
-            .arg(0)
-            .arg(MAX_RECORD_BYTES)
-            .cmd("SET")
-            .arg(&key)
-            .arg(status)
-            .arg("PX")
-            .arg(millis(expiry))
-            .cmd("ZADD")
-            .arg(&nodes)
-            .arg(now_ms)
-            .arg(node)
-            // A listing removes expired nodes; this bounds the set where nobody lists them. By rank and not by time, since each node has its
-            // own clock.
-            .cmd("ZREMRANGEBYRANK")
-            .arg(&nodes)
-            .arg(0)
-            .arg(-1 - i64::try_from(MAX_NODES).unwrap_or(i64::MAX - 1))
+            .getrange(&key, 0, RECORD_END)
+            .set_options(&key, status, SetOptions::default().with_expiration(SetExpiry::PX(millis(expiry))))
+            .zadd(&nodes, node, now_ms)
+            // A listing removes expired nodes; this bounds the set if nobody lists them. By rank and not by time, because the clocks of
+            // nodes differ.
+            .zremrangebyrank(&nodes, 0, -1 - MAX_NODES)
             .ignore()
-            .cmd("GETRANGE")
-            .arg(self.keys.active_policy())
-            .arg(0)
-            .arg(MAX_RECORD_BYTES)
-            .cmd("GETRANGE")
-            .arg(self.keys.pending_policy())
-            .arg(0)
-            .arg(MAX_RECORD_BYTES)
-            .cmd("GETRANGE")
-            .arg(self.keys.shadow_policy())
-            .arg(0)
-            .arg(MAX_RECORD_BYTES)
+            .getrange(self.keys.active_policy(), 0, RECORD_END)
+            .getrange(self.keys.pending_policy(), 0, RECORD_END)
+            .getrange(self.keys.shadow_policy(), 0, RECORD_END)
             .query_async(&mut self.quick.clone())
             .await?;
-        let mut answers = answers.into_iter().map(|answer| answer.map_err(StoreError::from));
-        let mut next = || {
-            answers
-                .next()
-                .unwrap_or_else(|| Err(StoreError::Refused("Redis answered fewer commands than were sent".into())))
+        let Ok([previous, set, added, active, pending, shadow]) = <[_; 6]>::try_from(replies) else {
+            return Err(StoreError::Refused("the number of replies is not the number of commands".into()));
         };
-        let read = |answer: Result<redis::Value, StoreError>| match answer? {
-            redis::Value::BulkString(bytes) => Ok(some(bytes)),
+        let read = |reply: Result<Value, RedisError>| match reply? {
+            Value::BulkString(bytes) => Ok(non_empty(bytes)),
             _ => Err(StoreError::WrongType),
         };
-        let (previous, set, listed) = (read(next()), next(), next());
-        let written = set.and(listed).map(|_| ());
-        Ok(HeartbeatReply { written, previous, active: read(next()), pending: read(next()), shadow: read(next()) })
+        Ok(HeartbeatReply {
+            written: set.and(added).map(drop).map_err(StoreError::from),
+            previous: read(previous),
+            active: read(active),
+            pending: read(pending),
+            shadow: read(shadow),
+        })
     }
 
     async fn leave(&self, node: &str) -> Result<(), StoreError> {
-        let (status, nodes) = (self.keys.node_status(node), self.keys.nodes());
-        let left = pipe().cmd("DEL").arg(status).ignore().cmd("ZREM").arg(nodes).arg(node).ignore().clone();
-        Ok(left.query_async(&mut self.quick.clone()).await?)
+        let mut commands = pipe();
+        commands.del(self.keys.node_status(node)).zrem(self.keys.nodes(), node);
+        Ok(commands.exec_async(&mut self.quick.clone()).await?)
     }
 
     async fn node_statuses(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let mut connection = self.quick.clone();
-        let names: Vec<String> =
-            cmd("ZREVRANGE").arg(self.keys.nodes()).arg(0).arg(MAX_NODES - 1).query_async(&mut connection).await?;
+        let names: Vec<String> = connection.zrevrange(self.keys.nodes(), 0, MAX_NODES - 1).await?;
         if names.is_empty() {
             return Ok(Vec::new());
         }
-        let mut statuses = pipe();
+        let mut reads = pipe();
         for name in &names {
-            statuses.cmd("GETRANGE").arg(self.keys.node_status(name)).arg(0).arg(MAX_RECORD_BYTES);
+            reads.getrange(self.keys.node_status(name), 0, RECORD_END);
         }
-        let statuses: Vec<Vec<u8>> = statuses.query_async(&mut connection).await?;
-        let (mut live, mut gone) = (Vec::new(), Vec::new());
-        for (status, name) in statuses.into_iter().zip(&names) {
-            match some(status) {
-                Some(status) => live.push(status),
-                None => gone.push(name),
-            }
-        }
-        if !gone.is_empty() {
+        let statuses: Vec<Vec<u8>> = reads.query_async(&mut connection).await?;
+        let (live, expired): (Vec<_>, Vec<_>) =
+            statuses.into_iter().zip(&names).partition(|(status, _)| !status.is_empty());
+        if !expired.is_empty() {
             let script = Script::new(include_str!("forget_nodes.lua"));
             let mut call = script.key(self.keys.nodes());
-            for name in gone {
-                call.key(self.keys.node_status(name));
-                call.arg(name);
+            for (_, name) in expired {
+                call.key(self.keys.node_status(name)).arg(name);
             }
-            // A Redis user without the right to write leaves it to the nodes.
+            // Fails for a Redis user without the right to write; then the nodes remove them.
             let _: Result<(), RedisError> = call.invoke_async(&mut connection).await;
         }
-        Ok(live)
+        Ok(live.into_iter().map(|(status, _)| status).collect())
     }
 
     async fn active(&self) -> RecordRead {
-        self.record(&self.keys.active_policy()).await
+        self.record(self.keys.active_policy()).await
     }
 
     async fn shadow(&self) -> RecordRead {
-        self.record(&self.keys.shadow_policy()).await
+        self.record(self.keys.shadow_policy()).await
     }
 
     async fn set_shadow(&self, record: &str, blobs: &[String], expiry: Duration) -> Result<bool, StoreError> {
-        for _ in 0..SHADOW_ATTEMPTS {
+        for _ in 0..MAX_SHADOW_ATTEMPTS {
             let old = match self.shadow().await {
-                // The script takes a value of another type for none, and overwrites it.
+                // The script treats a value of another type as none, and overwrites it.
                 Err(StoreError::WrongType) => Vec::new(),
                 old => old?.unwrap_or_default(),
             };
             match &*self.replace_shadow(&old, record, blobs, expiry).await? {
                 "done" => return Ok(true),
-                "moved" => {}
+                "conflict" => {}
                 _ => return Ok(false),
             }
         }
@@ -201,17 +167,13 @@ impl FleetStore for RedisFleetStore {
 
     async fn history(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let script = Script::new(include_str!("history.lua"));
-        Ok(script
-            .key(self.keys.policy_history())
-            .arg(MAX_HISTORY)
-            .arg(MAX_RECORD_BYTES)
-            .invoke_async(&mut self.quick.clone())
-            .await?)
+        let mut call = script.key(self.keys.policy_history());
+        Ok(call.arg(MAX_HISTORY).arg(MAX_RECORD_BYTES).invoke_async(&mut self.quick.clone()).await?)
     }
 
     async fn blob(&self, hex: &str, max: u64) -> RecordRead {
         let key = self.keys.policy_blob(hex);
-        Ok(some(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
+        Ok(non_empty(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
     }
 
     async fn put_blob(&self, hex: &str, content: &[u8], expiry: Duration) -> Result<(), StoreError> {
@@ -225,29 +187,20 @@ impl FleetStore for RedisFleetStore {
         let script = Script::new(
             "if redis.call('PTTL', KEYS[1]) >= 0 then return 0 end redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1",
         );
-        let done: i64 = script
-            .key(self.keys.pending_policy())
-            .arg(record)
-            .arg(millis(expiry))
-            .invoke_async(&mut self.quick.clone())
-            .await?;
-        if done == 1 {
+        let mut call = script.key(self.keys.pending_policy());
+        let is_set = call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        if is_set {
             self.notify().await?;
         }
-        Ok(done == 1)
+        Ok(is_set)
     }
 
     async fn renew_pending(&self, record: &str, expiry: Duration) -> Result<bool, StoreError> {
         let script = Script::new(
             "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
         );
-        let renewed: i64 = script
-            .key(self.keys.pending_policy())
-            .arg(record)
-            .arg(millis(expiry))
-            .invoke_async(&mut self.quick.clone())
-            .await?;
-        Ok(renewed == 1)
+        let mut call = script.key(self.keys.pending_policy());
+        Ok(call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?)
     }
 
     async fn remove_pending(&self, record: &str) -> Result<(), StoreError> {
@@ -258,70 +211,54 @@ impl FleetStore for RedisFleetStore {
 
     async fn report(&self, push: &str, node: &str, report: &str) -> Result<(), StoreError> {
         let key = self.keys.prepare_reports(push);
-        let reported = pipe()
-            .cmd("HSET")
-            .arg(&key)
-            .arg(node)
-            .arg(report)
-            .ignore()
-            .cmd("PEXPIRE")
-            .arg(&key)
-            .arg(millis(REPORT_EXPIRY))
-            .ignore()
-            .clone();
-        Ok(reported.query_async(&mut self.quick.clone()).await?)
+        let mut commands = pipe();
+        commands.hset(&key, node, report).pexpire(&key, REPORT_EXPIRY_MS);
+        Ok(commands.exec_async(&mut self.quick.clone()).await?)
     }
 
     async fn reports(&self, push: &str, nodes: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(cmd("HMGET").arg(self.keys.prepare_reports(push)).arg(nodes).query_async(&mut self.quick.clone()).await?)
+        Ok(self.quick.clone().hmget(self.keys.prepare_reports(push), nodes).await?)
     }
 
     async fn commit(&self, commit: Commit<'_>) -> Result<CommitOutcome, StoreError> {
-        let Commit { expected_active, pending, record, ended_shadow, blobs } = commit;
         let history = self.history().await?;
         let script = Script::new(include_str!("commit.lua"));
         let mut call = script.key(self.keys.active_policy());
         call.key(self.keys.pending_policy()).key(self.keys.policy_history()).key(self.keys.shadow_policy());
-        call.arg(expected_active.unwrap_or_default())
-            .arg(pending)
-            .arg(record)
-            .arg(MAX_HISTORY)
-            .arg(self.keys.policy_changed());
-        call.arg(ended_shadow.unwrap_or_default()).arg(MAX_RECORD_BYTES).arg(blobs.len());
-        for hex in blobs {
+        call.arg(commit.expected_active.unwrap_or_default()).arg(commit.pending).arg(commit.record);
+        call.arg(MAX_HISTORY).arg(self.keys.policy_changed()).arg(commit.ended_shadow.unwrap_or_default());
+        call.arg(MAX_RECORD_BYTES).arg(commit.blobs.len());
+        for hex in commit.blobs {
             call.key(self.keys.policy_blob(hex));
         }
         for hex in history.iter().flat_map(|record| digests(record)) {
             call.key(self.keys.policy_blob(hex)).arg(hex);
         }
         let outcome: String = call.invoke_async(&mut self.quick.clone()).await?;
-        match &*outcome {
-            "done" => Ok(CommitOutcome::Committed),
-            "moved" => Ok(CommitOutcome::Conflict),
-            "lost" => Ok(CommitOutcome::Expired),
-            _ => Ok(CommitOutcome::BlobMissing),
-        }
+        Ok(match &*outcome {
+            "done" => CommitOutcome::Committed,
+            "conflict" => CommitOutcome::Conflict,
+            "expired" => CommitOutcome::Expired,
+            _ => CommitOutcome::BlobMissing,
+        })
     }
 }
 
 /// The SHA-256 digests that a record names, in hexadecimal digits.
 fn digests(record: &[u8]) -> Vec<&str> {
     const SHA256_DIGITS: usize = 64;
-    // A gateway writes UTF-8; other bytes name no blob of it.
+    // Records that a gateway wrote are UTF-8; others name no blob of a gateway.
     let text = std::str::from_utf8(record).unwrap_or_default();
-    let digits = |rest: &'_ str| rest.bytes().take_while(u8::is_ascii_hexdigit).count();
-    text.split("sha256:")
-        .skip(1)
-        .filter(|rest| digits(rest) == SHA256_DIGITS)
-        .map(|rest| &rest[..SHA256_DIGITS])
-        .collect()
+    let digits = |rest: &str| rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+    let parts = text.split("sha256:").skip(1).filter(|rest| digits(rest) == SHA256_DIGITS);
+    parts.map(|rest| &rest[..SHA256_DIGITS]).collect()
 }
 
-/// `GETRANGE` answers an empty value for a key that does not exist.
-fn some(bytes: Vec<u8>) -> Option<Vec<u8>> {
+/// `GETRANGE` returns an empty value for a key that does not exist.
+fn non_empty(bytes: Vec<u8>) -> Option<Vec<u8>> {
     Some(bytes).filter(|bytes| !bytes.is_empty())
 }
 
@@ -334,11 +271,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_of_a_note() {
+    fn digests_of_a_record_are_found() {
         let (a, b) = ("0a".repeat(32), "fF".repeat(32));
-        let note =
+        let record =
             format!(r#"{{"component":"sha256:{a}","cases":"sha256:{b}","short":"sha256:0a","long":"sha256:{a}0"}}"#);
-        assert_eq!(digests(note.as_bytes()), [&*a, &*b]);
+        assert_eq!(digests(record.as_bytes()), [&*a, &*b]);
         assert!(digests(b"sha256:").is_empty() && digests(&[0xff, b's']).is_empty());
     }
 }

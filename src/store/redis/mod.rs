@@ -1,8 +1,7 @@
-//! The store that fleets use: a Redis (7.0 or newer) or a Valkey.
+//! The store of a fleet: a Redis (7.0 or newer) or a Valkey.
 //!
-//! Four connections a node, whatever the number of clients: one for notifications, one for the reads that streams wait for and
-//! for look-ups, one for replays and emits, so that a long history is never in the way of a live event, and one for components, once
-//! one is pushed.
+//! A node has four connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
+//! wait for; one for replays and emits, so that a long history does not delay live events; and one for components.
 
 pub(crate) mod fleet;
 pub(crate) mod notifications;
@@ -12,10 +11,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, RedisError, Script, Value, cmd};
+use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Command, Keep, Reply};
+use crate::store::command::{Command, Keep, Reply, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
@@ -23,9 +22,15 @@ use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::{EventStore, KeyLookup, Limits, NotificationHandler, Page, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 
-/// A client of one Redis.
+/// Reads of at most this many entries use the connection for live events.
+pub const MAX_LIVE_ENTRIES: usize = 256;
+/// The minimum timeout of a reply with a component, which is large.
+const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
+
 pub struct RedisStore {
+    /// For look-ups and for the reads that streams wait for.
     live: ConnectionManager,
+    /// For replays and emits.
     bulk: ConnectionManager,
     /// For components.
     blobs: ConnectionManager,
@@ -40,22 +45,18 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Prepares connections to the Redis that this client knows; none is made yet. `timeout` bounds connecting and each
-    /// answer.
+    /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
     pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        // No retries in here: a command fails at once while Redis is away, and the next one tries anew.
-        let config = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(timeout))
-            .set_response_timeout(Some(timeout))
-            .set_number_of_retries(0);
-        let connection = || ConnectionManager::new_lazy_with_config(client.clone(), config.clone());
-        let live = connection()?;
-        let patient = config.clone().set_response_timeout(Some(timeout.max(BLOBS)));
-        let blobs = ConnectionManager::new_lazy_with_config(client.clone(), patient)?;
+        // No retries: a command fails at once while Redis is unreachable, and the next command connects again.
+        let config = ConnectionManagerConfig::new().set_connection_timeout(Some(timeout)).set_number_of_retries(0);
+        let connection = |reply_timeout| {
+            let config = config.clone().set_response_timeout(Some(reply_timeout));
+            ConnectionManager::new_lazy_with_config(client.clone(), config)
+        };
         Ok(Self {
-            live,
-            bulk: connection()?,
-            blobs,
+            live: connection(timeout)?,
+            bulk: connection(timeout)?,
+            blobs: connection(timeout.max(MIN_BLOB_TIMEOUT))?,
             read: Script::new(include_str!("read.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
@@ -67,12 +68,12 @@ impl RedisStore {
         })
     }
 
-    /// Checks that the server answers and is one that Tidegate can use.
+    /// Checks that the server replies and is not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.ping().await?;
         let info: String = cmd("INFO").arg("server").query_async(&mut self.live.clone()).await.unwrap_or_default();
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        // A server that does not say (some hide INFO) is asked by the first read.
+        // If the server hides its version, the first read finds out.
         match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
             Some(major) if major < 7 => Err(too_old()),
             _ => Ok(()),
@@ -80,92 +81,61 @@ impl RedisStore {
     }
 }
 
-/// A component is large, and has this long at the least.
-const BLOBS: Duration = Duration::from_secs(30);
-/// Reads of at most so many entries use the connection for what is live.
-pub const LIVE_ENTRIES: usize = 256;
-
 fn too_old() -> StoreError {
     StoreError::Refused(
-        "this server is older than Redis 7.0, which Tidegate needs (streams there do not count their entries)".into(),
+        "the server is older than Redis 7.0, whose streams do not count their entries: update it".into(),
     )
 }
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
-        use redis::{ErrorKind, ServerErrorKind as Server};
-        match (error.kind(), error.code()) {
-            (_, Some("WRONGTYPE")) => Self::WrongType,
-            (
-                ErrorKind::Server(Server::BusyLoading | Server::ClusterDown | Server::MasterDown | Server::TryAgain),
-                _,
-            )
-            | (ErrorKind::Server(Server::ReadOnly) | ErrorKind::Io, _) => Self::Unavailable(error.to_string()),
-            (ErrorKind::Server(_) | ErrorKind::Extension | ErrorKind::AuthenticationFailed, _) => {
-                Self::Refused(error.to_string())
+        use redis::ErrorKind::{AuthenticationFailed, Extension, Server};
+        use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
+        match error.kind() {
+            _ if error.code() == Some("WRONGTYPE") => Self::WrongType,
+            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => {
+                Self::Unavailable(error.to_string())
             }
+            Server(_) | Extension | AuthenticationFailed => Self::Refused(error.to_string()),
             _ => Self::Unavailable(error.to_string()),
         }
     }
 }
 
-/// An error of an emitter's command. Redis answers `ERR` to a wrong command; every other code (`NOPERM`, `OOM`, `MISCONF`) is a state of the
-/// server.
+/// The error of an emitter's command. Redis replies `ERR` to an invalid command; every other code (`NOPERM`, `OOM`, `MISCONF`) is about the
+/// state of the server.
 fn command_error(error: RedisError) -> StoreError {
     if error.code() == Some("ERR") { StoreError::InvalidCommand(error.to_string()) } else { error.into() }
 }
 
-fn text(value: &Value) -> Option<&str> {
-    match value {
-        Value::BulkString(bytes) => std::str::from_utf8(bytes).ok(),
-        Value::SimpleString(text) => Some(text),
-        _ => None,
+impl FromRedisValue for StreamId {
+    fn from_redis_value(value: Value) -> Result<Self, ParsingError> {
+        let text: String = from_redis_value(value)?;
+        text.parse().map_err(|error| format!("{text:?}: {error}").into())
     }
 }
 
-fn number(value: &Value) -> Option<i64> {
-    if let Value::Int(n) = value { Some(*n) } else { None }
-}
+/// The state and the entries of a stream, as `read.lua` returns them.
+type StreamReply =
+    (StreamId, Option<u64>, u64, Option<StreamId>, StreamId, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>);
+type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Reads what `read.lua` answers.
-fn page(reply: Value) -> Result<Page, StoreError> {
-    let strange = || StoreError::Refused("an answer that is not what the read script gives".into());
-    let Value::Array(parts) = reply else { return Err(strange()) };
-    let id = |value: &Value| text(value).and_then(|text| text.parse::<StreamId>().ok());
-    let barrier_position = parts.first().and_then(id).ok_or_else(strange)?;
-    if parts.len() == 1 {
+/// Parses the reply of `read.lua`.
+fn parse_page(reply: Value) -> Result<Page, StoreError> {
+    let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
+    let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
+    let Some((last, added, length, first, max_deleted, complete, needs, entries)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
-    }
-    let [_, last, added, length, first, max_deleted, complete, needs, Value::Array(entries)] = &parts[..] else {
-        return Err(strange());
     };
-    let count = |value: &Value| number(value).and_then(|n| u64::try_from(n).ok());
-    let Some(added) = count(added) else { return Err(too_old()) };
-    let stream = StreamState {
-        last: id(last).ok_or_else(strange)?,
-        added,
-        length: count(length).ok_or_else(strange)?,
-        first: id(first),
-        max_deleted: id(max_deleted).unwrap_or(StreamId::ZERO),
+    let body = |fields: Option<Fields>| match fields {
+        Some(fields) => Body::from_fields(fields.iter().map(|(name, value)| (&**name, &**value))),
+        None => Body::TooLarge,
     };
-    let entries = entries.iter().map(|entry| {
-        let Value::Array(pair) = entry else { return None };
-        match &pair[..] {
-            [at, Value::Array(fields)] => {
-                let bytes =
-                    |value: &'_ Value| if let Value::BulkString(bytes) = value { bytes.clone() } else { Vec::new() };
-                let fields: Vec<Vec<u8>> = fields.iter().map(bytes).collect();
-                Some((id(at)?, Body::from_fields(fields.chunks_exact(2).map(|pair| (&*pair[0], &*pair[1])))))
-            }
-            [at, Value::Int(_)] => Some((id(at)?, Body::TooLarge)),
-            _ => None,
-        }
-    });
     Ok(Page {
-        entries: entries.collect::<Option<_>>().ok_or_else(strange)?,
-        complete: number(complete) == Some(1),
-        needs: number(needs).and_then(|n| usize::try_from(n).ok()).filter(|n| *n > 0),
-        stream: Some(stream),
+        entries: entries.into_iter().map(|(id, fields)| (id, body(fields))).collect(),
+        complete,
+        needs,
+        stream: Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, max_deleted }),
         barrier_position,
     })
 }
@@ -180,13 +150,13 @@ impl EventStore for RedisStore {
 
     fn subscribe(&self, channel: &Arc<str>) {
         if let Some(subscriber) = self.subscriber.get() {
-            subscriber.want(channel);
+            subscriber.subscribe(channel);
         }
     }
 
     fn unsubscribe(&self, channel: &str) {
         if let Some(subscriber) = self.subscriber.get() {
-            subscriber.unwant(channel);
+            subscriber.unsubscribe(channel);
         }
     }
 
@@ -195,8 +165,8 @@ impl EventStore for RedisStore {
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: Limits) -> Result<Page, StoreError> {
-        // A read of states alone, and one of a few live entries, must not wait behind a replay's.
-        let mut connection = if limits.entries <= LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
+        // A read of the state or of a few live entries must not wait for a replay.
+        let mut connection = if limits.entries <= MAX_LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
         let mut read = self.read.key(channel);
         if let Some(key) = self.barrier_stream.get() {
             read.key(&**key);
@@ -208,12 +178,12 @@ impl EventStore for RedisStore {
             .arg(limits.max_event)
             .invoke_async(&mut connection)
             .await?;
-        page(reply)
+        parse_page(reply)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
         let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
-        let id: String = self
+        let id = self
             .emit
             .key(channel)
             .arg(&event.text)
@@ -224,7 +194,7 @@ impl EventStore for RedisStore {
             .arg(option(retention.expire_seconds))
             .invoke_async(&mut self.bulk.clone())
             .await?;
-        id.parse().map_err(|_| StoreError::Refused(format!("an id that is none: {id}")))
+        Ok(id)
     }
 
     async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
@@ -233,10 +203,10 @@ impl EventStore for RedisStore {
 
     async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
         let mut connection = self.bulk.clone();
-        let _changed: i64 = match value {
-            Some(value) => cmd("HSET").arg(key).arg(field).arg(value).query_async(&mut connection).await?,
-            None => cmd("HDEL").arg(key).arg(field).query_async(&mut connection).await?,
-        };
+        match value {
+            Some(value) => cmd("HSET").arg(key).arg(field).arg(value).exec_async(&mut connection).await?,
+            None => cmd("HDEL").arg(key).arg(field).exec_async(&mut connection).await?,
+        }
         Ok(())
     }
 
@@ -249,19 +219,14 @@ impl EventStore for RedisStore {
                 if *no_create {
                     add.arg("NOMKSTREAM");
                 }
-                if let Some(trim) = trim {
-                    match &trim.keep {
-                        Keep::MaxLen(n) => add.arg("MAXLEN").arg(if trim.approximate { "~" } else { "=" }).arg(*n),
-                        Keep::MinId(id) => {
-                            add.arg("MINID").arg(if trim.approximate { "~" } else { "=" }).arg(id.to_string())
-                        }
+                if let Some(Trim { approximate, keep }) = trim {
+                    let (option, threshold) = match keep {
+                        Keep::MaxLen(max) => ("MAXLEN", max.to_string()),
+                        Keep::MinId(min) => ("MINID", min.to_string()),
                     };
+                    add.arg(option).arg(if *approximate { "~" } else { "=" }).arg(threshold);
                 }
-                add.arg(id.to_string());
-                for (name, value) in fields {
-                    add.arg(name).arg(value);
-                }
-                add.query_async(&mut connection).await
+                add.arg(id.to_string()).arg(fields).query_async(&mut connection).await
             }
             Command::Range { key, start, end, count } => {
                 let mut range = cmd("XRANGE");
@@ -276,16 +241,15 @@ impl EventStore for RedisStore {
             }
             Command::Expire { key, seconds } => self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await,
         };
-        Ok(reply(value.map_err(command_error)?))
+        Ok(to_reply(value.map_err(command_error)?))
     }
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
-        Some(Arc::new(RedisFleetStore::new(self.live.clone(), self.blobs.clone(), keys.clone())))
+        Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        let _pong: Value = cmd("PING").query_async(&mut self.live.clone()).await?;
-        Ok(())
+        Ok(cmd("PING").exec_async(&mut self.live.clone()).await?)
     }
 }
 
@@ -304,13 +268,13 @@ impl KeyLookup for RedisStore {
     }
 }
 
-fn reply(value: Value) -> Reply {
+fn to_reply(value: Value) -> Reply {
     match value {
         Value::Int(n) => Reply::Int(n),
         Value::BulkString(bytes) => Reply::Text(bytes),
         Value::SimpleString(text) => Reply::Text(text.into_bytes()),
         Value::Okay => Reply::Text(b"OK".to_vec()),
-        Value::Array(items) => Reply::List(items.into_iter().map(reply).collect()),
+        Value::Array(items) => Reply::List(items.into_iter().map(to_reply).collect()),
         _ => Reply::Nil,
     }
 }

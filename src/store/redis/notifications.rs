@@ -1,221 +1,195 @@
-//! The node's connection for notifications: it subscribes to every channel once, and again after a lost link.
+//! The connection for notifications: it subscribes to every channel once per node, and again after each reconnect.
 
-use crate::telemetry::metrics::Metrics;
-use parking_lot::Mutex;
 use std::collections::HashSet;
+use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 
 use crate::store::{NotificationHandler, StoreError};
+use crate::telemetry::metrics::Metrics;
 use crate::util::backoff::Backoff;
 
-/// Channels of one `SUBSCRIBE`.
+/// Maximum channels of one `SUBSCRIBE`.
 const MAX_SUBSCRIBE_CHANNELS: usize = 256;
-/// Time between pings on the connection.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
-/// The first delay after a failed connection.
+/// The delay after the first failed connection.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
-/// The longest delay after failed connections.
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// The channels to subscribe to, and the task that keeps the subscriptions. Dropping this ends the task.
+/// The channels to subscribe to, and the task that keeps them subscribed.
 pub struct NotificationSubscriber {
-    wanted: Arc<Wanted>,
-    task: tokio::task::AbortHandle,
+    subscriptions: Arc<Subscriptions>,
+    /// The task; the set aborts it on drop.
+    _task: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Wanted {
+struct Subscriptions {
     channels: Mutex<Channels>,
     changed: Notify,
 }
 
 #[derive(Default)]
 struct Channels {
-    all: HashSet<Arc<str>>,
-    /// Channels that changed since the task ran last. `all` says whether each is wanted now.
-    touched: HashSet<Arc<str>>,
+    wanted: HashSet<Arc<str>>,
+    /// The channels to subscribe to or unsubscribe from, depending on whether they are in `wanted`.
+    changed: HashSet<Arc<str>>,
 }
 
 impl NotificationSubscriber {
-    /// Starts the task.
+    /// Starts the task. `timeout` bounds connecting and each reply.
     pub fn start(
         client: Client,
         timeout: Duration,
         handler: Weak<dyn NotificationHandler>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let wanted = Arc::new(Wanted::default());
-        let task = tokio::spawn(keep(client, timeout, handler, Arc::clone(&wanted), metrics)).abort_handle();
-        Self { wanted, task }
+        let (subscriptions, mut tasks) = (Arc::<Subscriptions>::default(), JoinSet::new());
+        let task = SubscriberTask { client, timeout, handler, metrics, subscriptions: Arc::clone(&subscriptions) };
+        tasks.spawn(task.run());
+        Self { subscriptions, _task: tasks }
     }
 
-    /// Subscribes to a channel, now and after every lost link.
-    pub fn want(&self, channel: &Arc<str>) {
-        self.wanted.change(|c| {
-            c.all.insert(Arc::clone(channel));
-            c.touched.insert(Arc::clone(channel));
+    pub fn subscribe(&self, channel: &Arc<str>) {
+        self.subscriptions.change(|channels| {
+            channels.wanted.insert(Arc::clone(channel));
+            channels.changed.insert(Arc::clone(channel));
         });
     }
 
-    /// Ends a subscription.
-    pub fn unwant(&self, channel: &str) {
-        self.wanted.change(|c| {
-            if let Some(channel) = c.all.take(channel) {
-                c.touched.insert(channel);
+    pub fn unsubscribe(&self, channel: &str) {
+        self.subscriptions.change(|channels| {
+            if let Some(channel) = channels.wanted.take(channel) {
+                channels.changed.insert(channel);
             }
         });
     }
 }
 
-impl Drop for NotificationSubscriber {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-impl Wanted {
-    fn change(&self, with: impl FnOnce(&mut Channels)) {
-        with(&mut self.channels.lock());
+impl Subscriptions {
+    fn change(&self, change: impl FnOnce(&mut Channels)) {
+        change(&mut self.channels.lock());
         self.changed.notify_one();
     }
 
     /// The channels to subscribe to and to unsubscribe from since the last call; for a new connection, all wanted channels.
-    fn take(&self, everything: bool) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
+    fn take(&self, is_new_connection: bool) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
         let mut channels = self.channels.lock();
-        let touched = std::mem::take(&mut channels.touched);
-        if everything {
-            return (channels.all.iter().cloned().collect(), Vec::new());
+        let changed = std::mem::take(&mut channels.changed);
+        if is_new_connection {
+            return (channels.wanted.iter().cloned().collect(), Vec::new());
         }
-        touched.into_iter().partition(|channel| channels.all.contains(channel))
+        changed.into_iter().partition(|channel| channels.wanted.contains(channel))
     }
 }
 
-/// Connects, and reconnects after each failure, until the handler is dropped.
-async fn keep(
+struct SubscriberTask {
     client: Client,
     timeout: Duration,
     handler: Weak<dyn NotificationHandler>,
-    wanted: Arc<Wanted>,
     metrics: Arc<Metrics>,
-) {
-    let mut retry = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
-    loop {
-        let broken = Arc::new(Notify::new());
-        let error = match connect(&client, timeout, &handler, &broken).await {
-            Ok(connection) => {
-                retry.reset();
-                metrics.pubsub_connected();
-                serve(connection, timeout, &handler, &wanted, &broken).await
-            }
-            Err(error) => error,
-        };
-        let Some(handler) = handler.upgrade() else { return };
-        metrics.pubsub_failed();
-        handler.lost(&StoreError::from(error).to_string());
-        drop(handler);
-        tokio::time::sleep(retry.next_delay()).await;
-    }
+    subscriptions: Arc<Subscriptions>,
 }
 
-async fn connect(
-    client: &Client,
-    timeout: Duration,
-    handler: &Weak<dyn NotificationHandler>,
-    broken: &Arc<Notify>,
-) -> Result<MultiplexedConnection, RedisError> {
-    let (handler, broken) = (handler.clone(), Arc::clone(broken));
-    // The connection calls this directly for each message, without a queue in between.
-    let on_push = move |push: PushInfo| -> Result<(), ()> {
-        match (push.kind, &push.data[..]) {
-            (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
-                    handler.notified(channel, payload);
+impl SubscriberTask {
+    /// Connects, and reconnects after each failure, until the handler is dropped.
+    async fn run(self) {
+        let mut retry = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
+        loop {
+            let Err(error) = self.serve(&mut retry).await;
+            let Some(handler) = self.handler.upgrade() else { return };
+            self.metrics.pubsub_failed();
+            handler.lost(&StoreError::from(error).to_string());
+            drop(handler);
+            tokio::time::sleep(retry.next_delay()).await;
+        }
+    }
+
+    /// Connects, and keeps the wanted channels subscribed until the connection fails.
+    async fn serve(&self, retry: &mut Backoff) -> Result<Infallible, RedisError> {
+        let disconnected = Arc::new(Notify::new());
+        let mut connection = self.connect(&disconnected).await?;
+        retry.reset();
+        self.metrics.pubsub_connected();
+        let mut is_new_connection = true;
+        loop {
+            let (added, removed) = self.subscriptions.take(is_new_connection);
+            is_new_connection = false;
+            for batch in added.chunks(MAX_SUBSCRIBE_CHANNELS) {
+                self.subscribe(&mut connection, batch).await?;
+            }
+            for batch in removed.chunks(MAX_SUBSCRIBE_CHANNELS) {
+                connection.unsubscribe(&names(batch)).await?;
+            }
+            tokio::select! {
+                () = self.subscriptions.changed.notified() => {}
+                () = disconnected.notified() => {
+                    return Err((ErrorKind::Io, "the connection for notifications was closed").into());
+                }
+                failed = self.ping(&mut connection) => return failed,
+            }
+        }
+    }
+
+    async fn connect(&self, disconnected: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
+        let (handler, disconnected) = (self.handler.clone(), Arc::clone(disconnected));
+        // The connection calls this directly for each message, without a queue in between.
+        let on_push = move |push: PushInfo| -> Result<(), ()> {
+            match (push.kind, &push.data[..]) {
+                (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
+                    if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
+                        handler.notified(channel, payload);
+                    }
+                }
+                (PushKind::Disconnection, _) => disconnected.notify_one(),
+                _ => {}
+            }
+            Ok(())
+        };
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
+            .set_push_sender(on_push);
+        self.client.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// Pings at intervals until one fails.
+    async fn ping(&self, connection: &mut MultiplexedConnection) -> Result<Infallible, RedisError> {
+        loop {
+            tokio::time::sleep(PING_INTERVAL).await;
+            let ping = tokio::time::timeout(self.timeout, cmd("PING").exec_async(connection)).await;
+            ping.map_err(|_| (ErrorKind::Io, "no reply to a ping"))??;
+        }
+    }
+
+    async fn subscribe(&self, connection: &mut MultiplexedConnection, batch: &[Arc<str>]) -> Result<(), RedisError> {
+        match (connection.subscribe(&names(batch)).await, batch) {
+            (Ok(()), _) => {
+                if let Some(handler) = self.handler.upgrade() {
+                    batch.iter().for_each(|channel| handler.subscribed(channel));
                 }
             }
-            (PushKind::Disconnection, _) => broken.notify_one(),
-            _ => {}
+            (Err(error), [channel]) if matches!(error.kind(), ErrorKind::Server(_)) => {
+                tracing::warn!(%channel, %error, "the store refuses to subscribe to this channel");
+            }
+            // Redis refuses the whole command if its user may not read one of the channels.
+            (Err(error), _) if matches!(error.kind(), ErrorKind::Server(_)) => {
+                for channel in batch {
+                    Box::pin(self.subscribe(connection, std::slice::from_ref(channel))).await?;
+                }
+            }
+            (Err(error), _) => return Err(error),
         }
         Ok(())
-    };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(timeout))
-        .set_response_timeout(Some(timeout))
-        .set_push_sender(on_push);
-    client.get_multiplexed_async_connection_with_config(&config).await
-}
-
-/// Keeps the wanted channels subscribed until the connection fails.
-async fn serve(
-    mut connection: MultiplexedConnection,
-    timeout: Duration,
-    handler: &Weak<dyn NotificationHandler>,
-    wanted: &Wanted,
-    broken: &Notify,
-) -> RedisError {
-    let mut everything = true;
-    loop {
-        let (add, remove) = wanted.take(everything);
-        everything = false;
-        for batch in add.chunks(MAX_SUBSCRIBE_CHANNELS) {
-            if let Err(error) = subscribe(&mut connection, batch, handler).await {
-                return error;
-            }
-        }
-        for batch in remove.chunks(MAX_SUBSCRIBE_CHANNELS) {
-            let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
-            if let Err(error) = connection.unsubscribe(&names).await {
-                return error;
-            }
-        }
-        tokio::select! {
-            () = wanted.changed.notified() => {}
-            () = broken.notified() => return (ErrorKind::Io, "the connection for notifications was closed").into(),
-            error = heartbeat(&mut connection, timeout) => return error,
-        }
     }
 }
 
-/// Returns the error when a ping fails.
-async fn heartbeat(connection: &mut MultiplexedConnection, timeout: Duration) -> RedisError {
-    loop {
-        tokio::time::sleep(PING_INTERVAL).await;
-        match tokio::time::timeout(timeout, cmd("PING").query_async::<Value>(connection)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => return error,
-            Err(_) => return (ErrorKind::Io, "no answer to a ping").into(),
-        }
-    }
-}
-
-async fn subscribe(
-    connection: &mut MultiplexedConnection,
-    batch: &[Arc<str>],
-    handler: &Weak<dyn NotificationHandler>,
-) -> Result<(), RedisError> {
-    let names: Vec<&str> = batch.iter().map(|name| &**name).collect();
-    match connection.subscribe(&names).await {
-        Ok(()) => {
-            if let Some(handler) = handler.upgrade() {
-                batch.iter().for_each(|channel| handler.subscribed(channel));
-            }
-            Ok(())
-        }
-        // Redis refuses the whole command if its user may not read one of the channels.
-        Err(error) if matches!(error.kind(), ErrorKind::Server(_)) && batch.len() > 1 => {
-            for channel in batch {
-                Box::pin(subscribe(connection, std::slice::from_ref(channel), handler)).await?;
-            }
-            Ok(())
-        }
-        Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => {
-            tracing::warn!(channel = %batch[0], %error, "the store refuses to subscribe to this channel");
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+fn names(channels: &[Arc<str>]) -> Vec<&str> {
+    channels.iter().map(|name| &**name).collect()
 }

@@ -1,5 +1,6 @@
--- Writes a blob that expires in ARGV[2] ms, or never if it already has no expiry. An existing value is overwritten: only its digest
--- says whether it is the right one, and this script does not compute digests.
+-- Writes a blob that expires, or never expires if it already exists without an expiry. An existing value is overwritten, because only
+-- its digest could prove that it is the same, and this script computes none.
+-- KEYS: 1 the blob. ARGV: 1 the content, 2 ms until it expires.
 if redis.call('TTL', KEYS[1]) == -1 then
   redis.call('SET', KEYS[1], ARGV[1])
 else

@@ -1,4 +1,3 @@
-use super::state::MAX_RECENT_REVOCATIONS;
 use super::*;
 
 fn info(subject: &str) -> StreamInfo {
@@ -62,7 +61,7 @@ async fn rotated(ages: &[u64], window: Duration) -> Vec<u128> {
     tokio::time::sleep_until(started + Duration::from_secs(oldest)).await;
     let now = Instant::now();
     assert_eq!(streams.rotate(2, window), ages.len());
-    streams.0.lock().due.iter().map(|(at, ..)| (*at - now).as_millis()).collect()
+    streams.0.state.lock().due.iter().map(|(at, ..)| (*at - now).as_millis()).collect()
 }
 
 fn steps(first: u128, step: u128, count: u128) -> Vec<u128> {

@@ -286,7 +286,7 @@ async fn freshness_follows_cache_headers_within_the_bounds() {
         ("cache-control: no-cache\r\n", minute),
     ] {
         let server = Server::start(response("200 OK", headers, &P256.jwks("k"))).await;
-        let fresh = server.source(timing).fetch_freshness().await;
+        let (_, fresh) = server.source(timing).shared.fetch().await.expect("keys");
         let is_near = fresh.abs_diff(expected) < Duration::from_secs(5);
         assert!(is_near, "{headers:?}: {fresh:?}, not {expected:?}");
     }

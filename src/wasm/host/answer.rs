@@ -33,18 +33,18 @@ impl AnswerOptions {
 
 impl Host for State {
     fn reason(&mut self, text: String) {
-        self.options.reason = Some(text.chars().take(MAX_REASON_CHARS).collect());
+        self.decision.options.reason = Some(text.chars().take(MAX_REASON_CHARS).collect());
     }
 
     fn replay_since(&mut self, time: u64) {
-        self.options.replay_since = Some(time);
+        self.decision.options.replay_since = Some(time);
     }
 
     fn cache_for(&mut self, seconds: u32, vary: Vec<String>) {
-        self.options.cache_for = Some((seconds, vary));
+        self.decision.options.cache_for = Some((seconds, vary));
     }
 
     fn cache_any_address(&mut self) {
-        self.options.cache_any_address = true;
+        self.decision.options.cache_any_address = true;
     }
 }

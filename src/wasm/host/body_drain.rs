@@ -1,5 +1,5 @@
-//! Drains request bodies that a guest writes and nobody reads, because the request was denied or its connection failed. Some guests
-//! cannot continue if the stream closes while they write (StarlingMonkey traps); the response tells them about the failure anyway.
+//! Drains request bodies that a guest writes and nobody reads, because the request was refused or its connection failed. Some guests
+//! cannot continue if the stream closes while they write (StarlingMonkey traps). They learn of the failure from the response.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,14 +12,8 @@ use wasmtime_wasi_http::{Error, WasiBody};
 
 const MAX_DRAIN_TIME: Duration = Duration::from_secs(1);
 
-/// A body that a task reads to its end after it was dropped.
-pub struct DrainedBody(Option<WasiBody>);
-
-impl DrainedBody {
-    pub fn new(body: WasiBody) -> Self {
-        Self(Some(body))
-    }
-}
+/// A body that a task reads to its end after it was dropped. `None` after its end.
+pub struct DrainedBody(pub Option<WasiBody>);
 
 impl Body for DrainedBody {
     type Data = Bytes;

@@ -1,4 +1,4 @@
-//! `tidegate:policy/context` and `tidegate:policy/settings`: the current decision, the log, and the operator's values.
+//! `tidegate:policy/context` and `tidegate:policy/settings`: the current decision, the log and the operator's settings.
 
 use crate::wasm::host::State;
 use crate::wasm::host::tidegate::policy::context::{Host, Level};
@@ -7,30 +7,19 @@ use crate::wasm::host::tidegate::policy::settings;
 /// Bytes that a policy may log in one decision; the rest is dropped with a warning.
 pub const MAX_LOG_BYTES: usize = 8 * 1024;
 
-/// The bytes that the decision may still log.
-pub struct LogBudget {
-    remaining: usize,
-}
-
-impl Default for LogBudget {
-    fn default() -> Self {
-        Self { remaining: MAX_LOG_BYTES }
-    }
-}
-
 impl State {
     /// Writes a line of the policy to the log, within the decision's budget and the policy's rate.
     pub(super) fn write_log(&mut self, level: Level, message: &str) {
-        let (policy, request) = (&self.digest, &self.request_id);
-        let Some(remaining) = self.log_budget.remaining.checked_sub(message.len() + 1) else {
-            if self.log_budget.remaining > 0 {
-                self.log_budget.remaining = 0;
+        let (policy, request, logged_before) = (&self.digest, &self.decision.request_id, self.decision.logged_bytes);
+        self.decision.logged_bytes += message.len() + 1;
+        if self.decision.logged_bytes > MAX_LOG_BYTES {
+            // Stays above the budget, so that shorter lines are dropped as well.
+            if logged_before <= MAX_LOG_BYTES {
                 tracing::warn!(target: "tidegate::policy", %policy, %request,
                     "the policy wrote more than {MAX_LOG_BYTES} bytes to the log in one decision; the rest is dropped");
             }
             return;
-        };
-        self.log_budget.remaining = remaining;
+        }
         if !self.env.log_rate.allows() {
             return;
         }
@@ -49,7 +38,7 @@ impl Host for State {
     }
 
     fn request_id(&mut self) -> String {
-        self.request_id.clone()
+        self.decision.request_id.clone()
     }
 
     fn action(&mut self) -> String {

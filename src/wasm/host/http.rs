@@ -4,19 +4,18 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
-use wasmtime::component::Linker;
 use wasmtime_wasi_http::{
-    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtx,
-    WasiHttpCtxView, WasiHttpHooks, WasiHttpView,
+    DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, Result, WasiBody, WasiHttpCtxView,
+    WasiHttpHooks, WasiHttpView,
 };
 
-use crate::egress::body::CappedBody;
+use crate::egress::body::limit_request_body;
 use crate::egress::{EgressError, RequestTimeouts};
 use crate::wasm::host::body_drain::DrainedBody;
 use crate::wasm::host::{PolicyEnv, State};
 
 /// Bytes of a set of header fields in host memory.
-const MAX_HEADER_BYTES: usize = 64 << 10;
+pub const MAX_HEADER_BYTES: usize = 64 << 10;
 const MAX_REQUEST_BODY_BYTES: usize = 1 << 20;
 /// Bytes of a request's body in transit from the guest.
 const BODY_CHUNK_BYTES: usize = 64 << 10;
@@ -27,38 +26,15 @@ static FORBIDDEN_HEADER_FILTER: LazyLock<ForbiddenHeaderFilter> = LazyLock::new(
     Arc::new(|name| DEFAULT_FORBIDDEN_HEADERS.contains(name) || FORBIDDEN_HEADERS.contains(&name.as_str()))
 });
 
-/// The outbound requests of an instance.
-pub struct Http {
-    context: WasiHttpCtx,
-    sender: RequestSender,
-}
-
-impl Http {
-    pub fn new(env: &Arc<PolicyEnv>, digest: &Arc<str>, request_id: &str) -> Self {
-        let mut context = WasiHttpCtx::new();
-        context.set_field_size_limit(MAX_HEADER_BYTES);
-        let (env, digest) = (Arc::clone(env), Arc::clone(digest));
-        Self { context, sender: RequestSender { env, digest, request_id: request_id.into(), sent: 0 } }
-    }
-
-    /// Starts a decision. Requests before it are denied.
-    pub fn start_decision(&mut self, request_id: &str) {
-        self.sender.request_id = request_id.into();
-        self.sender.sent = 0;
-    }
-
-    /// Requests that the policy tried to send in this decision, denied ones included.
-    pub fn sent(&self) -> u32 {
-        self.sender.sent
-    }
-}
-
-struct RequestSender {
-    env: Arc<PolicyEnv>,
-    digest: Arc<str>,
-    /// Empty before the decision starts.
-    request_id: String,
-    sent: u32,
+/// Sends the requests of an instance.
+pub struct RequestSender {
+    pub env: Arc<PolicyEnv>,
+    /// The policy's, for log lines.
+    pub digest: Arc<str>,
+    /// Empty before the decision starts: requests of `prepare` are refused.
+    pub request_id: String,
+    /// Requests that the policy tried to send in this decision, refused ones included.
+    pub sent: u32,
 }
 
 /// A response, and the future that drives its connection. The connections of `Egress` drive themselves.
@@ -71,24 +47,24 @@ impl WasiHttpHooks for RequestSender {
         options: Option<RequestOptions>,
         _: Box<dyn Future<Output = Result<()>> + Send>,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
-        let denied = || Box::new(async { Err(Error::HttpRequestDenied) });
-        let request = request.map(DrainedBody::new);
+        let refuse = || Box::new(async { Err(Error::HttpRequestDenied) });
+        let request = request.map(|body| DrainedBody(Some(body)));
         self.sent = self.sent.saturating_add(1);
         if self.request_id.is_empty() || self.sent > self.env.max_requests {
-            return denied();
+            return refuse();
         }
         if let Some(recorded) = &self.env.recorded_calls {
             recorded.block_request();
-            return denied();
+            return refuse();
         }
         let log_failure = self.failure_logger(request.uri());
         if !self.env.egress.allows(request.uri()) {
             log_failure(&EgressError::Denied);
-            return denied();
+            return refuse();
         }
         let request = request.map(|body| {
             let body = body.map_err(|error| EgressError::Http(error.to_string()));
-            CappedBody::new(body, MAX_REQUEST_BODY_BYTES, EgressError::RequestTooLarge).boxed_unsync()
+            limit_request_body(body, MAX_REQUEST_BODY_BYTES).boxed_unsync()
         });
         let sending = self.env.egress.send(request, options.map_or_else(RequestTimeouts::default, request_timeouts));
         Box::new(async move {
@@ -130,12 +106,9 @@ impl RequestSender {
 }
 
 fn request_timeouts(options: RequestOptions) -> RequestTimeouts {
-    let head = match (options.connect_timeout, options.first_byte_timeout) {
-        (Some(connect), Some(first)) => Some(connect.saturating_add(first)),
-        (None, Some(first)) => Some(first),
-        // A connect timeout alone says little: the request often reuses a connection.
-        (_, None) => None,
-    };
+    // A connect timeout alone has no effect, because a request often reuses a connection.
+    let connect = options.connect_timeout.unwrap_or_default();
+    let head = options.first_byte_timeout.map(|first| first.saturating_add(connect));
     // Zero means the shortest timeout, not none.
     let at_least_1ms = |time: Duration| time.max(Duration::from_millis(1));
     RequestTimeouts { head: head.map(at_least_1ms), between_frames: options.between_bytes_timeout.map(at_least_1ms) }
@@ -160,13 +133,8 @@ fn to_wasi(error: EgressError) -> Error {
 impl WasiHttpView for State {
     fn http(&mut self) -> WasiHttpCtxView<'_> {
         let wasi = self.wasi();
-        WasiHttpCtxView { hooks: &mut wasi.http.sender, table: &mut wasi.table, ctx: &mut wasi.http.context }
+        WasiHttpCtxView { hooks: &mut wasi.requests, table: &mut wasi.table, ctx: &mut wasi.http_context }
     }
-}
-
-/// Links `wasi:http/types` and `wasi:http/outgoing-handler`.
-pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)
 }
 
 #[cfg(test)]
@@ -180,32 +148,35 @@ mod tests {
     use crate::egress::{Egress, EgressLimits};
     use crate::policy::Limits;
     use crate::store::memory::{MemoryStore, system_clock};
+    use crate::wasm::host::EvaluationParams;
 
     #[tokio::test]
-    async fn requests_before_the_decision_are_denied_and_not_counted() {
-        // Nothing listens there, so an allowed request fails with another error than a denied one.
+    async fn requests_before_the_decision_are_refused_and_not_counted() {
+        // Nothing listens there, so an allowed request fails with another error than a refused one.
         let origin = EgressOrigin::parse("http://127.0.0.1:1", true).expect("an origin");
         let limits = EgressLimits { timeout: Duration::from_secs(10), max_response_size: 1024, concurrency: 1 };
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let env = PolicyEnv::new(store, &Limits { max_requests: 2, ..Limits::default() });
         let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], limits)), ..env });
-        let mut http = Http::new(&env, &"sha256:…".into(), "");
-        let send = async |http: &mut Http| {
+        let mut state = State::new(env, 1 << 20, Arc::default(), "sha256:…".into());
+        let send = async |state: &mut State| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");
-            Pin::from(http.sender.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
+            Pin::from(state.wasi().requests.send_request(request, None, Box::new(async { Ok(()) }))).await.map(|_| ())
         };
         for _ in 0..5 {
-            assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)));
+            assert!(matches!(send(&mut state).await, Err(Error::HttpRequestDenied)));
         }
-        http.start_decision("id");
+        let deadline = tokio::time::Instant::now();
+        let params = EvaluationParams { deadline, keys_until: deadline, may_restart: false, lookups: 0, traced: false };
+        state.start_decision("id".into(), params);
         for _ in 0..2 {
             assert!(
-                matches!(send(&mut http).await, Err(Error::ConnectionRefused)),
+                matches!(send(&mut state).await, Err(Error::ConnectionRefused)),
                 "requests before the decision do not count"
             );
         }
-        assert!(matches!(send(&mut http).await, Err(Error::HttpRequestDenied)), "beyond the limit");
-        assert_eq!(http.sent(), 3);
+        assert!(matches!(send(&mut state).await, Err(Error::HttpRequestDenied)), "beyond the limit");
+        assert_eq!(state.wasi().requests.sent, 3);
     }
 }

@@ -10,126 +10,104 @@ use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED, Octets};
 /// Bytes of a key, field or member. A request's head is not larger by default, so no policy needs longer ones.
 const MAX_KEY_BYTES: usize = 64 << 10;
 
-/// A value that can be recorded and replayed.
-trait LookupValue: Sized {
-    fn to_answer(&self) -> HostAnswer;
-    /// `None` if the answer is of another type.
-    fn from_answer(answer: HostAnswer) -> Option<Self>;
-}
-
-impl LookupValue for Option<Vec<u8>> {
-    fn to_answer(&self) -> HostAnswer {
-        HostAnswer::Value(self.clone().map(Octets))
-    }
-
-    fn from_answer(answer: HostAnswer) -> Option<Self> {
-        if let HostAnswer::Value(value) = answer { Some(value.map(|Octets(bytes)| bytes)) } else { None }
-    }
-}
-
-impl LookupValue for bool {
-    fn to_answer(&self) -> HostAnswer {
-        HostAnswer::Contains(*self)
-    }
-
-    fn from_answer(answer: HostAnswer) -> Option<Self> {
-        if let HostAnswer::Contains(contains) = answer { Some(contains) } else { None }
-    }
-}
-
 impl State {
-    async fn look_up<T: LookupValue>(
+    /// Looks up a part of a key, or replays that. `answer` reads the store when it is polled.
+    async fn look_up(
         &mut self,
         key: &str,
         part: &str,
         call: impl FnOnce() -> HostCall,
-        answer: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, Error> {
-        if self.env.recorded_calls.is_some() {
-            return self.replay_look_up(&call());
+        answer: impl Future<Output = Result<HostAnswer, StoreError>>,
+    ) -> HostAnswer {
+        if let Some(recorded) = &self.env.recorded_calls {
+            // Whether the key was allowed is part of the recording, so the prefixes are not checked.
+            if !self.has_request() {
+                return HostAnswer::Unavailable(NO_REQUEST.into());
+            }
+            let answer = recorded.answer(&call());
+            if answer != HostAnswer::Denied {
+                self.decision.lookups = self.decision.lookups.saturating_add(1);
+            }
+            return answer;
         }
-        let found = self.look_up_in_store(key, part, answer).await;
-        if let Some(trace) = &mut self.trace {
-            let answer = match &found {
-                Ok(found) => found.to_answer(),
-                Err(Error::Denied) => HostAnswer::Denied,
-                Err(Error::Unavailable(reason)) => HostAnswer::Unavailable(reason.clone()),
-            };
-            trace.record(call(), answer);
+        let answer = self.look_up_in_store(key, part, answer).await;
+        if let Some(trace) = &mut self.decision.trace {
+            trace.record(call(), answer.clone());
         }
-        found
+        answer
     }
 
-    /// Does not check the prefixes: whether the key was allowed is part of the recording.
-    fn replay_look_up<T: LookupValue>(&mut self, call: &HostCall) -> Result<T, Error> {
-        if !self.has_request() {
-            return Err(Error::Unavailable(NO_REQUEST.into()));
-        }
-        let answer = self.env.recorded_calls.as_ref().and_then(|recorded| recorded.answer(call));
-        if answer == Some(HostAnswer::Denied) {
-            return Err(Error::Denied);
-        }
-        self.lookups = self.lookups.saturating_add(1);
-        let reason = match answer {
-            Some(HostAnswer::Unavailable(reason)) => reason,
-            Some(answer) => match T::from_answer(answer) {
-                Some(found) => return Ok(found),
-                None => NOT_RECORDED.into(),
-            },
-            None => NOT_RECORDED.into(),
-        };
-        Err(Error::Unavailable(reason))
-    }
-
-    async fn look_up_in_store<T>(
+    async fn look_up_in_store(
         &mut self,
         key: &str,
         part: &str,
-        answer: impl Future<Output = Result<T, StoreError>>,
-    ) -> Result<T, Error> {
+        answer: impl Future<Output = Result<HostAnswer, StoreError>>,
+    ) -> HostAnswer {
         let allowed = self.env.lookup_prefixes.iter().any(|prefix| key.starts_with(&**prefix));
         if !allowed || key.len().max(part.len()) > MAX_KEY_BYTES {
-            return Err(Error::Denied);
+            return HostAnswer::Denied;
         }
         if !self.has_request() {
-            return Err(Error::Unavailable(NO_REQUEST.into()));
+            return HostAnswer::Unavailable(NO_REQUEST.into());
         }
-        self.lookups = self.lookups.saturating_add(1);
-        if self.lookups > self.env.max_lookups {
-            return Err(Error::Unavailable("the decision has used up its look-ups".into()));
+        self.decision.lookups = self.decision.lookups.saturating_add(1);
+        if self.decision.lookups > self.env.max_lookups {
+            return HostAnswer::Unavailable("the decision has used up its look-ups".into());
         }
         match tokio::time::timeout(self.env.lookup_timeout, answer).await {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(answer)) => answer,
             Ok(Err(error)) => {
                 // Within the policy's log rate, because a policy can cause this error as often as it likes.
                 if self.env.log_rate.allows() {
-                    tracing::warn!(policy = %self.digest, request = %self.request_id, %error, "a look-up of the policy failed");
+                    tracing::warn!(policy = %self.digest, request = %self.decision.request_id, %error, "a look-up of the policy failed");
                 }
-                Err(Error::Unavailable(match error {
+                HostAnswer::Unavailable(match error {
                     StoreError::WrongType => "the key holds another type of value".into(),
                     _ => "the store does not answer".into(),
-                }))
+                })
             }
-            Err(_) => Err(Error::Unavailable("the store did not answer in time".into())),
+            Err(_) => HostAnswer::Unavailable("the store did not answer in time".into()),
         }
+    }
+}
+
+/// The error of a look-up that has no result. A recorded answer of another type counts as not recorded.
+fn to_error(answer: HostAnswer) -> Error {
+    match answer {
+        HostAnswer::Denied => Error::Denied,
+        HostAnswer::Unavailable(reason) => Error::Unavailable(reason),
+        _ => Error::Unavailable(NOT_RECORDED.into()),
+    }
+}
+
+fn to_value(answer: HostAnswer) -> Result<Option<Vec<u8>>, Error> {
+    match answer {
+        HostAnswer::Value(value) => Ok(value.map(|Octets(bytes)| bytes)),
+        other => Err(to_error(other)),
     }
 }
 
 impl Host for State {
     async fn get(&mut self, key: String) -> Result<Option<Vec<u8>>, Error> {
         let env = Arc::clone(&self.env);
-        self.look_up(&key, "", || HostCall::Get(key.clone()), env.store.get(&key)).await
+        let answer = async { Ok(HostAnswer::Value(env.store.get(&key).await?.map(Octets))) };
+        to_value(self.look_up(&key, "", || HostCall::Get(key.clone()), answer).await)
     }
 
     async fn hash_get(&mut self, key: String, field: String) -> Result<Option<Vec<u8>>, Error> {
         let env = Arc::clone(&self.env);
         let call = || HostCall::HashGet(key.clone(), field.clone());
-        self.look_up(&key, &field, call, env.store.hash_get(&key, &field)).await
+        let answer = async { Ok(HostAnswer::Value(env.store.hash_get(&key, &field).await?.map(Octets))) };
+        to_value(self.look_up(&key, &field, call, answer).await)
     }
 
     async fn set_contains(&mut self, key: String, member: String) -> Result<bool, Error> {
         let env = Arc::clone(&self.env);
         let call = || HostCall::SetContains(key.clone(), member.clone());
-        self.look_up(&key, &member, call, env.store.set_contains(&key, &member)).await
+        let answer = async { Ok(HostAnswer::Contains(env.store.set_contains(&key, &member).await?)) };
+        match self.look_up(&key, &member, call, answer).await {
+            HostAnswer::Contains(contains) => Ok(contains),
+            other => Err(to_error(other)),
+        }
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
+use wasmtime_wasi_config::WasiConfig;
 
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::settings::Settings;
@@ -21,7 +22,6 @@ use crate::store::KeyLookup;
 use crate::tokens::Tokens;
 use crate::util::clock::now_ms;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host::tokens::KeyWait;
 use crate::wasm::host_trace::{HostTrace, RecordedCalls};
 use crate::wasm::log_rate::LogRate;
 use crate::wasm::memory_limiter::MemoryLimiter;
@@ -47,7 +47,7 @@ const NO_REQUEST: &str = "there is no request yet";
 /// The policy's clock, in ms since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
-/// What the host functions of a policy give access to, the same for all its decisions.
+/// The policy environment: what the host functions give access to, the same for all decisions of a policy.
 #[derive(Clone)]
 pub struct PolicyEnv {
     pub store: Arc<dyn KeyLookup>,
@@ -70,7 +70,6 @@ pub struct PolicyEnv {
 
 impl PolicyEnv {
     /// Allows nothing: no look-ups, no settings, no tokens and no requests. The time is the system's.
-    #[must_use]
     pub fn new(store: Arc<dyn KeyLookup>, limits: &Limits) -> Self {
         let egress_limits = EgressLimits { timeout: limits.timeout, max_response_size: 0, concurrency: 1 };
         Self {
@@ -90,9 +89,8 @@ impl PolicyEnv {
 
     /// An environment that replays a recording: its time and its answers are the recorded ones, and requests are blocked. `log_rate` is
     /// separate from that of the active policy.
-    #[must_use]
     pub fn replaying(&self, recorded: &Arc<RecordedCalls>, log_rate: &Arc<LogRate>) -> Self {
-        let now = recorded.now();
+        let now = recorded.now;
         let (clock, log_rate): (Clock, _) = (Arc::new(move || now), Arc::clone(log_rate));
         Self { clock, log_rate, recorded_calls: Some(Arc::clone(recorded)), ..self.clone() }
     }
@@ -110,31 +108,40 @@ pub struct PolicyContext {
 #[derive(Clone, Copy, Debug)]
 pub struct EvaluationParams {
     pub deadline: Instant,
-    pub key_wait: KeyWait,
+    /// The decision may wait for missing keys until then, which leaves some of its time to evaluate.
+    pub keys_until: Instant,
+    /// Whether the instance may be stopped while keys are missing, and the decision start again on a new one.
+    pub may_restart: bool,
     /// Look-ups that the decision made on an earlier instance.
     pub lookups: u32,
     /// Whether to record the host calls.
     pub traced: bool,
 }
 
-/// The host's state of one instance, and so of one decision.
+/// The host's state of one instance.
 pub struct State {
     pub env: Arc<PolicyEnv>,
     pub limiter: MemoryLimiter,
     pub cpu_budget: Arc<CpuBudget>,
-    /// Empty before the decision starts.
-    pub request_id: String,
     /// The policy's, for log lines.
     pub digest: Arc<str>,
-    pub options: answer::AnswerOptions,
+    pub decision: DecisionState,
+    wasi: Option<Box<wasi::Wasi>>,
+}
+
+/// The host's state of one decision. Before the decision starts, `prepare` of the policy may log and nothing else.
+#[derive(Default)]
+pub struct DecisionState {
+    /// Empty before the decision starts.
+    request_id: String,
     /// `None` before the decision starts.
-    key_wait: Option<KeyWait>,
-    /// Look-ups of this decision.
+    params: Option<EvaluationParams>,
+    pub options: answer::AnswerOptions,
     pub lookups: u32,
     /// `None` if the host calls are not recorded.
     pub trace: Option<HostTrace>,
-    log_budget: context::LogBudget,
-    wasi: Option<Box<wasi::Wasi>>,
+    /// Bytes that were written to the log, dropped lines included.
+    logged_bytes: usize,
 }
 
 impl State {
@@ -144,46 +151,43 @@ impl State {
             env,
             limiter: MemoryLimiter::new(max_memory, Arc::clone(&cpu_budget)),
             cpu_budget,
-            request_id: String::new(),
             digest,
-            options: answer::AnswerOptions::default(),
-            key_wait: None,
-            lookups: 0,
-            trace: None,
-            log_budget: context::LogBudget::default(),
+            decision: DecisionState::default(),
             wasi: None,
         }
     }
 
-    pub fn start_decision(&mut self, request_id: String, params: &EvaluationParams) {
+    pub fn start_decision(&mut self, request_id: String, params: EvaluationParams) {
         if let Some(wasi) = &mut self.wasi {
-            wasi.http.start_decision(&request_id);
+            wasi.requests.request_id.clone_from(&request_id);
+            wasi.requests.sent = 0;
         }
-        self.key_wait = Some(params.key_wait);
-        self.lookups = params.lookups;
-        self.trace = params.traced.then(|| HostTrace::new((self.env.clock)()));
-        self.request_id = request_id;
         self.limiter.start_call();
-        self.options = answer::AnswerOptions::default();
-        self.log_budget = context::LogBudget::default();
+        self.decision = DecisionState {
+            request_id,
+            params: Some(params),
+            lookups: params.lookups,
+            trace: params.traced.then(|| HostTrace::new((self.env.clock)())),
+            ..DecisionState::default()
+        };
     }
 
     /// The limit that the decision exceeded, if any. Its answer is then discarded.
     pub fn exceeded_limit(&self) -> Option<&'static str> {
-        if self.lookups > self.env.max_lookups {
+        if self.decision.lookups > self.env.max_lookups {
             return Some("policy.lookup.max-lookups");
         }
-        let sent = self.wasi.as_ref().map_or(0, |wasi| wasi.http.sent());
-        (self.has_request() && sent > self.env.max_requests).then_some("policy.egress.max-requests")
+        (self.has_request() && self.sent_requests() > self.env.max_requests).then_some("policy.egress.max-requests")
     }
 
-    pub fn has_sent_requests(&self) -> bool {
-        self.wasi.as_ref().is_some_and(|wasi| wasi.http.sent() > 0)
+    /// Requests that the policy tried to send in this decision.
+    pub fn sent_requests(&self) -> u32 {
+        self.wasi.as_ref().map_or(0, |wasi| wasi.requests.sent)
     }
 
     /// Whether the decision has started.
     fn has_request(&self) -> bool {
-        !self.request_id.is_empty()
+        self.decision.params.is_some()
     }
 }
 
@@ -208,8 +212,11 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
 /// A linker with everything that a policy may import.
 pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
-    wasi::add_to_linker(&mut linker)?;
-    http::add_to_linker(&mut linker)?;
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    wasmtime_wasi_config::add_to_linker(&mut linker, |state: &mut State| {
+        WasiConfig::from(state.env.settings.variables())
+    })?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
     Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

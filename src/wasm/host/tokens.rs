@@ -5,7 +5,7 @@ use tokio::time::Instant;
 use crate::tokens::jwks::KeyFetch;
 use crate::tokens::{TokenError, Verdict};
 use crate::wasm::host::tidegate::policy::tokens::{Error, Host};
-use crate::wasm::host::{NO_REQUEST, State};
+use crate::wasm::host::{EvaluationParams, NO_REQUEST, State};
 use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED};
 
 /// The error that stops an instance whose decision needs keys that are being fetched, so that it holds no permit while it waits.
@@ -13,18 +13,9 @@ use crate::wasm::host_trace::{HostAnswer, HostCall, NOT_RECORDED};
 #[error("the decision waits for the keys of a token profile")]
 pub struct KeysPending(pub KeyFetch);
 
-/// What a decision may do while keys are missing.
-#[derive(Clone, Copy, Debug)]
-pub struct KeyWait {
-    /// The decision may wait until then, which leaves some of its time to evaluate.
-    pub until: Instant,
-    /// Whether the instance may be stopped, and the decision start again on a new one.
-    pub may_restart: bool,
-}
-
 impl State {
     async fn verify_token(&mut self, profile: Option<&str>, token: &str) -> wasmtime::Result<Result<String, Error>> {
-        let Some(key_wait) = self.key_wait else {
+        let Some(params) = self.decision.params else {
             return Ok(Err(Error::Unavailable(NO_REQUEST.into())));
         };
         let call = || match profile {
@@ -32,21 +23,21 @@ impl State {
             None => HostCall::Verify(token.to_owned()),
         };
         if let Some(recorded) = &self.env.recorded_calls {
-            return Ok(from_answer(recorded.answer(&call())));
+            return Ok(to_result(recorded.answer(&call())));
         }
-        let verified = self.verify_with_keys(key_wait, profile, token).await?;
-        if let Some(trace) = &mut self.trace {
-            trace.record(call(), to_answer(&verified));
+        let answer = self.verify_with_keys(params, profile, token).await?;
+        if let Some(trace) = &mut self.decision.trace {
+            trace.record(call(), answer.clone());
         }
-        Ok(verified)
+        Ok(to_result(answer))
     }
 
     async fn verify_with_keys(
         &mut self,
-        key_wait: KeyWait,
+        params: EvaluationParams,
         profile: Option<&str>,
         token: &str,
-    ) -> wasmtime::Result<Result<String, Error>> {
+    ) -> wasmtime::Result<HostAnswer> {
         loop {
             let (tokens, now) = (&self.env.tokens, (self.env.clock)());
             let verdict = match profile {
@@ -54,52 +45,41 @@ impl State {
                 None => tokens.verify(token, now),
             };
             let fetch = match verdict {
-                Verdict::Valid(claims) => return Ok(Ok(claims)),
-                Verdict::Invalid(error) => return Ok(Err(error.into())),
+                Verdict::Valid(claims) => return Ok(HostAnswer::Claims(claims)),
+                Verdict::Invalid(error) => return Ok(error.into()),
                 Verdict::Pending(fetch) => fetch,
             };
             // A policy that has sent requests is not restarted, because it would send them twice.
-            if key_wait.may_restart && !self.has_sent_requests() && Instant::now() < key_wait.until {
+            if params.may_restart && self.sent_requests() == 0 && Instant::now() < params.keys_until {
                 return Err(KeysPending(fetch).into());
             }
-            if !fetch.until(key_wait.until).await {
-                return Ok(Err(Error::Unavailable("the keys were not fetched in time".into())));
+            if !fetch.until(params.keys_until).await {
+                return Ok(HostAnswer::Unavailable("the keys were not fetched in time".into()));
             }
         }
     }
 }
 
-fn to_answer(verified: &Result<String, Error>) -> HostAnswer {
-    match verified {
-        Ok(claims) => HostAnswer::Claims(claims.clone()),
-        Err(Error::Malformed) => HostAnswer::Malformed,
-        Err(Error::Untrusted) => HostAnswer::Untrusted,
-        Err(Error::Expired) => HostAnswer::Expired,
-        Err(Error::Claims(reason)) => HostAnswer::WrongClaims(reason.clone()),
-        Err(Error::Unavailable(reason)) => HostAnswer::Unavailable(reason.clone()),
-    }
-}
-
 /// An answer of another type counts as not recorded.
-fn from_answer(answer: Option<HostAnswer>) -> Result<String, Error> {
-    match answer {
-        Some(HostAnswer::Claims(claims)) => Ok(claims),
-        Some(HostAnswer::Malformed) => Err(Error::Malformed),
-        Some(HostAnswer::Untrusted) => Err(Error::Untrusted),
-        Some(HostAnswer::Expired) => Err(Error::Expired),
-        Some(HostAnswer::WrongClaims(reason)) => Err(Error::Claims(reason)),
-        Some(HostAnswer::Unavailable(reason)) => Err(Error::Unavailable(reason)),
-        _ => Err(Error::Unavailable(NOT_RECORDED.into())),
-    }
+fn to_result(answer: HostAnswer) -> Result<String, Error> {
+    Err(match answer {
+        HostAnswer::Claims(claims) => return Ok(claims),
+        HostAnswer::Malformed => Error::Malformed,
+        HostAnswer::Untrusted => Error::Untrusted,
+        HostAnswer::Expired => Error::Expired,
+        HostAnswer::WrongClaims(reason) => Error::Claims(reason),
+        HostAnswer::Unavailable(reason) => Error::Unavailable(reason),
+        _ => Error::Unavailable(NOT_RECORDED.into()),
+    })
 }
 
-impl From<TokenError> for Error {
+impl From<TokenError> for HostAnswer {
     fn from(error: TokenError) -> Self {
         match error {
             TokenError::Malformed => Self::Malformed,
             TokenError::Untrusted => Self::Untrusted,
             TokenError::Expired => Self::Expired,
-            TokenError::Claims(reason) => Self::Claims(reason),
+            TokenError::Claims(reason) => Self::WrongClaims(reason),
             TokenError::Unavailable(reason) => Self::Unavailable(reason),
         }
     }

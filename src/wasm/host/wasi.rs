@@ -1,4 +1,4 @@
-//! WASI 0.2 with clocks, randomness, output, which goes to the log, and `wasi:config/store`. Nothing else has an effect.
+//! WASI 0.2: clocks, randomness, output (written to the log) and `wasi:config/store`. The other functions have no effect.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::AsyncWrite;
-use wasmtime::component::{Linker, ResourceTable};
+use wasmtime::component::ResourceTable;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
-use wasmtime_wasi_config::WasiConfig;
+use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::wasm::host::context::MAX_LOG_BYTES;
-use crate::wasm::host::http::Http;
+use crate::wasm::host::http::{MAX_HEADER_BYTES, RequestSender};
 use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::{Clock, State};
 
@@ -22,29 +22,32 @@ const MAX_HANDLES: usize = 256;
 /// Bytes of randomness of one call.
 const MAX_RANDOM_BYTES: u64 = 1 << 16;
 
-/// Created when a policy first calls WASI, because most never do.
+/// Created when a policy first calls WASI, because most policies never do.
 pub struct Wasi {
     context: WasiCtx,
     pub table: ResourceTable,
-    pub http: Http,
+    pub http_context: WasiHttpCtx,
+    pub requests: RequestSender,
     output: CapturedOutput,
 }
 
 impl Wasi {
-    fn new(clock: Clock, http: Http) -> Self {
+    fn new(requests: RequestSender) -> Self {
         let output = CapturedOutput::default();
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
+        let mut http_context = WasiHttpCtx::new();
+        http_context.set_field_size_limit(MAX_HEADER_BYTES);
         let context = WasiCtxBuilder::new()
             .stdout(output.clone())
             .stderr(output.clone())
-            .wall_clock(WallClock(clock))
+            .wall_clock(WallClock(Arc::clone(&requests.env.clock)))
             .allow_tcp(false)
             .allow_udp(false)
             .allow_ip_name_lookup(false)
             .max_random_size(MAX_RANDOM_BYTES)
             .build();
-        Self { context, table, http, output }
+        Self { context, table, http_context, requests, output }
     }
 }
 
@@ -53,7 +56,7 @@ impl State {
     pub fn flush_output(&mut self) {
         self.env.log_rate.report_dropped();
         let Some(wasi) = &self.wasi else { return };
-        let text = wasi.output.take();
+        let text = std::mem::take(&mut *wasi.output.0.lock());
         for line in String::from_utf8_lossy(&text).lines() {
             self.write_log(Level::Info, line);
         }
@@ -61,8 +64,8 @@ impl State {
 
     pub(super) fn wasi(&mut self) -> &mut Wasi {
         self.wasi.get_or_insert_with(|| {
-            let http = Http::new(&self.env, &self.digest, &self.request_id);
-            Box::new(Wasi::new(Arc::clone(&self.env.clock), http))
+            let (env, digest) = (Arc::clone(&self.env), Arc::clone(&self.digest));
+            Box::new(Wasi::new(RequestSender { env, digest, request_id: self.decision.request_id.clone(), sent: 0 }))
         })
     }
 }
@@ -72,11 +75,6 @@ impl WasiView for State {
         let wasi = self.wasi();
         WasiCtxView { ctx: &mut wasi.context, table: &mut wasi.table }
     }
-}
-
-pub fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    wasmtime_wasi::p2::add_to_linker_async(linker)?;
-    wasmtime_wasi_config::add_to_linker(linker, |state| WasiConfig::from(state.env.settings.variables()))
 }
 
 struct WallClock(Clock);
@@ -91,15 +89,9 @@ impl HostWallClock for WallClock {
     }
 }
 
-/// Keeps the beginning of what a policy prints and discards the rest.
+/// The beginning of a policy's output. The rest is discarded.
 #[derive(Clone, Default)]
 struct CapturedOutput(Arc<Mutex<Vec<u8>>>);
-
-impl CapturedOutput {
-    fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock())
-    }
-}
 
 impl IsTerminal for CapturedOutput {
     fn is_terminal(&self) -> bool {
@@ -115,10 +107,10 @@ impl StdoutStream for CapturedOutput {
 
 impl AsyncWrite for CapturedOutput {
     fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
-        let mut kept = self.0.lock();
+        let mut captured = self.0.lock();
         // One byte more than the log accepts, so that `write_log` reports that something was dropped.
-        let room = (MAX_LOG_BYTES + 1).saturating_sub(kept.len());
-        kept.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        let room = (MAX_LOG_BYTES + 1).saturating_sub(captured.len());
+        captured.extend_from_slice(&bytes[..bytes.len().min(room)]);
         Poll::Ready(Ok(bytes.len()))
     }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/prometheus/prometheus/promql/parser"
 )
 
-// What Prometheus itself puts to the series of a target.
-var ofTargets = []string{"job", "instance"}
+// Labels that Prometheus adds to the series of a target.
+var targetLabels = []string{"job", "instance"}
 
 // The series of a running gateway.
 type series []labels.Labels
@@ -28,19 +28,19 @@ func read(text io.Reader) (series, error) {
 	all := series{labels.FromStrings(labels.MetricName, "up")}
 	for name, family := range families {
 		for _, metric := range family.Metric {
-			own := map[string]string{}
+			values := map[string]string{}
 			for _, pair := range metric.Label {
-				own[pair.GetName()] = pair.GetValue()
+				values[pair.GetName()] = pair.GetValue()
 			}
-			// A label without a value is none.
-			maps.DeleteFunc(own, func(_, value string) bool { return value == "" })
-			add := func(suffix string, more ...string) {
-				own := maps.Clone(own)
-				own[labels.MetricName] = name + suffix
-				if len(more) == 2 {
-					own[more[0]] = more[1]
+			// For Prometheus a label with an empty value does not exist.
+			maps.DeleteFunc(values, func(_, value string) bool { return value == "" })
+			add := func(suffix string, label ...string) {
+				values := maps.Clone(values)
+				values[labels.MetricName] = name + suffix
+				if len(label) == 2 {
+					values[label[0]] = label[1]
 				}
-				all = append(all, labels.FromMap(own))
+				all = append(all, labels.FromMap(values))
 			}
 			if family.GetType() != dto.MetricType_HISTOGRAM {
 				add("")
@@ -57,16 +57,16 @@ func read(text io.Reader) (series, error) {
 	return all, nil
 }
 
-// What an expression asks for and no gateway has: a series, or a label to put series together by.
-func (all series) lacks(text string) (problems []string) {
+// missing returns the problems of an expression: series that no gateway has, and grouping labels that none of its series has.
+func (all series) missing(text string) (problems []string) {
 	expression, err := parser.ParseExpr(text)
 	if err != nil {
 		return []string{err.Error()}
 	}
-	known := slices.Clone(ofTargets)
+	known := slices.Clone(targetLabels)
 	parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
-		selector, is := node.(*parser.VectorSelector)
-		if !is {
+		selector, isSelector := node.(*parser.VectorSelector)
+		if !isSelector {
 			return nil
 		}
 		found := all.matching(selector.LabelMatchers)
@@ -79,13 +79,13 @@ func (all series) lacks(text string) (problems []string) {
 		return nil
 	})
 	parser.Inspect(expression, func(node parser.Node, _ []parser.Node) error {
-		aggregate, is := node.(*parser.AggregateExpr)
-		if !is {
+		aggregate, isAggregate := node.(*parser.AggregateExpr)
+		if !isAggregate {
 			return nil
 		}
 		for _, label := range aggregate.Grouping {
 			if !slices.Contains(known, label) {
-				problems = append(problems, fmt.Sprintf("nothing here has a label %s", label))
+				problems = append(problems, fmt.Sprintf("no series of the expression has the label %s", label))
 			}
 		}
 		return nil
@@ -93,11 +93,11 @@ func (all series) lacks(text string) (problems []string) {
 	return problems
 }
 
-// Those that a selector takes, whatever it wants of what the target is called.
+// matching returns the series that a selector selects. Its matchers of target labels are ignored.
 func (all series) matching(matchers []*labels.Matcher) (found series) {
 	for _, one := range all {
 		matches := func(matcher *labels.Matcher) bool {
-			return slices.Contains(ofTargets, matcher.Name) || matcher.Matches(one.Get(matcher.Name))
+			return slices.Contains(targetLabels, matcher.Name) || matcher.Matches(one.Get(matcher.Name))
 		}
 		if !slices.ContainsFunc(matchers, func(matcher *labels.Matcher) bool { return !matches(matcher) }) {
 			found = append(found, one)
@@ -106,11 +106,11 @@ func (all series) matching(matchers []*labels.Matcher) (found series) {
 	return found
 }
 
-// Whether a gateway has a series of this name with these labels, whatever their values.
+// has reports whether a gateway has a series with this name and these label names. The values may differ.
 func (all series) has(wanted labels.Labels) bool {
-	names := func(of labels.Labels) (names []string) {
-		of.Range(func(label labels.Label) {
-			if !slices.Contains(ofTargets, label.Name) {
+	names := func(series labels.Labels) (names []string) {
+		series.Range(func(label labels.Label) {
+			if !slices.Contains(targetLabels, label.Name) {
 				names = append(names, label.Name)
 			}
 		})

@@ -1,7 +1,7 @@
-// Command prometheus judges what the gateway has for Prometheus by Prometheus' own code. What /metrics answers comes from stdin.
+// Command prometheus checks the gateway's metrics and alerting rules with Prometheus' own code. The metrics are read from stdin.
 //
-//	prometheus metrics           is it what Prometheus can read, and named as promtool wants names
-//	prometheus rules <tests>     do the alerts fire when they should, and only then, and do the series that they query exist
+//	prometheus metrics           checks that Prometheus can parse the metrics, and that promtool accepts their names
+//	prometheus rules <tests>     checks that the alerts fire exactly when the tests expect it, and that the series that they query exist
 package main
 
 import (
@@ -32,7 +32,7 @@ func main() {
 func lint() []string {
 	found, err := promlint.New(os.Stdin).Lint()
 	if err != nil {
-		return []string{fmt.Sprint("not what Prometheus can read: ", err)}
+		return []string{fmt.Sprint("Prometheus cannot parse the metrics: ", err)}
 	}
 	var problems []string
 	for _, problem := range found {

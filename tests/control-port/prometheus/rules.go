@@ -11,7 +11,7 @@ import (
 	"go.yaml.in/yaml/v2"
 )
 
-// The part of the format of `promtool test rules` that is used here. promtool itself depends on the clients of four clouds.
+// The part of the format of `promtool test rules` that the tests use. promtool itself would add the client libraries of four cloud providers.
 type testFile struct {
 	RuleFiles          []string       `yaml:"rule_files"`
 	EvaluationInterval model.Duration `yaml:"evaluation_interval"`
@@ -34,7 +34,7 @@ type test struct {
 	} `yaml:"alert_rule_test"`
 }
 
-// Checks the rules that a test file names, and returns the problems.
+// rules checks the rules that a test file names, and returns the problems.
 func rules(path string) (problems []string) {
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -57,40 +57,40 @@ func rules(path string) (problems []string) {
 			alertRules = append(alertRules, group.Rules...)
 		}
 	}
-	real, err := read(os.Stdin)
+	metrics, err := read(os.Stdin)
 	if err != nil {
-		return []string{fmt.Sprint("not what Prometheus can read: ", err)}
+		return []string{fmt.Sprint("Prometheus cannot parse the metrics: ", err)}
 	}
 	for _, rule := range alertRules {
-		for _, problem := range real.lacks(rule.Expr) {
+		for _, problem := range metrics.missing(rule.Expr) {
 			problems = append(problems, fmt.Sprintf("%s: %s", rule.Alert, problem))
 		}
 	}
-	fires, silent := map[string]bool{}, map[string]bool{}
+	firing, silent := map[string]bool{}, map[string]bool{}
 	for _, test := range file.Tests {
-		world, err := load(test, time.Duration(file.EvaluationInterval), real)
+		evaluator, err := load(test, time.Duration(file.EvaluationInterval), metrics)
 		if err != nil {
 			problems = append(problems, fmt.Sprintf("%s: %v", test.Name, err))
 			continue
 		}
 		for _, wanted := range test.AlertRuleTests {
-			which := map[bool]map[string]bool{true: fires, false: silent}[len(wanted.Expected) > 0]
-			which[wanted.AlertName] = true
+			tested := map[bool]map[string]bool{true: firing, false: silent}[len(wanted.Expected) > 0]
+			tested[wanted.AlertName] = true
 			expected := []string{}
 			for _, alert := range wanted.Expected {
 				expected = append(expected, describe(alert.Labels, alert.Annotations))
 			}
-			got, err := world.firing(alertRules, wanted.AlertName, time.Duration(wanted.EvalTime))
+			got, err := evaluator.firing(alertRules, wanted.AlertName, time.Duration(wanted.EvalTime))
 			if err != nil {
 				problems = append(problems, fmt.Sprintf("%s: %s: %v", test.Name, wanted.AlertName, err))
-			} else if !same(got, expected) {
+			} else if !haveSameElements(got, expected) {
 				problems = append(problems, fmt.Sprintf("%s: %s after %s:\n  expected %q\n  got      %q",
 					test.Name, wanted.AlertName, wanted.EvalTime, expected, got))
 			}
 		}
 	}
 	for _, rule := range alertRules {
-		if !fires[rule.Alert] {
+		if !firing[rule.Alert] {
 			problems = append(problems, rule.Alert+": no test in which it fires")
 		}
 		if !silent[rule.Alert] {
@@ -98,7 +98,7 @@ func rules(path string) (problems []string) {
 		}
 	}
 	if len(problems) == 0 {
-		fmt.Printf("%d alerts fire when they should\n", len(alertRules))
+		fmt.Printf("%d alerts fire exactly when expected\n", len(alertRules))
 	}
 	return problems
 }

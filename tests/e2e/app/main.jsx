@@ -1,5 +1,5 @@
-// A small app with the unchanged client half of @upstash/realtime. What it received and how its connection stands is on the
-// page, and on `window` for the test.
+// A small app with the unchanged client half of @upstash/realtime. The page shows the received events and the status of the connection,
+// and `window` exposes both to the tests.
 import { createRealtime, RealtimeProvider } from "@upstash/realtime/client";
 import { useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
@@ -8,17 +8,17 @@ const query = new URLSearchParams(location.search);
 const api = { url: query.get("api"), withCredentials: true };
 const { useRealtime } = createRealtime();
 
-window.__seen = [];
+window.__received = [];
 window.__statuses = [];
 
 function Feed() {
   const [channels, setChannels] = useState(() => JSON.parse(query.get("channels")));
-  const [seen, setSeen] = useState([]);
+  const [received, setReceived] = useState([]);
   const { status } = useRealtime({
     channels,
     onData(event) {
-      window.__seen.push(event);
-      setSeen([...window.__seen]);
+      window.__received.push(event);
+      setReceived([...window.__received]);
     },
   });
 
@@ -34,8 +34,8 @@ function Feed() {
     <main>
       <p id="status">{status}</p>
       <p id="channels">{channels.join(" ")}</p>
-      <ul id="seen">
-        {seen.map((event, index) => (
+      <ul id="received">
+        {received.map((event, index) => (
           <li key={index}>{`${event.channel} ${event.event} ${JSON.stringify(event.data)}`}</li>
         ))}
       </ul>

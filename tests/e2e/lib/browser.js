@@ -22,7 +22,7 @@ export async function launch() {
   });
 }
 
-/** Bundles `app/` in memory: the text of one script. */
+/** Bundles `app/` in memory, and returns the text of one script. */
 export async function bundle() {
   const result = await build({
     entryPoints: [fileURLToPath(new URL("../app/main.jsx", import.meta.url))],
@@ -59,8 +59,8 @@ export async function servePage() {
 }
 
 /**
- * Opens the app with a session: `session` is the value of their cookie. Cookies are not bound to a port, so the gateway on
- * another port of 127.0.0.1 gets it. The visit has `page`, and what the app has seen.
+ * Opens the app; `session` is the value of the session cookie. Cookies are not bound to a port, so the gateway on another port of
+ * 127.0.0.1 gets the cookie, too. Returns the `page`, and functions that return the state of the app.
  */
 export async function visit(browser, origin, { api, channels, session }) {
   const context = await browser.newContext();
@@ -80,7 +80,7 @@ export async function visit(browser, origin, { api, channels, session }) {
     page,
     console,
     answers,
-    seen: () => page.evaluate(() => window.__seen),
+    received: () => page.evaluate(() => window.__received),
     status: () => page.evaluate(() => window.__status),
     statuses: () => page.evaluate(() => window.__statuses),
     setChannels: (names) => page.evaluate((value) => window.__setChannels(value), names),

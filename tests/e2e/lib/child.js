@@ -1,12 +1,12 @@
-// A child process whose output is read by line, and which only its handle ends.
+// A child process whose output is read by line, and which ends with the test process at the latest.
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
-import { inTime, until, witnesses } from "./until.js";
+import { inTime, processLogs, until } from "./until.js";
 
 const TAIL_LINES = 40;
 
 export class Child {
-  /** Lines of its stdout, all of them. */
+  /** All lines of its stdout. */
   stdout = [];
   /** The last lines of its stderr. */
   stderr = [];
@@ -27,13 +27,13 @@ export class Child {
       if (this.stderr.length > TAIL_LINES) this.stderr.shift();
     });
 
-    const orphan = () => this.process.kill("SIGKILL");
-    const witness = () => this.log();
-    process.once("exit", orphan);
-    witnesses.add(witness);
+    const killOnExit = () => this.process.kill("SIGKILL");
+    const processLog = () => this.log();
+    process.once("exit", killOnExit);
+    processLogs.add(processLog);
     this.exited.then(() => {
-      process.removeListener("exit", orphan);
-      witnesses.delete(witness);
+      process.removeListener("exit", killOnExit);
+      processLogs.delete(processLog);
     });
   }
 

@@ -4,12 +4,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 export class Closing {
-  #things = [];
+  #closers = [];
 
-  /** Registers `thing` and how to close it; returns `thing`. */
-  add(thing, end) {
-    this.#things.push(() => end(thing));
-    return thing;
+  /** Registers `resource` with the function that closes it; returns `resource`. */
+  add(resource, close) {
+    this.#closers.push(() => close(resource));
+    return resource;
   }
 
   /** A directory that is removed at the end, even if the test process fails with an exception. */
@@ -17,7 +17,7 @@ export class Closing {
     const path = mkdtempSync(join(tmpdir(), prefix));
     const remove = () => rmSync(path, { recursive: true, force: true });
     process.once("exit", remove);
-    this.#things.push(() => {
+    this.#closers.push(() => {
       process.removeListener("exit", remove);
       remove();
     });
@@ -26,9 +26,9 @@ export class Closing {
 
   async run() {
     const failures = [];
-    for (const end of this.#things.splice(0).reverse()) {
+    for (const close of this.#closers.splice(0).reverse()) {
       try {
-        await end();
+        await close();
       } catch (error) {
         failures.push(error);
       }

@@ -11,9 +11,8 @@ export const REPO = fileURLToPath(new URL("../../../", import.meta.url));
 export const BINARY = process.env.TIDEGATE_BIN || join(REPO, "target/debug/tidegate");
 
 /**
- * Starts `tidegate <args>` and waits until it has said where it listens. `config` is the text of a tidegate.toml, written
- * into `dir`, and `within` is how long it may take, for a large policy is compiled then. The gateway has `url` and `port`;
- * `control` too if its command prints one.
+ * Starts `tidegate <args>` and waits until it prints its address, at most `within` ms: the start may compile a large policy. `config` is
+ * the text of a tidegate.toml, which is written into `dir`. The returned process has `url` and `port`; for `serve` also `control`.
  */
 export async function startGateway({ args, config, dir, name = "tidegate", within }) {
   const all = [...args];
@@ -22,7 +21,7 @@ export async function startGateway({ args, config, dir, name = "tidegate", withi
     writeFileSync(file, config);
     all.push("--config", file);
   }
-  // Settings in the environment of the test run do not apply.
+  // The environment of the test run must not configure the gateway.
   const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith("TIDEGATE_")));
   // Keep all files within the checkout.
   env.TIDEGATE_CACHE_DIR = join(REPO, "target/tmp");
@@ -42,7 +41,7 @@ export async function startGateway({ args, config, dir, name = "tidegate", withi
   return gateway;
 }
 
-/** A value as TOML; the strings, numbers, booleans and lists that configurations here have. */
+/** Formats a string, number, boolean or list as TOML. */
 export function toml(value) {
   return Array.isArray(value) ? `[${value.map(toml).join(", ")}]` : JSON.stringify(value);
 }

@@ -3,7 +3,7 @@ import { Realtime } from "@upstash/realtime";
 import { Redis } from "@upstash/redis";
 import { z } from "zod";
 
-/** The events that the tests emit; the package checks data against it. */
+/** The schema of the events that the tests emit; the package validates data with it. */
 export const schema = {
   chat: { message: z.object({ n: z.number(), text: z.string() }) },
   any: z.any(),
@@ -21,7 +21,7 @@ export function emitter(gateway, token, options = {}) {
 
 /**
  * The package's `subscribe()` starts a 60 s interval that its own unsubscribe never ends, which would keep the test's process
- * alive. After this call intervals do not.
+ * alive. After this call, intervals do not keep it alive.
  */
 export function unrefIntervals() {
   const original = globalThis.setInterval;

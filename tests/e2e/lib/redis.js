@@ -1,17 +1,17 @@
-// A Redis server for one test, and raw commands to it, which the npm client would not send.
+// A Redis server for one suite, and raw commands to it, which the npm client would not send.
 import { once } from "node:events";
 import { createServer, connect } from "node:net";
 import { Child } from "./child.js";
 
 const BINARY = process.env.REDIS_SERVER || "/usr/bin/redis-server";
 
-/** Starts redis-server in `dir`. `options` are more of its options, `{ appendonly: "yes" }`. */
+/** Starts redis-server in `dir`. `options` are further options, such as `{ appendonly: "yes" }`. */
 export async function startRedis({ dir, options = {} }) {
-  const more = Object.entries({ save: "", appendonly: "no", ...options }).flatMap(([key, value]) => [`--${key}`, value]);
+  const flags = Object.entries({ save: "", appendonly: "no", ...options }).flatMap(([key, value]) => [`--${key}`, value]);
   // Redis cannot bind "any port", and a free port may be taken before Redis binds it: retry with another one.
   for (let attempt = 1; ; attempt++) {
     const port = await freePort();
-    const server = new Child("redis", BINARY, ["--bind", "127.0.0.1", "--port", String(port), "--dir", dir, ...more]);
+    const server = new Child("redis", BINARY, ["--bind", "127.0.0.1", "--port", String(port), "--dir", dir, ...flags]);
     try {
       await server.line(/Ready to accept connections/);
     } catch (error) {

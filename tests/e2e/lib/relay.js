@@ -32,12 +32,12 @@ class Relay {
     return this.#sockets.size / 2;
   }
 
-  /** Drops every link. New ones are still accepted. */
+  /** Closes every link. New connections are still accepted. */
   cut() {
     for (const socket of this.#sockets) socket.destroy();
   }
 
-  /** Drops every link and accepts no new one until `up()`. */
+  /** Closes every link and accepts no new connection until `up()`. */
   async down() {
     const server = this.#server;
     if (!server) return;
@@ -48,35 +48,35 @@ class Relay {
     await closed;
   }
 
-  /** Listens, on the same port as before. */
+  /** Listens; after `down()`, on the same port as before. */
   async up() {
     if (this.#server) return;
-    this.#server = createServer((near) => this.#link(near)).listen(this.port, "127.0.0.1");
+    this.#server = createServer((client) => this.#link(client)).listen(this.port, "127.0.0.1");
     await once(this.#server, "listening");
     this.port = this.#server.address().port;
   }
 
-  #link(near) {
+  #link(client) {
     const targets = [this.target].flat();
-    const turn = this.accepted++;
-    near.on("error", () => near.destroy());
-    this.#connect(near, targets.map((_, index) => targets[(turn + index) % targets.length]));
+    const first = this.accepted++;
+    client.on("error", () => client.destroy());
+    this.#connect(client, targets.map((_, index) => targets[(first + index) % targets.length]));
   }
 
-  #connect(near, [target, ...others]) {
-    const far = connect(target, "127.0.0.1");
-    if (others.length === 0) return this.#join(near, far);
-    const next = () => this.#connect(near, others);
-    far.once("error", next);
-    far.once("connect", () => {
-      far.removeListener("error", next);
-      this.#join(near, far);
+  #connect(client, [target, ...others]) {
+    const server = connect(target, "127.0.0.1");
+    if (others.length === 0) return this.#join(client, server);
+    const next = () => this.#connect(client, others);
+    server.once("error", next);
+    server.once("connect", () => {
+      server.removeListener("error", next);
+      this.#join(client, server);
     });
   }
 
-  #join(near, far) {
-    if (near.destroyed) return far.destroy();
-    for (const [socket, other] of [[near, far], [far, near]]) {
+  #join(client, server) {
+    if (client.destroyed) return server.destroy();
+    for (const [socket, other] of [[client, server], [server, client]]) {
       this.#sockets.add(socket);
       socket.setNoDelay(true);
       socket.on("error", () => other.destroy());

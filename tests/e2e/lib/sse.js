@@ -16,7 +16,7 @@ export class SseReader {
   body = "";
   /** Whether the server ended the current connection. */
   ended = false;
-  /** Why the current connection broke, if it did. */
+  /** The error that broke the current connection, or null. */
   error = null;
   #request = null;
 
@@ -53,14 +53,14 @@ export class SseReader {
     const streams = this.status === 200 && /^text\/event-stream\b/.test(response.headers["content-type"] ?? "");
     const decoder = new StringDecoder("utf8");
     const parser = new Parser(this);
-    const mine = (action) => (value) => this.#request === request && action(value);
-    response.on("data", mine((bytes) => {
+    const ifCurrent = (action) => (value) => this.#request === request && action(value);
+    response.on("data", ifCurrent((bytes) => {
       const text = decoder.write(bytes);
       if (streams) parser.push(text);
       else this.body += text;
     }));
-    response.on("end", mine(() => (this.ended = true)));
-    response.on("error", mine((error) => {
+    response.on("end", ifCurrent(() => (this.ended = true)));
+    response.on("error", ifCurrent((error) => {
       this.error = error;
       this.ended = true;
     }));
@@ -91,14 +91,14 @@ export class SseReader {
 
   /** Waits for a user event. */
   async event(name, { channel, within } = {}) {
-    const what = () => `event ${name} on ${this.url}; had ${JSON.stringify(this.frames.slice(-8))}`;
-    return until(what, () => this.users(channel).find((event) => event.event === name), { within });
+    const description = () => `event ${name} on ${this.url}; received ${JSON.stringify(this.frames.slice(-8))}`;
+    return until(description, () => this.users(channel).find((event) => event.event === name), { within });
   }
 
   /** Waits until each of `channels` is connected. */
   async connected(channels) {
-    const what = () => `connected to ${channels} on ${this.url}; ${this.status} ${this.body} ${JSON.stringify(this.frames)}`;
-    await until(what, () => channels.every((name) => this.system("connected").some((frame) => frame.channel === name)));
+    const description = () => `connected to ${channels} on ${this.url}; ${this.status} ${this.body} ${JSON.stringify(this.frames)}`;
+    await until(description, () => channels.every((name) => this.system("connected").some((frame) => frame.channel === name)));
     return this;
   }
 }
@@ -124,7 +124,7 @@ class Parser {
 
   push(text) {
     this.#text += text;
-    // A CR at the very end may be the first half of a CRLF: it waits for what follows.
+    // A CR at the end may be the first half of a CRLF, so it stays until the next text arrives.
     const lines = this.#text.split(/\r\n|\n|\r(?!$)/);
     this.#text = lines.pop();
     for (const line of lines) this.#line(line);

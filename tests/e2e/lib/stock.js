@@ -1,4 +1,4 @@
-// The peer of the parity tests: the unchanged `handle()` of the npm package, on Node's http server.
+// The other side of the parity tests: the unchanged `handle()` of the npm package, on Node's http server.
 import { once } from "node:events";
 import { createServer } from "node:http";
 import { Readable } from "node:stream";
@@ -7,19 +7,19 @@ import { restClient } from "./npm.js";
 
 /**
  * Serves the stock handler; its Redis is the real npm client on the `/redis` of `gateway`. The server has `url`, and
- * `replayed(channel)`: how many replays of a channel it has read so far, for it duplicates what is emitted while it reads.
+ * `replayed(channel)`: how many replays of a channel it has read so far, since a replay duplicates events that are emitted while it reads.
  */
 export async function startStock(gateway, token) {
   const client = restClient(gateway, token);
   const reads = new Map();
-  // What `handle` uses of the client, and no more. A channel name that does not survive as a piece of the client's URL is
-  // subscribed to under another: its live half is of no interest then, but the replay waits for the subscription.
+  // The part of the client that `handle` uses. The npm client cannot subscribe to some channel names, as it puts them into a URL. It
+  // subscribes to another channel instead: then no live events arrive, but the replay, which waits for the subscription, works.
   const redis = {
-    subscribe: (channels) => client.subscribe(channels.map((name, at) => (fitsInPath(name) ? name : `stand-in-${at}`))),
+    subscribe: (channels) => client.subscribe(channels.map((name, at) => (fitsInPath(name) ? name : `unsupported-name-${at}`))),
     publish: (...args) => client.publish(...args),
     async xrange(channel, ...args) {
       const entries = await client.xrange(channel, ...args);
-      // After the handler's continuation.
+      // The handler processes the entries before this callback runs.
       setImmediate(() => reads.set(channel, (reads.get(channel) ?? 0) + 1));
       return entries;
     },
@@ -30,10 +30,10 @@ export async function startStock(gateway, token) {
   const answer = handle({ realtime });
 
   const server = createServer(async (request, response) => {
-    const gone = new AbortController();
-    response.on("close", () => gone.abort());
+    const abort = new AbortController();
+    response.on("close", () => abort.abort());
     const url = new URL(request.url, "http://stock");
-    const result = await answer(new Request(url, { headers: request.headers, signal: gone.signal }));
+    const result = await answer(new Request(url, { headers: request.headers, signal: abort.signal }));
     response.writeHead(result.status, Object.fromEntries(result.headers));
     response.flushHeaders();
     Readable.fromWeb(result.body).on("error", quiet).pipe(response);

@@ -23,13 +23,13 @@ func Open()
 func Close()
 
 //go:wasmimport wasi_snapshot_preview1 tidegate_scratch
-func lendScratch(area uintptr)
+func setScratch(area uintptr)
 
 // The result of a write to stderr, which is ignored.
 var scratch [2]uint64
 
 func init() {
-	lendScratch(uintptr(unsafe.Pointer(&scratch)))
+	setScratch(uintptr(unsafe.Pointer(&scratch)))
 	Current = component{}
 }
 

@@ -58,7 +58,8 @@ impl<'de> MapAccess<'de> for Fields {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        let setting = self.current.take().ok_or_else(|| <Error as de::Error>::custom("a value before its name"))?;
+        let setting =
+            self.current.take().ok_or_else(|| <Error as de::Error>::custom("a value was requested before its name"))?;
         let name = setting.name;
         seed.deserialize(setting).map_err(|error| match error {
             Error::Invalid { expected, .. } => Error::Invalid { name: name.to_owned(), expected },

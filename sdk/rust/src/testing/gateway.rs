@@ -126,7 +126,7 @@ impl TestGateway {
             tokens::Error::Malformed => Wit::Malformed,
             tokens::Error::Untrusted => Wit::Untrusted,
             tokens::Error::Expired => Wit::Expired,
-            tokens::Error::Claims(what) => Wit::Claims(what),
+            tokens::Error::Claims(claim) => Wit::Claims(claim),
             tokens::Error::Unavailable(cause) => Wit::Unavailable(cause),
             tokens::Error::Unreadable(_) => return self.token(token, "not JSON"),
         };

@@ -33,8 +33,8 @@ export const ecdh: Algorithm = {
   raw: point,
   deriveBits({ public: other }, key) {
     const { curve } = curveOf(key.algorithm);
-    const theirs = (other as { material: Material }).material;
-    return curve.getSharedSecret(fromBase64Url(key.jwk?.d), point(theirs)).subarray(1);
+    const otherKey = (other as { material: Material }).material;
+    return curve.getSharedSecret(fromBase64Url(key.jwk?.d), point(otherKey)).subarray(1);
   },
 };
 
@@ -47,14 +47,14 @@ function curveOf({ namedCurve }: Record<string, unknown>) {
 function importKey(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Params): Material {
   const { id } = curveOf(params);
   const check = ({ ids, key }: { ids: string[]; key: Uint8Array }) => {
-    if (ids[0] !== "2a8648ce3d0201" || ids[1] !== id) throw fail("DataError", `the key is not one of ${params.namedCurve}`);
+    if (ids[0] !== "2a8648ce3d0201" || ids[1] !== id) throw fail("DataError", `the key is not for the curve ${params.namedCurve}`);
     return key;
   };
   const bytes = data as Uint8Array;
   switch (format) {
     case "jwk": {
       const { kty, crv, x, y, d } = data as JsonWebKey;
-      if (kty !== "EC" || crv !== params.namedCurve) throw fail("DataError", `the JSON Web Key is not one of ${params.namedCurve}`);
+      if (kty !== "EC" || crv !== params.namedCurve) throw fail("DataError", `the JSON Web Key is not for the curve ${params.namedCurve}`);
       return material({ x, y, d }, params);
     }
     case "raw":
@@ -88,13 +88,13 @@ function withSecret({ jwk }: Material, secret: Uint8Array, params: Params): Mate
 
 function fromPoint(bytes: Uint8Array, params: Params): Material {
   const { size, curve } = curveOf(params);
-  let at: Uint8Array;
+  let coordinates: Uint8Array;
   try {
-    at = curve.Point.fromBytes(bytes).toBytes(false);
+    coordinates = curve.Point.fromBytes(bytes).toBytes(false);
   } catch {
-    throw fail("DataError", "the key is not a point of its curve");
+    throw fail("DataError", "the key is not a point on its curve");
   }
-  return material({ x: toBase64Url(at.subarray(1, 1 + size)), y: toBase64Url(at.subarray(1 + size)) }, params);
+  return material({ x: toBase64Url(coordinates.subarray(1, 1 + size)), y: toBase64Url(coordinates.subarray(1 + size)) }, params);
 }
 
 function material({ x, y, d }: JsonWebKey, { name, namedCurve }: Params): Material {

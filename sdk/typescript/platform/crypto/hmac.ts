@@ -8,7 +8,7 @@ export const hmac: Algorithm = {
   usages: { secret: ["sign", "verify"] },
   import(format, data, { hash }) {
     if (format === "jwk") return secret(fromBase64Url((data as JsonWebKey).k), hashName(hash));
-    if (format !== "raw") throw fail("NotSupportedError", `HMAC keys have no format ${format}`);
+    if (format !== "raw") throw fail("NotSupportedError", `HMAC keys cannot be imported as ${format}`);
     return secret(data as Uint8Array, hashName(hash));
   },
   generate({ hash, length }) {
@@ -25,7 +25,7 @@ export const hmac: Algorithm = {
 };
 
 function secret(bytes: Uint8Array, hash: string): Material {
-  if (bytes.length === 0) throw fail("DataError", "an HMAC key has at least one byte");
+  if (bytes.length === 0) throw fail("DataError", "an HMAC key must have at least one byte");
   return { type: "secret", bytes, algorithm: { name: "HMAC", hash: { name: hash }, length: bytes.length * 8 } };
 }
 

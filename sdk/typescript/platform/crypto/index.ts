@@ -43,7 +43,7 @@ type Operation = "sign" | "verify" | "encrypt" | "decrypt" | "deriveBits";
 
 function can<Name extends Operation>(algorithm: Algorithm, operation: Name, name: string): NonNullable<Algorithm[Name]> {
   const found = algorithm[operation];
-  if (!found) throw fail("NotSupportedError", `${name} does not ${operation}`);
+  if (!found) throw fail("NotSupportedError", `${name} does not support ${operation}`);
   return found as NonNullable<Algorithm[Name]>;
 }
 
@@ -53,8 +53,8 @@ function exact(bytes: Uint8Array): ArrayBuffer {
 
 function keyOf(material: Material, algorithm: Algorithm, extractable: boolean, usages: KeyUsage[]): CryptoKey {
   const allowed = algorithm.usages[material.type] ?? [];
-  const wrong = usages.find((usage) => !allowed.includes(usage));
-  if (wrong) throw fail("SyntaxError", `Unsupported key usage for a ${material.algorithm.name} key`);
+  const unsupported = usages.find((usage) => !allowed.includes(usage));
+  if (unsupported) throw fail("SyntaxError", `Unsupported key usage for a ${material.algorithm.name} key`);
   if (usages.length === 0 && material.type !== "public") throw fail("SyntaxError", "Usages cannot be empty when importing a secret or private key.");
   return makeKey(material, extractable, usages);
 }
@@ -67,14 +67,14 @@ const subtle = {
   },
   async generateKey(identifier: Identifier, extractable: boolean, usages: KeyUsage[]) {
     const [params, algorithm] = find(identifier);
-    if (!algorithm.generate) throw fail("NotSupportedError", `keys of ${params.name} cannot be made here`);
-    const made = algorithm.generate(params);
-    if (!("privateKey" in made)) return keyOf(made, algorithm, extractable, usages);
-    const of = (material: Material) => {
+    if (!algorithm.generate) throw fail("NotSupportedError", `${params.name} keys cannot be generated in a policy`);
+    const generated = algorithm.generate(params);
+    if (!("privateKey" in generated)) return keyOf(generated, algorithm, extractable, usages);
+    const toKey = (material: Material) => {
       const allowed = algorithm.usages[material.type] ?? [];
       return makeKey(material, extractable, usages.filter((usage) => allowed.includes(usage)));
     };
-    return { privateKey: of(made.privateKey), publicKey: of(made.publicKey) };
+    return { privateKey: toKey(generated.privateKey), publicKey: toKey(generated.publicKey) };
   },
   async exportKey(format: KeyFormat, key: CryptoKey) {
     const [params, algorithm] = find(key.algorithm);
@@ -86,7 +86,7 @@ const subtle = {
     }
     if (format === "raw" && algorithm.raw && material.type !== "private") return exact(algorithm.raw(material));
     if (material.der?.format === format) return exact(material.der.bytes);
-    throw fail("NotSupportedError", `a ${material.type} key of ${params.name} cannot be exported as ${format} here`);
+    throw fail("NotSupportedError", `a ${material.type} ${params.name} key cannot be exported as ${format} in a policy`);
   },
   async sign(identifier: Identifier, key: CryptoKey, data: BufferSource) {
     const [params, algorithm] = find(identifier);
@@ -140,8 +140,8 @@ const subtle = {
 
 async function derive(identifier: Identifier, key: CryptoKey, length: number | null, usage: KeyUsage): Promise<Uint8Array> {
   const [params, algorithm] = find(identifier);
-  const given = params.public instanceof CryptoKey ? { ...params, public: { material: materialFor(params.public, params.name) } } : params;
-  const bytes = await can(algorithm, "deriveBits", params.name)(given, materialFor(key, params.name, usage), length);
+  const input = params.public instanceof CryptoKey ? { ...params, public: { material: materialFor(params.public, params.name) } } : params;
+  const bytes = await can(algorithm, "deriveBits", params.name)(input, materialFor(key, params.name, usage), length);
   return length === null ? bytes : bytes.subarray(0, Math.ceil(length / 8));
 }
 

@@ -18,11 +18,11 @@ function kdf(name: string, derive: (params: Record<string, unknown>, secret: Uin
   return {
     usages: { secret: ["deriveBits", "deriveKey"] },
     import(format, data) {
-      if (format !== "raw") throw fail("NotSupportedError", `keys of ${name} have no format ${format}`);
+      if (format !== "raw") throw fail("NotSupportedError", `${name} keys cannot be imported as ${format}`);
       return { type: "secret", bytes: data as Uint8Array, algorithm: { name } };
     },
     deriveBits(params, key, length) {
-      if (length === null || length % 8 !== 0) throw fail("OperationError", "the length is a multiple of 8 bits");
+      if (length === null || length % 8 !== 0) throw fail("OperationError", "the length must be a multiple of 8 bits");
       return derive(params, key.bytes as Uint8Array, length / 8);
     },
   };

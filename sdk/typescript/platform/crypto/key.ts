@@ -36,12 +36,12 @@ const materials = new WeakMap<CryptoKey, Material>();
 
 /** A key with the standard's interface. */
 export function makeKey(material: Material, extractable: boolean, usages: KeyUsage[]): CryptoKey {
-  const shown = (value: unknown) => ({ value, enumerable: true });
+  const property = (value: unknown) => ({ value, enumerable: true });
   const key = Object.create(CryptoKey.prototype, {
-    type: shown(material.type),
-    extractable: shown(extractable || material.type === "public"),
-    algorithm: shown(material.algorithm),
-    usages: shown([...usages]),
+    type: property(material.type),
+    extractable: property(extractable || material.type === "public"),
+    algorithm: property(material.algorithm),
+    usages: property([...usages]),
   }) as CryptoKey;
   materials.set(key, material);
   return key;
@@ -51,7 +51,7 @@ export function makeKey(material: Material, extractable: boolean, usages: KeyUsa
 export function materialFor(key: CryptoKey, name: string, usage?: KeyUsage): Material {
   const material = materials.get(key);
   if (!material) throw new TypeError("not a CryptoKey");
-  if (material.algorithm.name !== name) throw fail("InvalidAccessError", `the key is of ${material.algorithm.name}, not of ${name}`);
+  if (material.algorithm.name !== name) throw fail("InvalidAccessError", `the key is a ${material.algorithm.name} key, not a ${name} key`);
   if (usage && !key.usages.includes(usage)) throw fail("InvalidAccessError", `the key is not for ${usage}`);
   return material;
 }
@@ -62,8 +62,8 @@ export function fail(name: string, message: string): DOMException {
 }
 
 /** The canonical name of a hash. */
-export function hashName(of: unknown): string {
-  const name = String(typeof of === "object" && of !== null ? (of as { name?: unknown }).name : of).toUpperCase();
+export function hashName(hash: unknown): string {
+  const name = String(typeof hash === "object" && hash !== null ? (hash as { name?: unknown }).name : hash).toUpperCase();
   if (!["SHA-1", "SHA-256", "SHA-384", "SHA-512"].includes(name)) throw fail("NotSupportedError", `unrecognized hash ${name}`);
   return name;
 }

@@ -33,14 +33,14 @@ export const x: Algorithm = {
 function importKey(format: KeyFormat, data: Uint8Array | JsonWebKey, { name }: Params): Material {
   const { id } = CURVES[name] as { id: string };
   const check = ({ ids, key }: { ids: string[]; key: Uint8Array }) => {
-    if (ids[0] !== id) throw fail("DataError", `the key is not one of ${name}`);
+    if (ids[0] !== id) throw fail("DataError", `the key is not an ${name} key`);
     return key;
   };
   const bytes = data as Uint8Array;
   switch (format) {
     case "jwk": {
       const { kty, crv, x, d } = data as JsonWebKey;
-      if (kty !== "OKP" || crv !== name) throw fail("DataError", `the JSON Web Key is not one of ${name}`);
+      if (kty !== "OKP" || crv !== name) throw fail("DataError", `the JSON Web Key is not an ${name} key`);
       return material(fromBase64Url(x), d === undefined ? undefined : fromBase64Url(d), name);
     }
     case "raw":
@@ -62,7 +62,7 @@ function fromSecret(secret: Uint8Array, name: string): Material {
 }
 
 function material(open: Uint8Array, secret: Uint8Array | undefined, name: string): Material {
-  if (open.length !== 32 || (secret && secret.length !== 32)) throw fail("DataError", `keys of ${name} have 32 bytes`);
+  if (open.length !== 32 || (secret && secret.length !== 32)) throw fail("DataError", `${name} keys must have 32 bytes`);
   const jwk: JsonWebKey = { kty: "OKP", crv: name, x: toBase64Url(open), ...(secret ? { d: toBase64Url(secret) } : {}) };
   return { type: secret ? "private" : "public", jwk, algorithm: { name } };
 }

@@ -65,13 +65,13 @@ function isValid(check: () => boolean): boolean {
 
 function importKey(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Params): Material {
   const check = ({ ids, key }: { ids: string[]; key: Uint8Array }) => {
-    if (ids[0] !== ID) throw fail("DataError", "the key is not one of RSA");
+    if (ids[0] !== ID) throw fail("DataError", "the key is not an RSA key");
     return sequence(key).map(({ bytes }) => toBase64Url(bytes[0] === 0 ? bytes.subarray(1) : bytes));
   };
   const bytes = data as Uint8Array;
   switch (format) {
     case "jwk":
-      if ((data as JsonWebKey).kty !== "RSA") throw fail("DataError", "the JSON Web Key is not one of RSA");
+      if ((data as JsonWebKey).kty !== "RSA") throw fail("DataError", "the JSON Web Key is not an RSA key");
       return material(data as JsonWebKey, params);
     case "spki": {
       const [n, e] = check(publicKey(bytes));
@@ -82,7 +82,7 @@ function importKey(format: KeyFormat, data: Uint8Array | JsonWebKey, params: Par
       return { ...material({ n, e, d, p, q, dp, dq, qi }, params), der: { format, bytes } };
     }
     default:
-      throw fail("NotSupportedError", `RSA keys have no format ${format}`);
+      throw fail("NotSupportedError", `RSA keys cannot be imported as ${format}`);
   }
 }
 

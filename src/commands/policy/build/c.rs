@@ -1,17 +1,15 @@
-//! Builds policies in C with clang and the WebAssembly linker, or with Zig's C compiler. There is no C library.
+//! Builds policies in C and in Zig, both with the SDK for C and without a C library. C is compiled with clang and the WebAssembly linker, or
+//! with Zig's C compiler.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
-use tempfile::TempDir;
 
-use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools, zig_toolchain};
+use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
 use crate::util::files;
-use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The SDK, for policies without their own.
 #[derive(RustEmbed)]
@@ -19,43 +17,63 @@ use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 #[exclude = "build/*"]
 struct Sdk;
 
-/// The files of the SDK that are compiled into a policy. `test_gateway.c` and `test_sdk.c` are for tests.
-const SOURCES: [&str; 6] = ["text.c", "request.c", "gateway.c", "json.c", "bindings/policy.c", "freestanding/libc.c"];
-
-/// An object file whose custom section has the module's WIT world.
-const COMPONENT_TYPE: &str = "bindings/policy_component_type.o";
+/// The files of the SDK that are linked into a policy: sources without tests, and an object file whose custom section has the module's WIT
+/// world.
+const SDK_FILES: [&str; 7] = [
+    "text.c",
+    "request.c",
+    "gateway.c",
+    "json.c",
+    "bindings/policy.c",
+    "freestanding/libc.c",
+    "bindings/policy_component_type.o",
+];
 
 /// Policies recurse little, and a small stack reduces the memory that each new instance touches.
-pub(super) const STACK_BYTES: &str = "16384";
+const STACK_BYTES: &str = "16384";
 
-const REMEDY: &str = "a policy in C needs a compiler and a linker for WebAssembly: on Debian and Ubuntu \
-                      `apt-get install clang lld`, elsewhere https://releases.llvm.org, or `pip install ziglang`";
+/// The tested version of Zig's package from PyPI, installed if Zig is missing.
+const ZIG_PACKAGE: &str = "ziglang==0.16.0";
+const ZIG_TOOLCHAIN: &str = "ziglang-0.16.0";
+
+const C_REMEDY: &str = "a policy in C needs a compiler and a linker for WebAssembly: on Debian and Ubuntu \
+                        `apt-get install clang lld`, elsewhere https://releases.llvm.org, or `pip install ziglang`";
+const ZIG_REMEDY: &str =
+    "a policy in Zig needs `zig` on the search path (https://ziglang.org/download), or Python, to get it from PyPI";
+const MISTAKE: &str = "the compiled module is not a policy";
 
 pub fn build(job: &Job) -> Result<()> {
     let sources = sources(job)?;
-    let sdk = sdk(job)?;
-    let compiler = Compiler::find()?;
-    let folder = tempfile::tempdir().context("creating a temporary folder")?;
-    let module = folder.path().join("policy.core.wasm");
-
-    let mut command = compiler.command();
+    let folder = tools::temporary_folder()?;
+    let (sdk, module) = (sdk(job, folder.path())?, folder.path().join("policy.core.wasm"));
+    let mut command = compiler()?;
     command.current_dir(&job.project);
     command.args(["-std=c11", "-Wall", "-Wextra", "-Oz", "-ffreestanding", "-fno-builtin", "-nostdlib"]);
-    command.arg("-I").arg(sdk.path()).arg("-I").arg(sdk.path().join("freestanding"));
+    add_sdk(&mut command, &sdk);
     command.args(sources);
-    command.args(sdk_files(sdk.path()));
     command.args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-all"]);
     command.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
-
-    let module = files::read(&module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
-    let component = tools::componentize(&module, None, &[])?;
-    fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
+    tools::write_component(job, &module, None, MISTAKE)
 }
 
-/// The files of the SDK to link into a policy.
-pub(super) fn sdk_files(sdk: &Path) -> impl Iterator<Item = PathBuf> {
-    SOURCES.into_iter().chain([COMPONENT_TYPE]).map(|file| sdk.join(file))
+pub fn build_zig(job: &Job) -> Result<()> {
+    let source = job.source.clone().unwrap_or_else(|| job.project.join("policy.zig"));
+    let folder = tools::temporary_folder()?;
+    let (sdk, module) = (sdk(job, folder.path())?, folder.path().join("policy.core.wasm"));
+    let mut command = find_zig().map_or_else(install_zig, Ok)?;
+    command.current_dir(&job.project);
+    command.arg("build-exe").arg(source.strip_prefix(&job.project).unwrap_or(&source));
+    add_sdk(&mut command, &sdk);
+    command.args(["-target", "wasm32-freestanding", "-O", "ReleaseSmall", "-fno-entry", "--stack", STACK_BYTES]);
+    command.arg("--cache-dir").arg(folder.path().join("cache"));
+    command.arg(format!("-femit-bin={}", module.display()));
+    tools::run(&mut command)?;
+    tools::write_component(job, &module, None, MISTAKE)
+}
+
+fn add_sdk(command: &mut Command, sdk: &Path) {
+    command.arg("-I").arg(sdk).arg("-I").arg(sdk.join("freestanding")).args(SDK_FILES.map(|file| sdk.join(file)));
 }
 
 /// The policy's own sources: the named file, or the files in the folder and in its `src` without tests. The paths are relative to the
@@ -82,47 +100,20 @@ fn sources(job: &Job) -> Result<Vec<PathBuf>> {
     Ok(sources)
 }
 
-/// The folder of the SDK.
-pub(super) enum SdkFolder {
-    Project(PathBuf),
-    Temporary(TempDir),
-}
-
-impl SdkFolder {
-    pub(super) fn path(&self) -> &Path {
-        match self {
-            Self::Project(path) => path,
-            Self::Temporary(folder) => folder.path(),
-        }
-    }
-}
-
-/// The SDK that the project's Makefile names (`SDK = sdk`), else the one in this program.
-pub(super) fn sdk(job: &Job) -> Result<SdkFolder> {
+/// The folder of the SDK: the one that the project's Makefile names (`SDK = sdk`), else a copy of the one in this program, in `work`.
+fn sdk(job: &Job, work: &Path) -> Result<PathBuf> {
+    let makefile = files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES).unwrap_or_default();
     if job.source.is_none()
-        && let Some(name) = files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES)
-            .ok()
-            .as_deref()
-            .and_then(sdk_in_makefile)
+        && let Some(name) = sdk_in_makefile(&makefile)
     {
         let path = job.project.join(name);
-        ensure!(
-            path.join("tidegate.h").is_file(),
-            "Makefile: SDK = {name}: there is no tidegate.h in {}",
-            path.display()
-        );
-        return Ok(SdkFolder::Project(path.canonicalize().with_context(|| format!("finding {}", path.display()))?));
+        let has_header = path.join("tidegate.h").is_file();
+        ensure!(has_header, "Makefile: SDK = {name}: there is no tidegate.h in {}", path.display());
+        return path.canonicalize().with_context(|| format!("finding {}", path.display()));
     }
-    let folder = tempfile::tempdir().context("creating a temporary folder")?;
-    for name in Sdk::iter() {
-        let path = folder.path().join(&*name);
-        if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-        }
-        let file = Sdk::get(&name).with_context(|| format!("the SDK has no {name}"))?;
-        fs::write(&path, file.data).with_context(|| format!("writing {}", path.display()))?;
-    }
-    Ok(SdkFolder::Temporary(folder))
+    let folder = work.join("sdk");
+    tools::extract::<Sdk>(&folder)?;
+    Ok(folder)
 }
 
 fn sdk_in_makefile(makefile: &str) -> Option<&str> {
@@ -132,52 +123,57 @@ fn sdk_in_makefile(makefile: &str) -> Option<&str> {
         .map(str::trim)
 }
 
-/// A C compiler for WebAssembly.
-enum Compiler {
-    /// clang, and the linker of the same version.
-    Clang { compiler: PathBuf, linker: PathBuf },
-    /// The command of Zig: a program, or a package of Python.
-    Zig(Vec<OsString>),
-}
-
-impl Compiler {
-    /// Finds the newest clang with its linker, from version 14, the one of Debian 12; else Zig.
-    fn find() -> Result<Self> {
-        for version in (14..40).rev().map(Some).chain([None]) {
-            let versioned = |name: &str| version.map_or_else(|| name.to_owned(), |version| format!("{name}-{version}"));
-            let compiler = tools::find(&[&versioned("clang")]);
-            if let (Some(compiler), Some(linker)) = (compiler, tools::find(&[&versioned("wasm-ld")]))
-                && can_compile(&compiler)
-            {
-                return Ok(Self::Clang { compiler, linker });
-            }
-        }
-        match zig_toolchain::find() {
-            Some(zig) => Ok(Self::Zig(zig)),
-            None => bail!("neither clang with wasm-ld nor zig is installed: {REMEDY}"),
+/// The newest clang with its linker, from version 14, the one of Debian 12; else Zig's C compiler.
+fn compiler() -> Result<Command> {
+    for version in (14..40).rev().map(|version| format!("-{version}")).chain([String::new()]) {
+        let clang = tools::find(&[&format!("clang{version}")]).filter(|clang| can_compile(clang));
+        if let (Some(clang), Some(linker)) = (clang, tools::find(&[&format!("wasm-ld{version}")])) {
+            let mut command = Command::new(clang);
+            command.args(["--target=wasm32-unknown-unknown", "-flto"]);
+            command.arg(format!("-fuse-ld={}", linker.display()));
+            return Ok(command);
         }
     }
-
-    fn command(&self) -> Command {
-        match self {
-            Self::Clang { compiler, linker } => {
-                let mut command = Command::new(compiler);
-                command.args(["--target=wasm32-unknown-unknown", "-flto"]);
-                command.arg(format!("-fuse-ld={}", linker.display()));
-                command
-            }
-            Self::Zig(program) => {
-                let mut command = Command::new(&program[0]);
-                command.args(&program[1..]).args(["cc", "--target=wasm32-freestanding"]);
-                command
-            }
-        }
-    }
+    let Some(mut zig) = find_zig() else { bail!("neither clang with wasm-ld nor zig is installed: {C_REMEDY}") };
+    zig.args(["cc", "--target=wasm32-freestanding"]);
+    Ok(zig)
 }
 
 /// Some builds of clang, such as Apple's, lack the target.
 fn can_compile(clang: &Path) -> bool {
     tools::output(Command::new(clang).arg("--print-targets")).is_ok_and(|targets| targets.contains("wasm32"))
+}
+
+/// The command of Zig, if it is installed: as a program, by an earlier build, or as a package of Python.
+fn find_zig() -> Option<Command> {
+    let installed = || tools::toolchain_folder(ZIG_TOOLCHAIN).ok().map(zig_program).filter(|path| path.is_file());
+    if let Some(program) = tools::find(&["zig"]).or_else(installed) {
+        return Some(Command::new(program));
+    }
+    let python = || {
+        let mut command = Command::new(tools::find(&["python3"])?);
+        command.args(["-m", "ziglang"]);
+        Some(command)
+    };
+    tools::output(python()?.arg("version")).ok()?;
+    python()
+}
+
+/// Installs Zig from PyPI, once for all policies.
+fn install_zig() -> Result<Command> {
+    let python = tools::need(&["python3"], ZIG_REMEDY)?;
+    let folder = tools::toolchain_folder(ZIG_TOOLCHAIN)?;
+    eprintln!("installing {ZIG_PACKAGE} from PyPI into {}", folder.display());
+    tools::install(&folder, |staged| {
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]);
+        tools::run(pip.arg(staged).arg(ZIG_PACKAGE)).context(ZIG_REMEDY)
+    })?;
+    Ok(Command::new(zig_program(folder)))
+}
+
+fn zig_program(toolchain: PathBuf) -> PathBuf {
+    toolchain.join("ziglang/zig")
 }
 
 #[cfg(test)]

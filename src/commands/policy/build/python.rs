@@ -1,12 +1,10 @@
 //! Builds policies in Python: componentize-py runs the project's modules once, and every instance starts from the memory at the end of
 //! the build.
 
-mod packages;
 mod toolchain;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
@@ -23,6 +21,8 @@ use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 const WORLD: &str = "prepared-policy";
 /// The module that componentize-py loads; it loads the policy's module.
 const ENTRY: &str = "tidegate_entry";
+/// Names of modules of the build.
+const RESERVED_MODULES: [&str; 3] = [ENTRY, "tidegate_policy", "wit_world"];
 /// Markers around the SDK's error message in the output of componentize-py, as in `sdk/python/tidegate_policy/_build.py`.
 const BEGIN: &str = "<<<tidegate-policy\n";
 const END: &str = "\ntidegate-policy>>>";
@@ -63,10 +63,10 @@ struct Tidegate {
 pub fn build(job: &Job) -> Result<()> {
     let module = module(job)?;
     let manifest = Manifest::read(&job.project)?;
-    let work = tempfile::tempdir().context("creating a temporary folder")?;
+    let work = tools::temporary_folder()?;
     let sdk = sdk(job, &manifest, &work)?;
     let toolchain = Toolchain::find(&job.project)?;
-    let packages = packages::folder(&job.project, &manifest.project.dependencies, &toolchain, &work)?;
+    let packages = toolchain::packages(&job.project, &manifest.project.dependencies, &toolchain, &work)?;
     let (entry, wit, output) = (work.path().join("entry"), tools::wit_folder()?, work.path().join("policy.wasm"));
     fs::create_dir(&entry).context("writing the entry")?;
     // componentize-py mounts the folders as /0, /1, … in the order of the arguments; the policy's own is the second.
@@ -84,14 +84,12 @@ pub fn build(job: &Job) -> Result<()> {
     command.env("VIRTUAL_ENV", &entry);
     command.arg("-o").arg(&output);
     eprintln!("policy build: running componentize-py {}, which takes about ten seconds", toolchain::VERSION);
-    componentize(&mut command)?;
-    let component =
-        add_metadata(&files::read(&output, MAX_COMPONENT_BYTES).context("reading the output of componentize-py")?)?;
-    // Renamed, because a gateway may watch the file and must not read a partial one.
-    let staged = job.output.with_extension("wasm.new");
-    fs::write(&staged, component)
-        .and_then(|()| fs::rename(&staged, &job.output))
-        .with_context(|| format!("writing {}", job.output.display()))
+    let done = command.output().context("starting componentize-py")?;
+    if !done.status.success() {
+        bail!("{}", error_message(&String::from_utf8_lossy(&[done.stdout, done.stderr].concat())));
+    }
+    let component = files::read(&output, MAX_COMPONENT_BYTES).context("reading the output of componentize-py")?;
+    tools::write_output(job, &add_metadata(&component)?)
 }
 
 /// The name of the policy's module.
@@ -104,16 +102,12 @@ fn module(job: &Job) -> Result<String> {
     );
     let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let is_identifier =
-        name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && !name.starts_with(|c: char| c.is_ascii_digit());
+        name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric()) && name.starts_with(|c: char| !c.is_ascii_digit());
     ensure!(
-        is_identifier && !name.is_empty(),
-        "{}: the name of a module may only contain letters, digits and _",
-        file.display()
-    );
-    ensure!(
-        ![ENTRY, "tidegate_policy", "wit_world"].contains(&&*name),
-        "{}: the name {name} is reserved for a module of the build",
-        file.display()
+        is_identifier && !RESERVED_MODULES.contains(&&*name),
+        "{}: the name of a module may only contain letters, digits and _, and must not be {}",
+        file.display(),
+        RESERVED_MODULES.join(" or ")
     );
     Ok(name)
 }
@@ -149,11 +143,7 @@ fn sdk(job: &Job, manifest: &Manifest, work: &TempDir) -> Result<PathBuf> {
         return Ok(own);
     }
     let folder = work.path().join("sdk");
-    for name in Sdk::iter() {
-        let (path, file) = (folder.join(&*name), Sdk::get(&name).context("a file of the SDK")?);
-        fs::create_dir_all(path.parent().unwrap_or(&folder)).context("writing the SDK")?;
-        fs::write(path, file.data).context("writing the SDK")?;
-    }
+    tools::extract::<Sdk>(&folder)?;
     Ok(folder)
 }
 
@@ -163,17 +153,6 @@ fn add_metadata(component: &[u8]) -> Result<Vec<u8>> {
     metadata.language = vec![("Python".into(), toolchain::LANGUAGE.into())];
     metadata.processed_by = vec![("componentize-py".into(), toolchain::VERSION.into())];
     metadata.to_wasm(component).context("adding metadata to the component")
-}
-
-/// Runs componentize-py. An error has the message for the policy's author.
-fn componentize(command: &mut Command) -> Result<()> {
-    let output = command.output().context("starting componentize-py")?;
-    if output.status.success() {
-        return Ok(());
-    }
-    let output = [output.stdout, output.stderr].concat();
-    let output = String::from_utf8_lossy(&output);
-    bail!("{}", error_message(&output))
 }
 
 /// The SDK's error message in the output, or the whole output if there is none.

@@ -1,7 +1,6 @@
 //! Builds policies in Rust: packages with a `cdylib` library, with the user's cargo or Debian's.
 
 use std::env;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -9,8 +8,6 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::commands::policy::build::{Job, tools};
-use crate::util::files;
-use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 const TARGET: &str = "wasm32-unknown-unknown";
 
@@ -33,16 +30,15 @@ pub fn build(job: &Job) -> Result<()> {
 
     let mut cargo = toolchain.cargo(&job.project);
     cargo.args(["build", "--release", "--lib", "--target", TARGET, "--package", &project.package]);
-    cargo.args(project.locked).args(toolchain.build_options());
+    cargo.args(project.locked);
+    if let Toolchain::Debian = toolchain {
+        cargo.arg("-Zbuild-std=std,panic_abort");
+    }
     add_flags(&mut cargo, &project.remappings()?);
     tools::run(&mut cargo)?;
 
-    let module = files::read(&project.module, MAX_COMPONENT_BYTES)
-        .with_context(|| format!("reading {}", project.module.display()))?;
-    let component = tools::componentize(&module, None, &[]).context(
-        "the library is not a policy: does it call `tidegate_policy::policy!(…)`, or export the interface in another way?",
-    )?;
-    fs::write(&job.output, component).with_context(|| format!("writing {}", job.output.display()))
+    let mistake = "the library is not a policy: does it call `tidegate_policy::policy!(…)`, or export the interface in another way?";
+    tools::write_component(job, &project.module, None, mistake)
 }
 
 /// The source of the target's standard library.
@@ -87,13 +83,6 @@ impl Toolchain {
         };
         cargo.current_dir(project);
         cargo
-    }
-
-    fn build_options(&self) -> &'static [&'static str] {
-        match self {
-            Self::Installed => &[],
-            Self::Debian => &["-Zbuild-std=std,panic_abort"],
-        }
     }
 }
 

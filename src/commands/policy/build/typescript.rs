@@ -1,15 +1,15 @@
 //! Builds policies in TypeScript and JavaScript with the scripts of `sdk/typescript/build`, which the program contains. This module finds
 //! Node, and installs the npm packages at the versions that the scripts require.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{fs, io};
 
 use anyhow::{Context, Result, ensure};
 use rust_embed::RustEmbed;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
+use crate::artifact::digest::Digest;
 use crate::commands::policy::build::{Job, MAX_MANIFEST_BYTES, tools};
 use crate::util::files;
 
@@ -37,27 +37,20 @@ pub fn build(job: &Job) -> Result<()> {
         Some(folder) => folder,
         None => shared_packages()?,
     };
-    let kit = write_kit()?;
+    let kit = tools::temporary_folder()?;
+    tools::extract::<Kit>(kit.path())?;
     let wit = tools::wit_folder()?;
-    tools::run(
-        Command::new(node)
-            .arg(kit.path().join("build/build.mjs"))
-            .arg(job.source.as_ref().unwrap_or(&job.project))
-            .arg("--output")
-            .arg(&job.output)
-            .arg("--wit")
-            .arg(wit.path())
-            .arg("--modules")
-            .arg(packages),
-    )
+    let mut command = Command::new(node);
+    command.arg(kit.path().join("build/build.mjs")).arg(job.source.as_ref().unwrap_or(&job.project));
+    command.arg("--output").arg(&job.output).arg("--wit").arg(wit.path()).arg("--modules").arg(packages);
+    tools::run(&mut command)
 }
 
 fn node() -> Result<PathBuf> {
     let node = tools::need(&["node"], REMEDY)?;
     let version = tools::output(Command::new(&node).arg("--version"))?;
-    let mut parts = version.trim_start_matches('v').split('.').map(|part| part.parse().unwrap_or(0));
-    let found = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    ensure!(found >= OLDEST_NODE, "{} is Node.js {version}, which is too old: {REMEDY}", node.display());
+    let is_new_enough = tools::version(&version).is_some_and(|version| version >= OLDEST_NODE);
+    ensure!(is_new_enough, "{} is Node.js {version}, which is too old: {REMEDY}", node.display());
     Ok(node)
 }
 
@@ -83,40 +76,21 @@ fn required_packages() -> Result<Vec<(String, String)>> {
 
 /// The packages in the folder of toolchains, which the first build installs.
 fn shared_packages() -> Result<PathBuf> {
-    let digest: String = Sha256::digest(LOCK).iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let folder = tools::toolchain_folder(&format!("typescript-{digest}"))?;
+    let folder = tools::toolchain_folder(&format!("typescript-{}", &Digest::of(LOCK.as_bytes()).hex()[..12]))?;
     let modules = folder.join("node_modules");
     if modules.is_dir() {
         return Ok(modules);
     }
     let npm = tools::need(&["npm"], REMEDY)?;
     eprintln!("installing the toolchain for TypeScript policies into {} (once, about 400 MB)", folder.display());
-    let parent = folder.parent().context("the toolchain's folder has no parent")?;
-    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-    // Installed to a temporary folder and renamed, so that an interrupted installation is not taken for a toolchain.
-    let staged = tempfile::tempdir_in(parent).with_context(|| format!("creating a folder in {}", parent.display()))?;
-    fs::write(staged.path().join("package.json"), PACKAGES)?;
-    fs::write(staged.path().join("package-lock.json"), LOCK)?;
-    let mut install = Command::new(npm);
-    install.current_dir(staged.path()).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
-    tools::run(&mut install)?;
-    match fs::rename(staged.path(), &folder) {
-        // Another build was faster.
-        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty && modules.is_dir() => {}
-        result => result.with_context(|| format!("moving the toolchain to {}", folder.display()))?,
-    }
+    tools::install(&folder, |staged| {
+        fs::write(staged.join("package.json"), PACKAGES)?;
+        fs::write(staged.join("package-lock.json"), LOCK)?;
+        let mut install = Command::new(npm);
+        install.current_dir(staged).args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]);
+        tools::run(&mut install)
+    })?;
     Ok(modules)
-}
-
-fn write_kit() -> Result<tempfile::TempDir> {
-    let kit = tempfile::tempdir().context("creating a temporary folder")?;
-    for name in Kit::iter() {
-        let path = kit.path().join(&*name);
-        let file = Kit::get(&name).with_context(|| format!("{name} is missing in the program"))?;
-        fs::create_dir_all(path.parent().unwrap_or(kit.path())).context("writing the build's files")?;
-        fs::write(path, file.data).context("writing the build's files")?;
-    }
-    Ok(kit)
 }
 
 #[cfg(test)]
@@ -143,7 +117,8 @@ mod tests {
 
     #[test]
     fn kit_is_complete() {
-        let kit = write_kit().expect("a kit");
+        let kit = tempfile::tempdir().expect("a folder");
+        tools::extract::<Kit>(kit.path()).expect("a kit");
         for file in ["build/build.mjs", "runtime/entry.ts", "platform/index.ts", "src/index.ts", "package.json"] {
             assert!(kit.path().join(file).is_file(), "{file}");
         }

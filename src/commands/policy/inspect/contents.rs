@@ -1,16 +1,30 @@
 //! Parses the parts of a WebAssembly file that may be malformed.
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use serde::Serialize;
-use wasmparser::{Encoding, Parser, Payload, ProducersSectionReader};
+use wasmparser::{Encoding, Parser, Payload, ProducersFieldValue, ProducersSectionReader};
 use wasmtime::Engine;
 
-/// Names of each kind that are kept; no policy has as many.
+/// Maximum number of names of each kind; no policy has as many.
 const MAX_NAMES: usize = 1000;
 /// Longer names are truncated.
 const MAX_NAME_CHARS: usize = 200;
+
+/// Languages, and parts of the names of their producers and libraries. The first match counts: the interpreters of Python and JavaScript
+/// are written in Rust and C, and have the traces of those too.
+const TOOLCHAIN_TRACES: [(&str, &[&str]); 10] = [
+    ("Python", &["componentize-py", "libpython"]),
+    ("JavaScript (StarlingMonkey)", &["componentizejs", "componentize-js", "starlingmonkey"]),
+    ("JavaScript (QuickJS)", &["componentize-qjs", "quickjs"]),
+    ("Go (TinyGo)", &["tinygo"]),
+    ("Go", &["wit-bindgen-go"]),
+    ("Rust", &["wit-bindgen-rust"]),
+    ("C", &["wit-bindgen-c"]),
+    ("MoonBit", &["moonbit"]),
+    ("AssemblyScript", &["assemblyscript"]),
+    ("Zig", &["zig"]),
+];
 
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,13 +57,8 @@ impl Contents {
             [0, b'a', b's', b'm', ..] => Kind::Component,
             _ => Kind::NotWasm,
         };
-        let mut contents = Self {
-            kind,
-            imports: Vec::new(),
-            exports: Vec::new(),
-            producers: BTreeSet::new(),
-            libraries: BTreeSet::new(),
-        };
+        let (producers, libraries) = (BTreeSet::new(), BTreeSet::new());
+        let mut contents = Self { kind, imports: vec![], exports: vec![], producers, libraries };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
             // Loading the component reports what is not valid.
             let _ = contents.read(bytes);
@@ -65,7 +74,12 @@ impl Contents {
                 Payload::End(_) => depth = depth.saturating_sub(1),
                 Payload::CustomSection(section) if section.name() == "producers" => {
                     let reader = wasmparser::BinaryReader::new(section.data(), section.data_offset());
-                    self.add_producers(ProducersSectionReader::new(reader)?)?;
+                    for field in ProducersSectionReader::new(reader)? {
+                        let field = field?;
+                        for value in field.values {
+                            self.add_producer(field.name, &value?);
+                        }
+                    }
                 }
                 Payload::ComponentImportSection(section) if depth == 1 => {
                     for import in section {
@@ -106,17 +120,33 @@ impl Contents {
         }
     }
 
-    fn add_producers(&mut self, section: ProducersSectionReader<'_>) -> wasmparser::Result<()> {
-        for field in section {
-            let field = field?;
-            for value in field.values {
-                let value = value?;
-                if self.producers.len() < MAX_NAMES {
-                    self.producers.insert((truncate(field.name), truncate(value.name), truncate(value.version)));
-                }
-            }
+    fn add_producer(&mut self, field: &str, value: &ProducersFieldValue<'_>) {
+        if self.producers.len() < MAX_NAMES {
+            self.producers.insert((truncate(field), truncate(value.name), truncate(value.version)));
         }
-        Ok(())
+    }
+
+    /// The language, if the traces of its toolchain are known.
+    pub fn language(&self) -> Option<&'static str> {
+        let producers = self.producers.iter().map(|(_, name, _)| name);
+        let names: Vec<String> = producers.chain(&self.libraries).map(|name| name.to_lowercase()).collect();
+        let has_trace = |traces: &[&str]| names.iter().any(|name| traces.iter().any(|trace| name.contains(trace)));
+        if let Some((language, _)) = TOOLCHAIN_TRACES.iter().find(|(_, traces)| has_trace(traces)) {
+            return Some(language);
+        }
+        // The versions of C are names: `C11`, `C17`.
+        let is_named =
+            |start: &str| self.producers.iter().any(|(field, name, _)| field == "language" && name.starts_with(start));
+        [("Rust", "Rust"), ("Go", "Go"), ("Zig", "Zig"), ("C1", "C")]
+            .into_iter()
+            .find_map(|(start, language)| is_named(start).then_some(language))
+    }
+
+    /// The tools with their versions, and the linked libraries.
+    pub fn toolchain(&self) -> Vec<String> {
+        let tools = self.producers.iter().filter(|(field, _, _)| field != "language");
+        let tools = tools.map(|(_, name, version)| format!("{name} {version}").trim_end().to_owned());
+        tools.chain(self.libraries.iter().cloned()).collect()
     }
 
     /// The version of `tidegate:policy` that it exports, else imports.
@@ -136,13 +166,14 @@ fn truncate(text: &str) -> String {
     text.chars().take(MAX_NAME_CHARS).collect()
 }
 
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Kind {
+    /// The name in texts.
+    pub const fn title(self) -> &'static str {
+        match self {
             Self::Component => "component",
             Self::CoreModule => "core module",
             Self::Precompiled => "precompiled machine code",
             Self::NotWasm => "not WebAssembly",
-        })
+        }
     }
 }

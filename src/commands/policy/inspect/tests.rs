@@ -5,7 +5,7 @@ use crate::util::golden::golden;
 use crate::wasm::engine;
 
 /// A component with producers and imports of several packages, whose export is not that of the interface.
-const STRANGER: &str = r#"
+const FOREIGN: &str = r#"
     (component
         (import "tidegate:policy/lookup@0.1.0" (instance))
         (import "wasi:clocks/wall-clock@0.2.6" (instance))
@@ -31,13 +31,13 @@ fn inspect_bytes(bytes: &[u8]) -> Report {
 
 #[test]
 fn golden_inspect() {
-    let report = inspect_bytes(&wat::parse_str(STRANGER).expect("a component"));
+    let report = inspect_bytes(&wat::parse_str(FOREIGN).expect("a component"));
     golden("inspect.json", &(serde_json::to_string_pretty(&report).expect("JSON") + "\n"));
     golden("inspect.txt", &report.text());
 }
 
 #[test]
-fn the_example_loads() {
+fn example_policy_loads() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest-examples/rust-role-based/policy.wasm");
     let report = inspect_bytes(&std::fs::read(path).expect("it is committed"));
     assert_eq!((report.kind, report.language, report.refused), (Kind::Component, Some("Rust"), None));
@@ -48,7 +48,7 @@ fn the_example_loads() {
 }
 
 #[test]
-fn file_that_is_no_component_is_reported() {
+fn file_that_is_not_a_component_is_reported() {
     for (bytes, kind, reason) in [
         (&b""[..], Kind::NotWasm, "is not WebAssembly"),
         (b"#!/bin/sh", Kind::NotWasm, "is not WebAssembly"),
@@ -73,11 +73,11 @@ fn malformed_components_are_inspected_without_panic() {
     let whole = wat::parse_str(r#"(component (core module (@producers (language "C11" ""))) (import "a:b/c" (func)))"#);
     let whole = whole.expect("a component");
     for at in 0..whole.len() {
-        let _ = language::detect(&Contents::of(&whole[..at]));
+        let _ = Contents::of(&whole[..at]).language();
         for value in [0, 1, 0x7f, 0xff] {
             let mut bytes = whole.clone();
             bytes[at] = value;
-            let _ = language::detect(&Contents::of(&bytes));
+            let _ = Contents::of(&bytes).language();
         }
     }
     // Components within components, a hundred thousand deep.

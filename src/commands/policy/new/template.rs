@@ -1,11 +1,10 @@
 //! The files of a new project: an example policy of this repository, the SDK of its language, the interface and the test cases.
 
-use std::borrow::Cow;
-
 use anyhow::{Context, Result, ensure};
 use rust_embed::RustEmbed;
 
-use crate::commands::policy::new::{Lang, Pattern};
+use crate::commands::policy::language::Language;
+use crate::commands::policy::new::{Pattern, value_name};
 
 /// The example policies, without build products and without files that are generated for a project.
 #[derive(RustEmbed)]
@@ -52,47 +51,48 @@ const WIT: &str = include_str!("../../../../wit/policy.wit");
 type File = (String, Vec<u8>);
 
 /// The files of a project with that name.
-pub fn files(lang: Lang, pattern: Pattern, name: &str) -> Result<Vec<File>> {
-    let (sdk, kind) = (lang.sdk(), pattern.name());
-    let example = format!("{}-{kind}-based", lang.name());
+pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<File>> {
+    let (folder, kind) = (value_name(language), value_name(pattern));
+    // Policies in Zig use the SDK for C.
+    let sdk = if language == Language::Zig { value_name(Language::C) } else { folder.clone() };
+    let example = format!("{folder}-{kind}-based");
     let mut files = Vec::new();
-    for path in Examples::iter().filter(|path| path.starts_with(&format!("{example}/"))) {
-        let mut bytes = bytes::<Examples>(&path)?;
+    for (path, mut bytes) in folder_files::<Examples>(&example)? {
         if let Ok(text) = std::str::from_utf8(&bytes) {
-            bytes = renamed(text, sdk, &example, name).into_bytes();
+            bytes = renamed(text, &sdk, &example, name).into_bytes();
         }
-        files.push((path[example.len() + 1..].to_owned(), bytes));
+        files.push((path, bytes));
     }
     ensure!(
         !files.is_empty(),
         "policy new: there is no {kind}-based example in {}: select another one with --pattern",
-        lang.title()
+        language.title()
     );
-    for path in Sdk::iter().filter(|path| path.starts_with(&format!("{sdk}/"))) {
-        files.push((format!("sdk/{}", &path[sdk.len() + 1..]), bytes::<Sdk>(&path)?));
-    }
+    files.extend(folder_files::<Sdk>(&sdk)?.into_iter().map(|(path, bytes)| (format!("sdk/{path}"), bytes)));
     files.push(("sdk/wit/policy.wit".to_owned(), WIT.into()));
     files.push(("cases.toml".to_owned(), bytes::<Examples>(&format!("cases/{kind}.toml"))?));
-    files.push(("README.md".to_owned(), readme(lang, pattern, name).into_bytes()));
+    files.push(("README.md".to_owned(), readme(language, pattern, name).into_bytes()));
     // An example may have its own.
     if !files.iter().any(|(path, _)| path == ".gitignore") {
-        files.push((".gitignore".to_owned(), gitignore(lang).into()));
+        files.push((".gitignore".to_owned(), format!("{}/policy.wasm\n", details(language).2).into()));
     }
-    if lang == Lang::Rust {
+    if language == Language::Rust {
         let manifest =
             files.iter_mut().find(|(path, _)| path == "Cargo.toml").context("the example has no manifest")?;
-        manifest.1.extend(b"\n[workspace]\n\n");
-        manifest.1.extend(profile()?.into_bytes());
+        manifest.1.extend(format!("\n[workspace]\n\n{}", profile()?).into_bytes());
     }
     Ok(files)
 }
 
+/// The files below a folder that the program contains, with their paths in it.
+fn folder_files<E: RustEmbed>(folder: &str) -> Result<Vec<File>> {
+    let below = |path: &str| Some(path.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
+    let paths = E::iter().filter_map(|path| Some((below(&path)?, path)));
+    paths.map(|(below, path)| Ok((below, bytes::<E>(&path)?))).collect()
+}
+
 fn bytes<E: RustEmbed>(path: &str) -> Result<Vec<u8>> {
-    let file = E::get(path).with_context(|| format!("{path} is missing in the program"))?;
-    Ok(match file.data {
-        Cow::Borrowed(bytes) => bytes.to_vec(),
-        Cow::Owned(bytes) => bytes,
-    })
+    Ok(E::get(path).with_context(|| format!("{path} is missing in the program"))?.data.into_owned())
 }
 
 /// Replaces the example's name by the project's, and the path of the SDK by that in the project.
@@ -111,18 +111,19 @@ fn profile() -> Result<String> {
     Ok(format!("{comment}[profile.release]{profile}"))
 }
 
-fn gitignore(lang: Lang) -> &'static str {
-    match lang {
-        Lang::Rust => "/target\n/policy.wasm\n",
-        Lang::TypeScript => "node_modules\n/policy.wasm\n",
-        Lang::Python => "__pycache__\n/.venv\n/policy.wasm\n",
-        Lang::Go => "/policy.wasm\n",
-        Lang::C => "/build\n/policy.wasm\n",
-        Lang::Zig => "/.zig-cache\n/policy.wasm\n",
+/// The policy's source file, the command that runs its unit tests, and the products of a language's tools, for `.gitignore`.
+const fn details(language: Language) -> (&'static str, &'static str, &'static str) {
+    match language {
+        Language::Rust => ("src/lib.rs", "cargo test", "/target\n"),
+        Language::TypeScript => ("policy.ts", "npm install && npm test", "node_modules\n"),
+        Language::Python => ("app.py", "python3 -m unittest", "__pycache__\n/.venv\n"),
+        Language::Go => ("main.go", "go test ./...", ""),
+        Language::C => ("policy.c", "make test", "/build\n"),
+        Language::Zig => ("policy.zig", "make test", "/.zig-cache\n"),
     }
 }
 
-fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
+fn readme(language: Language, pattern: Pattern, name: &str) -> String {
     let decides = match pattern {
         Pattern::Session => "Clients with a session may read every channel.",
         Pattern::User => {
@@ -132,16 +133,9 @@ fn readme(lang: Lang, pattern: Pattern, name: &str) -> String {
             "Users may read `default`, the channel with their\nid as its name, channels that begin with their id and `-`, and the channels `team-…` of their teams. Users with the\nrole `admin` may also read `admin-…`."
         }
     };
-    let (file, test) = match lang {
-        Lang::Rust => ("src/lib.rs", "cargo test"),
-        Lang::TypeScript => ("policy.ts", "npm install && npm test"),
-        Lang::Python => ("app.py", "python3 -m unittest"),
-        Lang::Go => ("main.go", "go test ./..."),
-        Lang::C => ("policy.c", "make test"),
-        Lang::Zig => ("policy.zig", "make test"),
-    };
+    let (file, test, _) = details(language);
     let prefixes = if pattern == Pattern::Role { r#"["session:", "team:"]"# } else { r#"["session:"]"# };
-    let title = lang.title();
+    let title = language.title();
     format!(
         r#"# {name}
 

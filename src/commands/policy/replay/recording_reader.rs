@@ -3,7 +3,6 @@
 use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
 use crate::audit::recording::{FORMAT, RecordedDecision};
 use crate::policy::Request;
@@ -32,56 +31,24 @@ pub enum Line {
     Unreadable(String),
 }
 
-/// Iterator over the lines of a recording.
-pub struct RecordingReader<R> {
-    from: R,
-    line: Vec<u8>,
+/// The lines of a recording.
+pub fn read_lines<R: BufRead>(mut from: R) -> impl Iterator<Item = io::Result<Line>> {
+    std::iter::from_fn(move || read_line(&mut from).transpose())
 }
 
-impl<R: BufRead> RecordingReader<R> {
-    pub fn new(from: R) -> Self {
-        Self { from, line: Vec::new() }
+fn read_line<R: BufRead>(from: &mut R) -> io::Result<Option<Line>> {
+    let mut line = Vec::new();
+    if from.by_ref().take(MAX_LINE_BYTES as u64 + 1).read_until(b'\n', &mut line)? == 0 {
+        return Ok(None);
     }
-
-    fn read(&mut self) -> io::Result<Option<Line>> {
-        self.line.clear();
-        let limit = MAX_LINE_BYTES as u64 + 1;
-        if self.from.by_ref().take(limit).read_until(b'\n', &mut self.line)? == 0 {
-            return Ok(None);
-        }
-        let is_complete = self.line.last() == Some(&b'\n');
-        if !is_complete && self.line.len() > MAX_LINE_BYTES {
-            self.line = Vec::new();
-            self.skip()?;
-            return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
-        }
-        Ok(Some(parse(&self.line).unwrap_or_else(|reason| {
-            Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
-        })))
+    let is_complete = line.last() == Some(&b'\n');
+    if !is_complete && line.len() > MAX_LINE_BYTES {
+        from.skip_until(b'\n')?;
+        return Ok(Some(Line::Unreadable(format!("the line has more than {MAX_LINE_BYTES} bytes"))));
     }
-
-    /// Skips the rest of the line.
-    fn skip(&mut self) -> io::Result<()> {
-        loop {
-            let read = self.from.fill_buf()?;
-            let (length, found) = match read.iter().position(|byte| *byte == b'\n') {
-                Some(at) => (at + 1, true),
-                None => (read.len(), read.is_empty()),
-            };
-            self.from.consume(length);
-            if found {
-                return Ok(());
-            }
-        }
-    }
-}
-
-impl<R: BufRead> Iterator for RecordingReader<R> {
-    type Item = io::Result<Line>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.read().transpose()
-    }
+    Ok(Some(parse(&line).unwrap_or_else(|reason| {
+        Line::Unreadable(if is_complete { reason } else { "the recording ends within this line".into() })
+    })))
 }
 
 /// The fields that tell the kinds of lines apart.
@@ -96,40 +63,22 @@ fn parse(line: &[u8]) -> Result<Line, String> {
     if line.trim_ascii().is_empty() {
         return Err("the line is empty".into());
     }
-    let kind: LineKind = serde_json::from_slice(line).map_err(|error| json_error(&error))?;
-    match kind {
-        LineKind { recording: None, .. } => {
-            return Err("not a line of a recording: the field \"recording\" is missing".into());
-        }
-        LineKind { recording: Some(format), .. } if format != FORMAT => {
-            return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
-        }
-        LineKind { dropped: Some(lines), .. } => return Ok(Line::Dropped(lines)),
-        LineKind { .. } => {}
+    let kind: LineKind = serde_json::from_slice(line).map_err(|error| {
+        let problem = if error.is_data() { "not a line of a recording" } else { "not JSON" };
+        format!("{problem}: {error}")
+    })?;
+    let format = kind.recording.ok_or("not a line of a recording: the field \"recording\" is missing")?;
+    if format != FORMAT {
+        return Err(format!("the recording has format {format}; this program reads format {FORMAT}"));
+    }
+    if let Some(lines) = kind.dropped {
+        return Ok(Line::Dropped(lines));
     }
     let entry: RecordedDecision = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let answer = answer(&entry.answer)?;
-    let mut trace = HostTrace::new(entry.now);
-    trace.sent_requests = entry.network;
-    trace.calls = entry.calls;
-    Ok(Line::Case(Box::new(RecordedCase {
-        time: entry.time,
-        policy: entry.policy,
-        request: entry.request.try_into()?,
-        channels: entry.channels,
-        trace,
-        answer,
-    })))
-}
-
-fn answer(fields: &Map<String, Value>) -> Result<DecisionView, String> {
-    let answer = DecisionView::from_json(fields);
-    match answer.kind() {
-        Some("allow" | "status" | "error") => Ok(answer),
-        _ => Err("the answer has neither allow nor status nor error".into()),
+    let answer = DecisionView::from_json(&entry.answer);
+    if !matches!(answer.kind(), Some("allow" | "status" | "error")) {
+        return Err("the answer has neither allow nor status nor error".into());
     }
-}
-
-fn json_error(error: &serde_json::Error) -> String {
-    if error.is_data() { format!("not a line of a recording: {error}") } else { format!("not JSON: {error}") }
+    let RecordedDecision { time, policy, request, channels, trace, .. } = entry;
+    Ok(Line::Case(Box::new(RecordedCase { time, policy, request, channels, trace, answer })))
 }

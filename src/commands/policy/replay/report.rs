@@ -1,88 +1,71 @@
 //! The results of a replay, as text and as JSON.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
-use std::sync::Arc;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::commands::count_lines;
 use crate::commands::policy::replay::recording_reader::RecordedCase;
 use crate::policy::decision_view::DecisionView;
-use crate::shadow::decision_change::{DecisionChange, OutcomeKind, view_changes};
+use crate::shadow::decision_change::DecisionChange;
 use crate::wasm::host_trace::RecordedCalls;
 
-/// Lines of another kind that are reported one by one.
+/// Lines that are not part of a recording and are reported one by one.
 const MAX_REPORTED_LINES: u64 = 10;
 /// Characters of a request that are shown.
 const MAX_REQUEST_CHARS: usize = 300;
 
-/// The totals of a replay.
+/// Policies whose digests are reported.
+const MAX_POLICIES: usize = 8;
+
+/// The totals of a replay, as they are printed in JSON.
+#[derive(Default, Serialize)]
 pub struct Report {
-    digest: Arc<str>,
+    policy: String,
+    /// Whether differences that do not change the outcome are reported one by one.
+    #[serde(skip)]
     all: bool,
-    /// Decisions that were replayed.
-    pub replayed: u64,
-    same: u64,
+    pub evaluated: u64,
+    agree: u64,
+    /// Decisions whose outcome changes. Every such change has an entry.
     changes: BTreeMap<DecisionChange, u64>,
+    /// Decisions with the same outcome and other fields.
+    other: u64,
     changed_fields: BTreeMap<&'static str, u64>,
-    incomparable: u64,
+    /// Decisions that needed a call that was not recorded, or tried to send an HTTP request.
+    pub incomparable: u64,
     blocked_requests: u64,
-    /// The first call that was not recorded, and its line.
-    first_missed: Option<(u64, String)>,
-    dropped: u64,
+    /// The first call that was not recorded, with its line.
+    #[serde(skip)]
+    first_missed: Option<String>,
+    /// Decisions that the gateway could not record.
+    pub dropped: u64,
     unreadable: u64,
-    /// The first line that is not one of a recording, and reason.
+    /// The first line that is not part of a recording, with the reason.
+    #[serde(skip)]
     pub first_unreadable: Option<String>,
-    policies: Policies,
+    /// Digests of the policies that decided at the time of the recording.
+    recorded_policies: Vec<String>,
+    #[serde(skip)]
+    has_more_policies: bool,
 }
 
-/// Digests of the policies that decided at the time of the recording: the first few, and whether there are more.
-#[derive(Default)]
-struct Policies(Vec<String>, bool);
-
-/// A difference, printed at once.
+/// A difference or an unreadable line, which is printed at once.
 pub struct ReportLine {
-    text: String,
-    json: Value,
-}
-
-impl ReportLine {
-    pub fn text(&self) -> String {
-        self.text.clone()
-    }
-
-    pub fn json(&self) -> String {
-        format!("{}\n", self.json)
-    }
+    pub text: String,
+    pub json: Value,
 }
 
 impl Report {
-    pub fn new(digest: &Arc<str>, all: bool) -> Self {
-        Self {
-            digest: Arc::clone(digest),
-            all,
-            replayed: 0,
-            same: 0,
-            changes: BTreeMap::new(),
-            changed_fields: BTreeMap::new(),
-            incomparable: 0,
-            blocked_requests: 0,
-            first_missed: None,
-            dropped: 0,
-            unreadable: 0,
-            first_unreadable: None,
-            policies: Policies::default(),
-        }
+    pub fn new(policy: &str, all: bool) -> Self {
+        let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (change, 0)).into();
+        Self { policy: policy.to_owned(), all, changes, ..Self::default() }
     }
 
     /// The number of decisions whose outcome changes.
     pub fn outcome_changes(&self) -> u64 {
-        DecisionChange::OUTCOME_CHANGES.iter().filter_map(|change| self.changes.get(change)).sum()
-    }
-
-    /// Whether no decision could be compared with the recorded one.
-    pub const fn nothing_compared(&self) -> bool {
-        self.replayed > 0 && self.incomparable == self.replayed
+        self.changes.values().sum()
     }
 
     /// Compares a decision with the recorded one.
@@ -90,47 +73,47 @@ impl Report {
         &mut self,
         line: u64,
         case: &RecordedCase,
-        now: &DecisionView,
-        recorded: &RecordedCalls,
+        replayed: &DecisionView,
+        calls: &RecordedCalls,
     ) -> Option<ReportLine> {
-        self.replayed += 1;
-        self.policies.add(&case.policy);
-        let missed = recorded.unanswered();
-        if missed.count > 0 || recorded.blocked_request() {
+        self.evaluated += 1;
+        self.add_policy(&case.policy);
+        let missed = calls.unanswered();
+        if missed.count > 0 || calls.blocked_request() {
             self.incomparable += 1;
-            if missed.count == 0 {
-                self.blocked_requests += 1;
-            } else if self.first_missed.is_none() {
-                self.first_missed = missed.names.into_iter().next().map(|name| (line, name));
+            self.blocked_requests += u64::from(missed.count == 0);
+            if let (None, Some(call)) = (&self.first_missed, missed.names.first()) {
+                self.first_missed = Some(format!("line {line}: {call}"));
             }
             return None;
         }
-        let before = &case.answer;
-        let changed_fields = view_changes(before, now);
-        let Some(change) = DecisionChange::between_kinds(kind(before), kind(now), !changed_fields.is_empty()) else {
-            self.same += 1;
+        let Some((change, fields)) = DecisionChange::between(&case.answer, replayed) else {
+            self.agree += 1;
             return None;
         };
-        *self.changes.entry(change).or_default() += 1;
-        if change == DecisionChange::Other {
-            for field in &changed_fields {
-                *self.changed_fields.entry(field).or_default() += 1;
-            }
+        if let Some(count) = self.changes.get_mut(&change) {
+            *count += 1;
+        } else {
+            self.other += 1;
+            fields.iter().for_each(|field| *self.changed_fields.entry(field).or_default() += 1);
             if !self.all {
                 return None;
             }
         }
-        Some(report_line(line, case, now, change, &changed_fields))
+        Some(report_line(line, case, replayed, change, &fields))
     }
 
-    /// Counts decisions that the gateway could not record.
-    pub fn dropped(&mut self, lines: u64) -> Option<ReportLine> {
-        self.dropped = self.dropped.saturating_add(lines);
-        None
+    fn add_policy(&mut self, digest: &str) {
+        if !self.recorded_policies.iter().any(|known| known == digest) {
+            self.has_more_policies = self.recorded_policies.len() == MAX_POLICIES;
+            if !self.has_more_policies {
+                self.recorded_policies.push(digest.to_owned());
+            }
+        }
     }
 
-    /// Counts a line that is not one of a recording.
-    pub fn unreadable(&mut self, line: u64, reason: String) -> Option<ReportLine> {
+    /// Counts a line that is not part of a recording.
+    pub fn add_unreadable(&mut self, line: u64, reason: &str) -> Option<ReportLine> {
         self.unreadable += 1;
         let text = format!("line {line}: {reason}");
         self.first_unreadable.get_or_insert_with(|| text.clone());
@@ -141,119 +124,58 @@ impl Report {
     }
 
     /// The totals, for people.
-    pub fn summary(&self) -> String {
-        let mut text = format!("{} decisions replayed against {}\n", self.replayed, self.digest);
-        let mut sum = |count: u64, what: &str| {
-            if count > 0 {
-                // Writing to a string cannot fail.
-                let _ = writeln!(text, "{count:>10} {what}");
-            }
-        };
-        sum(self.same, "identical");
-        for change in DecisionChange::OUTCOME_CHANGES {
-            sum(self.changes.get(&change).copied().unwrap_or(0), change.name());
-        }
-        let changed_fields: Vec<String> =
-            self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
-        let others = self.changes.get(&DecisionChange::Other).copied().unwrap_or(0);
-        sum(others, &format!("same outcome, different response ({})", changed_fields.join(", ")));
-        let first = self.first_missed.as_ref();
-        let first = first.map_or_else(String::new, |(line, name)| format!(" (first in line {line}: {name})"));
-        sum(
-            self.incomparable - self.blocked_requests,
-            &format!("not compared: needed a call that was not recorded{first}"),
-        );
-        sum(self.blocked_requests, "not compared: tried to send an HTTP request");
-        let mut lines = String::new();
+    pub fn text(&self) -> String {
+        let fields: Vec<String> = self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
+        let first_missed = self.first_missed.as_ref().map(|call| format!(" (first in {call})")).unwrap_or_default();
+        let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (self.changes[&change], change.name()));
+        let not_recorded = self.incomparable - self.blocked_requests;
+        let mut text = format!("{} decisions replayed against {}\n", self.evaluated, self.policy);
+        text += &count_lines([(self.agree, "identical")]);
+        text += &count_lines(changes);
+        text += &count_lines([
+            (self.other, format!("same outcome, different response ({})", fields.join(", "))),
+            (not_recorded, format!("not compared: needed a call that was not recorded{first_missed}")),
+            (self.blocked_requests, "not compared: tried to send an HTTP request".to_owned()),
+        ]);
         if self.dropped > 0 {
-            let _ = writeln!(lines, "{} decisions are missing: the gateway dropped them while recording", self.dropped);
+            text += &format!("{} decisions are missing: the gateway dropped them while recording\n", self.dropped);
         }
         if self.unreadable > 0 {
-            let _ = writeln!(lines, "{} lines are not part of a recording and were skipped", self.unreadable);
+            text += &format!("{} lines are not part of a recording and were skipped\n", self.unreadable);
         }
-        let _ = writeln!(lines, "recorded from {}", self.policies.text());
-        text + &lines
-    }
-
-    /// The totals as a line of JSON.
-    pub fn json(&self) -> String {
-        let changes = DecisionChange::OUTCOME_CHANGES
-            .iter()
-            .map(|change| (json!(change), self.changes.get(change).copied().unwrap_or(0)));
-        let changes: serde_json::Map<String, Value> =
-            changes.filter_map(|(name, count)| Some((name.as_str()?.to_owned(), json!(count)))).collect();
-        let summary = json!({
-            "policy": &*self.digest,
-            "evaluated": self.replayed,
-            "agree": self.same,
-            "changes": changes,
-            "other": self.changes.get(&DecisionChange::Other).copied().unwrap_or(0),
-            "changed_fields": self.changed_fields,
-            "incomparable": self.incomparable,
-            "blocked_requests": self.blocked_requests,
-            "dropped": self.dropped,
-            "unreadable": self.unreadable,
-            "recorded_policies": self.policies.0,
-        });
-        format!("{}\n", json!({ "summary": summary }))
-    }
-}
-
-impl Policies {
-    fn add(&mut self, digest: &str) {
-        if self.0.iter().any(|known| known == digest) {
-            return;
-        }
-        if self.0.len() < 8 {
-            self.0.push(digest.to_owned());
-        } else {
-            self.1 = true;
-        }
-    }
-
-    fn text(&self) -> String {
-        self.0.join(", ") + if self.1 { ", and others" } else { "" }
-    }
-}
-
-fn kind(answer: &DecisionView) -> OutcomeKind {
-    match answer.kind() {
-        Some("allow") => OutcomeKind::Allow,
-        Some("status") => OutcomeKind::Reject,
-        _ => OutcomeKind::Error,
+        let more = if self.has_more_policies { ", and others" } else { "" };
+        text + &format!("recorded from {}{more}\n", self.recorded_policies.join(", "))
     }
 }
 
 fn report_line(
     line: u64,
     case: &RecordedCase,
-    now: &DecisionView,
+    replayed: &DecisionView,
     change: DecisionChange,
-    changed_fields: &[&'static str],
+    fields: &[&'static str],
 ) -> ReportLine {
-    let request = &case.request;
-    let request_line: String =
-        format!("{} {}", request.method, request.path_with_query).chars().take(MAX_REQUEST_CHARS).collect();
-    let fields =
-        if change == DecisionChange::Other { format!(" ({})", changed_fields.join(", ")) } else { String::new() };
+    let RecordedCase { time, request, .. } = case;
+    let request_line = format!("{} {}", request.method, request.path_with_query);
+    let shown: String = request_line.chars().take(MAX_REQUEST_CHARS).collect();
+    let changed = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
     let text = format!(
-        "line {line}, {}: {}{fields}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
-        case.time,
+        "line {line}, {time}: {}{changed}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
         change.name(),
-        request_line.escape_debug(),
+        shown.escape_debug(),
         describe(&case.answer),
-        describe(now)
+        describe(replayed)
     );
     let json = json!({
         "line": line,
-        "time": case.time,
+        "time": time,
         "request_id": request.id,
         "change": change,
-        "changed_fields": changed_fields,
-        "request": format!("{} {}", request.method, request.path_with_query),
+        "changed_fields": fields,
+        "request": request_line,
         "channels": case.channels,
         "recorded": case.answer.to_json(),
-        "replayed": now.to_json(),
+        "replayed": replayed.to_json(),
     });
     ReportLine { text, json }
 }
@@ -261,19 +183,19 @@ fn report_line(
 /// A decision in one line.
 fn describe(answer: &DecisionView) -> String {
     let text = |name| answer.get(name).and_then(Value::as_str).unwrap_or_default();
-    let mut line = match kind(answer) {
-        OutcomeKind::Allow => match text("subject") {
+    let mut line = match answer.kind() {
+        Some("allow") => match text("subject") {
             "" => "allow".to_owned(),
             subject => format!("allow {subject:?}"),
         },
-        OutcomeKind::Reject => {
+        Some("status") => {
             let body: String = text("body").chars().take(80).collect();
             format!("reject {} {body:?}", answer.get("status").unwrap_or(&Value::Null))
         }
-        OutcomeKind::Error => format!("error {}: {:?}", text("error"), text("message")),
+        _ => format!("error {}: {:?}", text("error"), text("message")),
     };
     if !text("reason").is_empty() {
-        let _ = write!(line, ", reason {:?}", text("reason"));
+        line += &format!(", reason {:?}", text("reason"));
     }
     line
 }

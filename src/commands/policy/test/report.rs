@@ -1,11 +1,10 @@
 //! The results of test cases, for people and for machines.
 
-use std::fmt::Write;
 use std::path::Path;
 
 use serde::Serialize;
 use serde_json::Value;
-use similar::{ChangeTag, TextDiff};
+use similar::{Change, TextDiff};
 
 use crate::policytest::TestCase;
 use crate::policytest::run::CaseOutcome;
@@ -28,7 +27,7 @@ pub struct CaseResult {
     line: usize,
     ok: bool,
     /// Whether a prewarmed instance decided.
-    prepared: bool,
+    prewarmed: bool,
     /// Names of the fields that are not as expected.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     differences: Vec<&'static str>,
@@ -44,19 +43,19 @@ impl Report {
         Self { file, policy: policy.to_owned(), cases, passed: 0, failed: 0, results: Vec::new() }
     }
 
-    pub fn add(&mut self, case: &TestCase, verdict: CaseOutcome) -> &CaseResult {
-        let ok = verdict.passed();
+    pub fn add(&mut self, case: &TestCase, outcome: CaseOutcome) -> &CaseResult {
+        let ok = outcome.passed();
         let counter = if ok { &mut self.passed } else { &mut self.failed };
         *counter += 1;
         let result = CaseResult {
             name: case.name.clone(),
             line: case.line,
             ok,
-            prepared: verdict.prepared,
-            differences: verdict.differences.iter().map(|difference| difference.field).collect(),
-            expected: verdict.expected.to_json(),
-            got: verdict.got.to_json(),
-            diff: if ok { String::new() } else { diff(&verdict) },
+            prewarmed: outcome.prewarmed,
+            differences: outcome.differences.iter().map(|difference| difference.field).collect(),
+            expected: outcome.expected.to_json(),
+            got: outcome.got.to_json(),
+            diff: if ok { String::new() } else { diff(&outcome) },
         };
         self.results.push_mut(result)
     }
@@ -64,11 +63,7 @@ impl Report {
     pub fn summary(&self) -> String {
         let Self { file, policy, cases, passed, failed, .. } = self;
         let digest = policy.get(..19).unwrap_or(policy);
-        format!("{passed} passed, {failed} failed: {file} ({digest}…) by {cases}")
-    }
-
-    pub fn json(&self) -> String {
-        serde_json::to_string_pretty(self).unwrap_or_default()
+        format!("\n{passed} passed, {failed} failed: {file} ({digest}…) by {cases}\n")
     }
 }
 
@@ -78,30 +73,22 @@ impl CaseResult {
         if self.ok {
             format!("ok    {}\n", self.name)
         } else {
-            let how = if self.prepared { ", on a prewarmed instance" } else { "" };
+            let how = if self.prewarmed { ", on a prewarmed instance" } else { "" };
             format!("FAIL  {}  ({}:{}{how})\n{}", self.name, cases.display(), self.line, self.diff)
         }
     }
 }
 
 /// The expected decision (`-`) against the actual one (`+`).
-fn diff(verdict: &CaseOutcome) -> String {
-    let CaseOutcome { expected, got, .. } = verdict;
+fn diff(outcome: &CaseOutcome) -> String {
+    let CaseOutcome { expected, got, .. } = outcome;
     // A decision of another kind is shown as a whole, since no field of it was expected.
     let whole = expected.kind() != got.kind();
     let expected_lines = expected.lines(None).join("\n");
     let got_lines = got.lines(if whole { None } else { Some(expected) }).join("\n");
-    let mut text = String::new();
-    for change in TextDiff::from_lines(&expected_lines, &got_lines).iter_all_changes() {
-        let sign = match change.tag() {
-            ChangeTag::Delete => '-',
-            ChangeTag::Insert => '+',
-            ChangeTag::Equal => ' ',
-        };
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "      {sign} {}", change.value().trim_end_matches('\n'));
-    }
-    text
+    let changes = TextDiff::from_lines(&expected_lines, &got_lines);
+    let line = |change: Change<&str>| format!("      {} {}\n", change.tag(), change.value().trim_end_matches('\n'));
+    changes.iter_all_changes().map(line).collect()
 }
 
 #[cfg(test)]
@@ -162,13 +149,13 @@ expect.status = 401
                 duration: Duration::ZERO,
                 policy: None,
             };
-            let got = crate::policy::decision_view::DecisionView::new(&decision, &case.request.channels);
+            let got = crate::policy::decision_view::DecisionView::new(&decision, &case.channels);
             let expected = case.expect.filled(&got);
-            let verdict = CaseOutcome { differences: expected.differences(&got), expected, got, prepared: false };
-            text += &report.add(case, verdict).text(path);
+            let outcome = CaseOutcome { differences: expected.differences(&got), expected, got, prewarmed: false };
+            text += &report.add(case, outcome).text(path);
         }
-        text += &format!("\n{}\n", report.summary());
+        text += &report.summary();
         golden("policy-test.txt", &text);
-        golden("policy-test.json", &format!("{}\n", report.json()));
+        golden("policy-test.json", &(serde_json::to_string_pretty(&report).expect("JSON") + "\n"));
     }
 }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::*;
 use crate::policy::{Failure, Grant, Rejection};
@@ -153,17 +153,17 @@ async fn number_of_delayed_requests_and_remembered_clients_is_bounded() {
 
     // A client that disconnects returns its permit.
     fixture.reject(&tab);
-    let gone = [
+    let disconnected = [
         fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
         fixture.rejections.wait(DELAY, fixture.client_key(&tab)),
     ];
-    assert!(tokio::time::timeout(DELAY / 2, futures_util::future::join_all(gone)).await.is_err());
+    assert!(tokio::time::timeout(DELAY / 2, futures_util::future::join_all(disconnected)).await.is_err());
     assert_eq!(fixture.rejections.delayed(), 0);
 
     // The number of remembered clients is bounded.
     let many = |n| request(&format!("/{n}"), None);
     (0..1_000).for_each(|n| fixture.reject(&many(n)));
-    let rejected_clients = fixture.rejections.rejected();
+    let rejected_clients = fixture.rejections.rejected.lock();
     assert!(
         rejected_clients.young.len() + rejected_clients.old.len() <= 2 * 2 * REMEMBERED_PER_PERMIT,
         "{}",

@@ -1,4 +1,4 @@
-// The middleware alone, in JavaScript, with `await` at top level, and with what Next.js has for its server.
+// A file with only a middleware, in JavaScript, with top-level `await` and with modules of Next.js.
 import "server-only";
 import { cookies, headers } from "next/headers";
 import { NextResponse } from "next/server";

@@ -32,7 +32,7 @@ func (o Option[T]) IsSome() bool { return o.tag == OptionSome }
 // Some returns the value. It must exist.
 func (o Option[T]) Some() T {
 	if o.tag != OptionSome {
-		panic("there is no value")
+		panic("the option has no value")
 	}
 	return o.value
 }
@@ -77,7 +77,7 @@ func (r Result[T, E]) IsErr() bool { return r.tag == ResultErr }
 // Ok returns the value. It must exist.
 func (r Result[T, E]) Ok() T {
 	if r.tag != ResultOk {
-		panic("it is an error")
+		panic("the result is an error")
 	}
 	return r.ok
 }
@@ -85,7 +85,7 @@ func (r Result[T, E]) Ok() T {
 // Err returns the error. It must exist.
 func (r Result[T, E]) Err() E {
 	if r.tag != ResultErr {
-		panic("it is not an error")
+		panic("the result is not an error")
 	}
 	return r.err
 }

@@ -1,12 +1,15 @@
-//! componentize-py and the Python that runs it.
+//! componentize-py, the Python that runs it, and the Python packages of a policy.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use tempfile::TempDir;
 
-use crate::commands::policy::build::python::tools;
+use crate::artifact::digest::Digest;
+use crate::commands::policy::build::{MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
 
 /// The version of componentize-py.
 pub const VERSION: &str = "0.25.1";
@@ -31,7 +34,8 @@ impl Toolchain {
         let python = tools::need(&["python3", "python"], INSTALL_PYTHON)?;
         let version = "import sys; print('%d.%d' % sys.version_info[:2])";
         let version = tools::output(Command::new(&python).args(["-c", version]))?;
-        ensure!(is_new_enough(&version), "{} is Python {version}: {INSTALL_PYTHON}", python.display());
+        let is_new_enough = tools::version(&version).is_some_and(|version| version >= (3, 10));
+        ensure!(is_new_enough, "{} is Python {version}: {INSTALL_PYTHON}", python.display());
         // The folder's name contains the version of Python, because an upgraded Python would not find the packages.
         let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-python{version}"))?;
         if !has_componentize_py(&folder) {
@@ -42,38 +46,33 @@ impl Toolchain {
 
     /// A command that runs componentize-py without the environment variables of this process.
     pub fn componentize(&self) -> Command {
-        let mut command = self.command();
+        let mut command = Command::new(&self.python);
+        command.env_clear();
+        if let Some(folder) = std::env::var_os("TMPDIR") {
+            command.env("TMPDIR", folder);
+        }
         // Not with its script, whose first line has the path of the temporary folder of the installation.
         command.args(["-c", "import sys; from componentize_py import script; sys.exit(script())"]);
         command
     }
 
     /// A command that runs the environment's pip.
-    pub fn pip_install(&self) -> Command {
+    fn pip_install(&self) -> Command {
         let mut command = Command::new(&self.python);
         command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
-        command
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.python);
-        command.env_clear();
-        if let Some(folder) = std::env::var_os("TMPDIR") {
-            command.env("TMPDIR", folder);
-        }
         command
     }
 }
 
 /// The virtual environment of a project, else the active one.
-pub fn environment(project: &Path) -> Option<PathBuf> {
+fn environment(project: &Path) -> Option<PathBuf> {
     let own = [".venv", "venv"].map(|name| project.join(name));
     let active = std::env::var_os("VIRTUAL_ENV").map(PathBuf::from);
     own.into_iter().chain(active).find(|folder| folder.join("pyvenv.cfg").is_file())
 }
 
 /// The folder of a virtual environment's packages.
-pub fn site_packages(environment: &Path) -> Option<PathBuf> {
+fn site_packages(environment: &Path) -> Option<PathBuf> {
     let libraries = fs::read_dir(environment.join("lib")).ok()?;
     libraries.filter_map(|entry| Some(entry.ok()?.path().join("site-packages"))).find(|folder| folder.is_dir())
 }
@@ -83,14 +82,7 @@ fn has_componentize_py(environment: &Path) -> bool {
     packages.is_some_and(|folder| folder.join(format!("componentize_py-{VERSION}.dist-info/RECORD")).is_file())
 }
 
-fn is_new_enough(version: &str) -> bool {
-    let parsed = version.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    parsed.is_some_and(|version: (u32, u32)| version >= (3, 10))
-}
-
-/// Installs into a temporary folder and renames it, so that a concurrent build does not see a partial installation.
 fn install(python: &Path, folder: &Path) -> Result<()> {
-    let parent = folder.parent().unwrap_or(folder);
     eprintln!("policy build: installing componentize-py {VERSION} into {} (once)", folder.display());
     let has_venv = Command::new(python).args(["-c", "import venv, ensurepip"]).output();
     ensure!(
@@ -98,17 +90,74 @@ fn install(python: &Path, folder: &Path) -> Result<()> {
         "{} has no module venv: install it (Debian, Ubuntu: apt install python3-venv)",
         python.display()
     );
-    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
-    let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent).context("creating a folder")?;
-    tools::run(Command::new(python).args(["-m", "venv"]).arg(staged.path()))?;
-    let staged_toolchain = Toolchain { python: staged.path().join("bin/python") };
-    tools::run(staged_toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
-    if folder.exists() && !has_componentize_py(folder) {
-        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    tools::install(folder, |staged| {
+        tools::run(Command::new(python).args(["-m", "venv"]).arg(staged))?;
+        let toolchain = Toolchain { python: staged.join("bin/python") };
+        tools::run(toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
+        // An incomplete folder is not from another build: the rename makes complete ones only.
+        if folder.exists() && !has_componentize_py(folder) {
+            fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+        }
+        Ok(())
+    })
+}
+
+/// The folder of the packages: that of the project's or the active virtual environment, else a folder with the installed packages of
+/// `pyproject.toml` and `requirements.txt`, else an empty folder.
+pub fn packages(project: &Path, dependencies: &[String], toolchain: &Toolchain, work: &TempDir) -> Result<PathBuf> {
+    if let Some(packages) = environment(project).and_then(|environment| site_packages(&environment)) {
+        return Ok(packages);
     }
-    match fs::rename(staged.path(), folder) {
-        // Another build was faster.
-        Err(_) if has_componentize_py(folder) => Ok(()),
-        renamed => renamed.with_context(|| format!("creating {}", folder.display())),
+    let dependencies: Vec<&String> = dependencies.iter().filter(|dependency| !is_sdk(dependency)).collect();
+    let requirements_file = project.join("requirements.txt");
+    let requirements = files::read_text(&requirements_file, MAX_MANIFEST_BYTES).unwrap_or_default();
+    if dependencies.is_empty() && requirements.trim().is_empty() {
+        let empty = work.path().join("packages");
+        fs::create_dir_all(&empty).context("creating a temporary folder")?;
+        return Ok(empty);
+    }
+    // The zeros keep lists apart whose texts are the same when joined.
+    let key: String =
+        dependencies.iter().map(|name| &***name).chain([&*requirements]).flat_map(|text| [text, "\0"]).collect();
+    let folder = tools::toolchain_folder("python-packages")?.join(&Digest::of(key.as_bytes()).hex()[..24]);
+    if folder.is_dir() {
+        return Ok(folder);
+    }
+    eprintln!("policy build: installing the policy's packages into {} (again only if they change)", folder.display());
+    tools::install(&folder, |staged| {
+        let mut pip = toolchain.pip_install();
+        // Only packages that run in a component: wheels of pure Python for the component's version of Python.
+        pip.args(["--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version"]);
+        pip.arg(LANGUAGE).arg("--target").arg(staged).args(dependencies);
+        if !requirements.trim().is_empty() {
+            pip.arg("-r").arg(&requirements_file);
+        }
+        tools::run(&mut pip)
+            .context("cannot install the policy's packages: a component only runs packages of pure Python")
+    })?;
+    Ok(folder)
+}
+
+/// Whether a dependency is the SDK, which is not on a package index and which the build adds.
+fn is_sdk(dependency: &str) -> bool {
+    let name: String = dependency.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_.".contains(*c)).collect();
+    name.to_ascii_lowercase().replace(['_', '.'], "-") == "tidegate-policy"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sdk_is_not_installed_as_a_dependency() {
+        for (dependency, expect) in [
+            ("tidegate-policy", true),
+            ("Tidegate_Policy>=0.1", true),
+            ("tidegate.policy @ file:///x", true),
+            ("tidegate-policy-extras", false),
+            ("requests", false),
+        ] {
+            assert_eq!(is_sdk(dependency), expect, "{dependency}");
+        }
     }
 }

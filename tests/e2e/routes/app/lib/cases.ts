@@ -1,14 +1,14 @@
-// What a middleware may do, a name each. Whatever stands here decides on Node and in a policy alike.
+// Middlewares by the name of their case. Each makes the same decision on Node and in a policy.
 import { hmac, verify } from "@/lib/auth";
 import { audience, born, bytes } from "./config";
 
-interface Asked {
+interface Input {
   request: Request;
   channels: string[];
 }
 
-// biome-ignore lint: what a middleware returns that it should not is of interest here, too.
-type Case = (asked: Asked) => any;
+// biome-ignore lint: some cases return invalid values.
+type Case = (input: Input) => any;
 
 const json = (value: unknown, init: ResponseInit = { status: 403 }) => Response.json(value, init);
 const nameOf = async (run: () => unknown) => {
@@ -66,7 +66,7 @@ export const cases: Record<string, Case> = {
     return new Response((await response.clone().text()) + (await response.text()), response);
   },
   "of a class": () => new (class extends Response {})("mine", { status: 403, headers: { "x-own": "1" } }),
-  // Mistakes.
+  // Invalid answers.
   throws() {
     throw new Error("the password is hunter2");
   },
@@ -100,7 +100,7 @@ export const cases: Record<string, Case> = {
   },
   "request again": ({ request }) => json([...new Request(request, { headers: { a: "b" } }).headers, request.clone().headers.get("x-case")]),
   "fewer channels": ({ channels }) => void channels.pop(),
-  // The standard.
+  // Web standards.
   async standard() {
     const order: string[] = [];
     setTimeout(() => order.push("timer"), 0);
@@ -164,7 +164,7 @@ export const cases: Record<string, Case> = {
       return json([(error as Error).name, (error as { issues?: unknown }).issues], { status: 401 });
     }
   },
-  // What is an instance's own; see policies.test.js.
+  // State of an instance; see policies.test.js.
   own: () => json({ audience, born, bytes: [...bytes], random: Math.random(), uuid: crypto.randomUUID(), now: Date.now() }),
   env: ({ request }) => {
     const name = request.headers.get("x-name") ?? "";

@@ -1,0 +1,195 @@
+//! Many clients at little cost: raw HTTP/1.1 on one thread.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+
+use super::baseline;
+
+/// A byte that occurs once in each event and nowhere else.
+pub const MARK: u8 = b'~';
+/// Streams that are opened concurrently.
+const CONCURRENT_OPENS: usize = 32;
+/// Longer than the deliveries of a round take.
+const DELIVERY_TIMEOUT: Duration = Duration::from_secs(60);
+
+thread_local! {
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 << 10]);
+}
+
+/// A request for a stream.
+#[derive(Clone)]
+pub struct StreamRequest {
+    pub to: SocketAddr,
+    pub head: Arc<str>,
+    /// A text that the server sends once the stream is open.
+    pub open: &'static str,
+}
+
+impl StreamRequest {
+    /// The request of a browser.
+    pub fn new(to: SocketAddr, target: &str, open: &'static str) -> Self {
+        let head = format!(
+            "GET {target} HTTP/1.1\r\nHost: {to}\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) \
+             Chrome/156.0.0.0 Safari/537.36\r\nAccept: text/event-stream\r\nAccept-Language: en-GB,en;q=0.9\r\nAccept-Encoding: gzip, \
+             deflate, br, zstd\r\nCache-Control: no-cache\r\nOrigin: https://app.example\r\nCookie: theme=dark; session=alice; \
+             lang=en\r\n\r\n"
+        );
+        Self { to, head: head.into(), open }
+    }
+
+    /// A bare connection, for the baseline.
+    pub fn bare(to: SocketAddr) -> Self {
+        Self { to, head: "".into(), open: baseline::OPEN }
+    }
+
+    /// Connects, sends the request, and waits until the stream is open.
+    pub async fn open(&self) -> TcpStream {
+        let mut socket = TcpStream::connect(self.to).await.expect("a connection");
+        socket.write_all(self.head.as_bytes()).await.expect("the server reads");
+        let mut received = Vec::new();
+        while !String::from_utf8_lossy(&received).contains(self.open) {
+            socket.readable().await.expect("a socket");
+            match socket.try_read_buf(&mut received) {
+                Ok(0) => panic!("the server closed: {}", String::from_utf8_lossy(&received)),
+                Ok(_) => {
+                    let is_accepted = self.head.is_empty() || received.starts_with(b"HTTP/1.1 200");
+                    assert!(is_accepted, "{}", String::from_utf8_lossy(&received));
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+            }
+        }
+        socket
+    }
+}
+
+/// Opens and closes this many streams, some of them concurrently.
+pub async fn open_and_close(request: &StreamRequest, count: usize) {
+    let left = Arc::new(AtomicU64::new(count as u64));
+    let mut tasks = JoinSet::new();
+    for _ in 0..CONCURRENT_OPENS {
+        let (request, left) = (request.clone(), Arc::clone(&left));
+        tasks.spawn(async move {
+            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                drop(request.open().await);
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.expect("every stream opens");
+    }
+}
+
+/// Clients that read.
+pub struct Clients {
+    pub size: usize,
+    received: Arc<Received>,
+    readers: JoinSet<()>,
+}
+
+struct Received {
+    /// When each event was emitted, in order.
+    emitted: Mutex<Vec<Instant>>,
+    events: AtomicU64,
+    bytes: AtomicU64,
+    latencies: Mutex<Histogram<u64>>,
+}
+
+impl Clients {
+    /// Opens this many streams.
+    pub async fn open(request: &StreamRequest, size: usize) -> Self {
+        let latencies = Mutex::new(histogram());
+        let (emitted, events, bytes) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let received = Arc::new(Received { emitted, events, bytes, latencies });
+        let (mut readers, permits) = (JoinSet::new(), Arc::new(Semaphore::new(CONCURRENT_OPENS)));
+        for _ in 0..size {
+            let (request, received, permits) = (request.clone(), Arc::clone(&received), Arc::clone(&permits));
+            let permit = Arc::clone(&permits).acquire_owned().await.expect("it is not closed");
+            readers.spawn(async move {
+                let socket = request.open().await;
+                drop(permit);
+                read_all(&socket, &received).await;
+            });
+        }
+        let all = u32::try_from(CONCURRENT_OPENS).expect("it is small");
+        drop(permits.acquire_many(all).await);
+        Self { size, received, readers }
+    }
+
+    /// Records that an event is about to be emitted.
+    pub fn record_emission(&self) {
+        self.received.emitted.lock().unwrap().push(Instant::now());
+    }
+
+    /// Waits until every client has received every event.
+    pub async fn wait_all_received(&mut self) {
+        let due = (self.received.emitted.lock().unwrap().len() * self.size) as u64;
+        let start = Instant::now();
+        while self.events() < due {
+            assert!(start.elapsed() < DELIVERY_TIMEOUT, "{} of {due} deliveries were received", self.events());
+            assert!(self.readers.try_join_next().is_none(), "a stream ended");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(self.events(), due, "no event is delivered twice");
+    }
+
+    /// The number of deliveries so far.
+    pub fn events(&self) -> u64 {
+        self.received.events.load(Ordering::Relaxed)
+    }
+
+    /// Bytes received so far, with the framing of HTTP.
+    pub fn bytes(&self) -> u64 {
+        self.received.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Times from an emission to its delivery to each client since the last call, in µs.
+    pub fn take_latencies(&self) -> Histogram<u64> {
+        std::mem::replace(&mut self.received.latencies.lock().unwrap(), histogram())
+    }
+}
+
+pub fn histogram() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 120_000_000, 3).expect("bounds and three digits are valid")
+}
+
+async fn read_all(socket: &TcpStream, received: &Received) {
+    let mut marks_read = 0;
+    loop {
+        if socket.readable().await.is_err() || !read_available(socket, received, &mut marks_read) {
+            return;
+        }
+    }
+}
+
+/// Reads the available bytes. Returns false at the end of the stream.
+fn read_available(socket: &TcpStream, received: &Received, marks_read: &mut usize) -> bool {
+    BUFFER.with_borrow_mut(|buffer| {
+        let length = match socket.try_read(buffer) {
+            Ok(0) => return false,
+            Ok(length) => length,
+            Err(error) => return error.kind() == ErrorKind::WouldBlock,
+        };
+        let marks = buffer[..length].iter().filter(|byte| **byte == MARK).count();
+        if marks > 0 {
+            let (now, emitted) = (Instant::now(), received.emitted.lock().unwrap());
+            let mut latencies = received.latencies.lock().unwrap();
+            for at in &emitted[*marks_read..*marks_read + marks] {
+                latencies.saturating_record(u64::try_from((now - *at).as_micros()).unwrap_or(u64::MAX));
+            }
+            *marks_read += marks;
+        }
+        received.events.fetch_add(marks as u64, Ordering::Relaxed);
+        received.bytes.fetch_add(length as u64, Ordering::Relaxed);
+        true
+    })
+}
