@@ -1,4 +1,4 @@
-//! Times and sizes of the same policy in each language: `cargo bench --bench languages` prints the table of the README.
+//! Times and sizes of the same policy in each language: `cargo bench --bench languages` prints the table of docs/benchmarks.md.
 //!
 //! `cargo xtask guests` builds the components. `tidegate policy bench` measures each in a process of its own, so that none runs in memory
 //! that another one has warmed up. `TIDEGATE_BIN` names another program than the one that cargo built. `-- --all` measures all patterns;
@@ -12,7 +12,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// The usual work of a policy: a cookie, one look-up of its session, JSON.
-const CASE: &str = "alice reads what everybody reads";
+const CASE: &str = "alice reads the channel `default`";
 
 const LANGUAGES: [(&str, &str); 6] =
     [("rust", "Rust"), ("c", "C"), ("zig", "Zig"), ("go", "Go"), ("typescript", "TypeScript"), ("python", "Python")];
@@ -51,7 +51,7 @@ fn main() {
 
 fn bench(component: &Path, pattern: &str, time: &str) -> Value {
     let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
-    let case = if pattern == "session" { "no channel is" } else { CASE };
+    let case = if pattern == "session" { "without a channel the channel is `default`" } else { CASE };
     let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
     let mut command = Command::new(program);
     command.args(["policy", "bench"]).args([component, &cases]).args(["--filter", case, "--time", time, "--json"]);

@@ -1,4 +1,4 @@
-//! Tidegate, a self-hosted realtime gateway: the library behind the `tidegate` program. The list below is the order of the layers: a
+//! Tidegate, a self-hosted realtime gateway: the library of the `tidegate` program. The list below is the order of the layers: a
 //! module imports only from modules listed below it, which `tests/layers.rs` checks.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "unit tests read files that they wrote"))]

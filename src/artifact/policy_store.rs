@@ -272,7 +272,7 @@ mod tests {
             fs::write(file.expect("a file").path(), "something else").expect("written");
         }
         assert!(store.read(&plain.digests()).is_err() && store.read(&tested.digests()).is_err());
-        // What is written once more is right again.
+        // Writing the blob again repairs it.
         store.write(&tested).expect("written");
         assert!(store.read(&plain.digests()).is_ok() && store.read(&tested.digests()).is_ok());
     }

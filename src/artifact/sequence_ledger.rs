@@ -31,7 +31,7 @@ impl SignaturePolicy {
         Ok(Self { trusted_keys: Arc::clone(trusted_keys), ledger: Arc::new(ledger) })
     }
 
-    /// Checks that a policy may be activated. Returns what was signed, if a signature is required.
+    /// Checks that a policy may be activated. Returns the signed statement, if a signature is required.
     pub fn verify(
         &self,
         component: Digest,
@@ -119,7 +119,7 @@ mod tests {
             );
             assert_eq!(ledger.check(&Statement::of(b"other", None, 5)), Err(SignatureError::SequenceReused(5)));
             assert_eq!(ledger.check(&Statement::of(b"policy", Some(""), 5)), Err(SignatureError::SequenceReused(5)));
-            // The active policy comes back after a restart; a newer one may follow.
+            // A restart activates the same policy again; a newer one may follow.
             assert_eq!(ledger.check(&statement(5)), Ok(()));
             assert_eq!(ledger.check(&statement(6)), Ok(()));
         }

@@ -17,7 +17,7 @@ const WRITE_BUFFER_BYTES: usize = 16 << 10;
 /// Changes the filter of a log that was started.
 pub struct LogHandle(reload::Handle<EnvFilter, Registry>);
 
-/// Starts logging; dropping the guard writes what is left. A second call changes nothing.
+/// Starts logging; dropping the guard writes the remaining lines. A second call changes nothing.
 pub fn init(filter: &str, format: LogFormat) -> Result<(LogHandle, WorkerGuard), ConfigError> {
     // Logging never blocks: a reader that stalls loses lines and delays no stream. The writer thread flushes when its queue is empty, so
     // that queued lines are written together.

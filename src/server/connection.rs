@@ -137,7 +137,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, mu
         // The receiver is held until the task ends: the shutdown waits for it.
         let close = async {
             wait_closing(&mut closing).await;
-            // hyper's graceful shutdown closes a connection without a request and does not read what is in flight.
+            // hyper's graceful shutdown closes a connection without a request and does not read data in flight.
             let _ = tokio::time::timeout(FIRST_REQUEST_TIMEOUT, requested.notified()).await;
         };
         let served = async {

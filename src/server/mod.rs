@@ -31,7 +31,7 @@ use crate::server::respond::Response;
 /// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
 const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Time for what is still being written after all streams have been asked to close.
+/// Time for data that is still being written after all streams have been asked to close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A listening socket.

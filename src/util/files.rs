@@ -17,7 +17,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 /// Reads a whole file; one of more than `max_bytes` is [`ErrorKind::FileTooLarge`].
 pub fn read(path: &Path, max_bytes: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    // The bound is on what is read, not on the size in the metadata: another process may append meanwhile.
+    // The bound is on the bytes that are read, not on the size in the metadata: another process may append meanwhile.
     open(path)?.take(max_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > max_bytes {
         return Err(io::Error::new(ErrorKind::FileTooLarge, format!("larger than {max_bytes} bytes")));
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_fail_without_blocking_on_what_is_not_a_regular_file() {
+    fn reads_of_irregular_files_fail_without_blocking() {
         let dir = tempfile::tempdir().expect("a directory");
         let at = |name: &str| dir.path().join(name);
         fs::write(at("file"), "content").expect("written");

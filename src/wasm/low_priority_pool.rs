@@ -21,7 +21,7 @@ const NICENESS: i32 = 10;
 /// One thread per core, created on first use. An error is permanent: without the pool, decisions that need it fail.
 static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     // Poll the global queue on every tick so that newly moved tasks run first. A well-behaved decision lands here only because an epoch
-    // tick interrupted it and is almost done; with tokio's default interval (61) it would wait behind CPU-bound guests.
+    // tick interrupted it and is almost done; with tokio's default interval (61) it would wait for CPU-bound guests.
     runtime("policy-slow", NICENESS).global_queue_interval(1).build()
 });
 

@@ -41,7 +41,7 @@ impl MemoryLimiter {
         self.limit - self.remaining
     }
 
-    /// Whether the instance has so much memory that any call may be slow.
+    /// Whether the instance has enough memory that any call may be slow.
     pub fn is_large(&self) -> bool {
         self.in_use() > LARGE_INSTANCE_BYTES
     }

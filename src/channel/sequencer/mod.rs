@@ -49,7 +49,7 @@ impl PayloadBudget {
     }
 }
 
-/// What was read and not delivered yet.
+/// Entries that were read and not delivered yet.
 #[derive(Debug)]
 enum Staged {
     /// With a deadline, the event waits for its notification until then: the stream does not tell whether a stock emitter
@@ -171,7 +171,7 @@ impl Sequencer {
             self.staged.push_back(event);
             return false;
         }
-        // Over the limit, the entry is delivered as the stream has it.
+        // Over the limit, the entry is delivered as Redis stores it.
         if self.budget.try_reserve(payload_bytes(&notification)) {
             let pending = Pending { event: notification, is_covered: false };
             if let Some(old) = self.pending.insert(pending.event.id, pending) {
@@ -189,7 +189,7 @@ impl Sequencer {
     /// Takes in the page of a read after `read_to`. Entries wait until `deadline` for their notifications; `None` for a read
     /// that catches up after a lost link, where the notifications were lost with it.
     ///
-    /// Returns a gap if the stream ends before what was read: the store was reset, and all staged entries are dropped.
+    /// Returns a gap if the stream ends before the position that was read: the store was reset, and all staged entries are dropped.
     pub fn absorb(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<Gap> {
         let Some(stream) = page.stream else {
             self.absorb_no_stream(deadline.is_none());

@@ -99,7 +99,7 @@ impl ReplayArgs {
 }
 
 impl ReplayEnv {
-    /// Evaluates a line of a recording and adds the result to the report. Returns what is reported at once.
+    /// Evaluates a line of a recording and adds the result to the report. Returns the text to print at once.
     async fn replay(
         &self,
         evaluator: &ReplayEvaluator,

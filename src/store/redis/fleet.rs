@@ -81,7 +81,7 @@ impl FleetStore for RedisFleetStore {
             .getrange(&key, 0, RECORD_END)
             .set_options(&key, status, SetOptions::default().with_expiration(SetExpiry::PX(millis(expiry))))
             .zadd(&nodes, node, now_ms)
-            // A listing removes expired nodes; this bounds the set if nobody lists them. By rank and not by time, because the clocks of
+            // A listing removes expired nodes; this bounds the set if no node lists them. By rank and not by time, because the clocks of
             // nodes differ.
             .zremrangebyrank(&nodes, 0, -1 - MAX_NODES)
             .ignore()

@@ -1,4 +1,4 @@
-//! Drains request bodies that a guest writes and nobody reads, because the request was refused or its connection failed. Some guests
+//! Drains request bodies that a guest writes and no client reads, because the request was refused or its connection failed. Some guests
 //! cannot continue if the stream closes while they write (StarlingMonkey traps). They learn of the failure from the response.
 
 use std::pin::Pin;

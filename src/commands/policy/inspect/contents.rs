@@ -60,7 +60,7 @@ impl Contents {
         let (producers, libraries) = (BTreeSet::new(), BTreeSet::new());
         let mut contents = Self { kind, imports: vec![], exports: vec![], producers, libraries };
         if matches!(kind, Kind::Component | Kind::CoreModule) {
-            // Loading the component reports what is not valid.
+            // Loading the component reports the invalid part.
             let _ = contents.read(bytes);
         }
         contents

@@ -107,7 +107,7 @@ channels = ["team-red"]
 expect = { allow = true, subject = "alice" }
 
 [[case]]
-name = "a member is no admin"
+name = "a member is not an admin"
 expect = { status = 403, body = "Admin access required", headers = { content-type = "text/plain", x-trace = true } }
 
 [[case]]
@@ -115,7 +115,7 @@ name = "several lines"
 expect = { status = 401, body = "two\nlines " }
 
 [[case]]
-name = "nobody"
+name = "anonymous"
 expect.status = 401
 "#;
 
