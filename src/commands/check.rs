@@ -9,9 +9,8 @@ use toml::Table;
 use crate::commands::{ServeFlags, block_on, empty_store, print, startup};
 use crate::config::Config;
 use crate::config::policy::PolicyMode;
-use crate::rollout::Rollout;
-use crate::rollout::observers::Observers;
 use crate::rollout::source_file::PolicySource;
+use crate::rollout::{Observers, Rollout};
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -57,9 +56,9 @@ fn check_policy(config: &Config) -> anyhow::Result<(String, usize)> {
             None,
             Arc::default(),
         )
-        .check(PolicySource::of(config), startup::EXAMPLE)
+        .prepare_first(PolicySource::of(config), startup::EXAMPLE)
         .await;
-        let next = checked.map_err(|error| startup::describe_first_failure(config, &error))?;
-        Ok((next.policy.digest().to_string(), next.attachments.suite.as_ref().map_or(0, |suite| suite.cases.len())))
+        let (_, next) = checked.map_err(|error| startup::describe_first_failure(config, &error))?;
+        Ok((next.policy.digest().to_string(), next.suite.as_ref().map_or(0, |suite| suite.cases.len())))
     })
 }

@@ -16,9 +16,10 @@ use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
 use crate::config::policy::{PolicyMode, ShadowConfig};
 use crate::config::{Config, StoreConfig};
+use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
-use crate::fleet::node::{Fleet, NodeConfig};
-use crate::rollout::observers::Observers;
+use crate::fleet::node::Fleet;
+use crate::rollout::Observers;
 use crate::rollout::reload::{LoadFn, Reloader};
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
@@ -29,6 +30,7 @@ use crate::store::redis::RedisStore;
 use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::fingerprint::FileSnapshot;
+use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 
@@ -148,25 +150,21 @@ pub fn describe_first_failure(config: &Config, error: &ActivationError) -> anyho
     anyhow::anyhow!("{which}: {}", error.reason)
 }
 
-/// Starts the heartbeat of a node on a shared store, and activates the fleet's policy if that is the policy's source.
+/// Joins the fleet on a shared store, and activates the fleet's policy if the fleet manages this node's.
 pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option<LocalCache>) {
     let Some(store) = app.hub.store().fleet(app.commands.keys()) else { return };
-    let fleet = Fleet::new(NodeConfig {
+    let node = NodeContext {
         store,
         authorizer: Arc::clone(&app.authorizer),
         rollout: app.rollout.clone(),
         name: app.node().to_owned(),
+        instance: random_id(),
         address,
         local_cache,
         shadow_concurrency: app.config.limits.shadow_concurrency,
-    });
-    if fleet.is_fleet_managed() {
-        fleet.activate_at_start().await;
-    }
-    fleet.announce().await;
-    fleet.start(&app.hub);
-    // Nothing else sets it, so it is not set yet.
-    let _ = app.fleet.set(fleet);
+    };
+    // It is set once, here.
+    let _ = app.fleet.set(Fleet::join(node, &app.hub).await);
 }
 
 /// Opens the store. A Redis must answer: with `wait-for-store` the start waits until it does, and a node with a cached policy starts

@@ -3,221 +3,218 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::fleet::node::{FAILED_STAGE_RETRY_DELAY, Fleet, PolicyRecords, STORE_RETRY_DELAY, lock};
-use crate::fleet::node_status::truncate_error;
+use crate::fleet::heartbeat::{FollowedPolicy, NodeContext, PolicyRecords, StateChange};
+use crate::fleet::local_cache::LocalCache;
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, MissingBlob, PendingPush, PrepareFailure, PrepareReport};
-use crate::policy::info::PolicyOrigin;
-use crate::rollout::prepared::PreparedPolicy;
-use crate::rollout::stage::Stage;
+use crate::fleet::record::{
+    ActiveRecord, FAILED_STAGE_RETRY_DELAY, MissingBlob, PendingPush, PrepareReport, STORE_RETRY_DELAY, stage_error,
+};
+use crate::rollout::pipeline::PreparedPolicy;
+use crate::rollout::stage::{Stage, StageError};
 
 /// Attempts to write a report while the store is unavailable: the push waits for it.
 const MAX_REPORT_ATTEMPTS: usize = 5;
+const NOTHING_PUSHED: &str = "nothing was pushed to this store yet (`tidegate policy push`)";
 
-/// A policy that this node has prepared, before the push is committed.
-struct Prepared {
-    pointer: ActiveRecord,
-    next: PreparedPolicy,
+/// Follows the active record and the pending record on a node whose policy the fleet manages.
+pub struct ActiveFollower {
+    node: Arc<NodeContext>,
+    cache: LocalCache,
+    changes: mpsc::Sender<StateChange>,
+    /// The record whose policy is active.
+    applied: Option<ActiveRecord>,
+    /// Why the policy of the active record is not active.
+    error: Option<String>,
+    /// The active record whose activation failed, and when to try it again.
+    failed: Option<(Vec<u8>, Instant)>,
+    /// The policy that is prepared for a push, before its commit.
+    prepared: Option<(ActiveRecord, PreparedPolicy)>,
+    /// The pending record that this node has reported about.
+    reported: Option<Vec<u8>>,
 }
 
-/// An active record whose activation failed, and when to try it again.
-struct FailedRecord {
-    record: Vec<u8>,
-    retry_at: Instant,
+/// Why the policy of a record cannot be used, and the delay before the node tries it again.
+struct FollowError {
+    failure: StageError,
+    retry_delay: Duration,
 }
 
-impl Fleet {
+impl From<StageError> for FollowError {
+    fn from(failure: StageError) -> Self {
+        Self { failure, retry_delay: FAILED_STAGE_RETRY_DELAY }
+    }
+}
+
+impl From<MissingBlob> for FollowError {
+    fn from(missing: MissingBlob) -> Self {
+        Self { failure: stage_error(Stage::Fetched, &missing), retry_delay: missing.retry_delay() }
+    }
+}
+
+impl ActiveFollower {
+    pub const fn new(node: Arc<NodeContext>, cache: LocalCache, changes: mpsc::Sender<StateChange>) -> Self {
+        Self { node, cache, changes, applied: None, error: None, failed: None, prepared: None, reported: None }
+    }
+
     /// Activates the fleet's policy at start: that of the active record, or else the one in the local cache. Without either, the gateway
     /// refuses all requests.
-    pub async fn activate_at_start(&self) {
-        let reason = match self.store.active().await {
-            Ok(Some(record)) => match self.activate(&record, None).await {
-                Ok(()) => return,
-                Err((_, reason)) => format!("the fleet's policy cannot be activated: {reason}"),
+    pub async fn activate_at_start(&mut self) {
+        let reason = match self.node.store.active().await {
+            Ok(Some(record)) => match self.activate(&record).await {
+                Ok(()) => return self.publish().await,
+                Err(error) => format!("the fleet's policy cannot be activated: {}", error.failure.reason),
             },
-            Ok(None) => "nothing was pushed to this store yet (`tidegate policy push`)".into(),
+            Ok(None) => NOTHING_PUSHED.into(),
             Err(error) => error.to_string(),
         };
-        match self.activate_local_copy().await {
-            Ok(true) => {
-                tracing::warn!(reason, "this node starts with the policy in its local cache");
-            }
-            Ok(false) => tracing::error!(reason, "no policy is active: all requests are refused"),
-            Err(error) => {
-                tracing::error!(
-                    reason,
-                    error,
-                    "no policy is active and the one in the local cache cannot be used: all requests are refused"
-                );
-            }
+        match self.activate_cached().await {
+            Ok(()) => tracing::warn!(reason, "this node starts with the policy in its local cache"),
+            Err(error) => tracing::error!(reason, error, "no policy is active: all requests are refused"),
         }
-        *lock(&self.error) = Some(reason);
+        self.error = Some(reason);
+        self.publish().await;
     }
 
-    /// Activates the policy in the local cache; false if it is empty.
-    async fn activate_local_copy(&self) -> Result<bool, String> {
-        let Some(cache) = &self.local_cache else { return Ok(false) };
-        let Some(pointer) = cache.active_record()? else { return Ok(false) };
-        let artifact = cache.bundle(&pointer)?;
-        let source = "fleet (local cache)".to_owned();
-        let next = self.run_stages(&pointer, artifact, source).await.map_err(|error| error.reason)?;
-        self.rollout.activate(next).await.map_err(|error| error.to_string())?;
-        *lock(&self.applied) = Some(pointer);
-        Ok(true)
+    /// Activates the policy in the local cache.
+    async fn activate_cached(&mut self) -> Result<(), String> {
+        let record = self.cache.active_record()?.ok_or("the local cache is empty")?;
+        let bundle = self.cache.bundle(&record)?;
+        let next = self.run_stages(&record, bundle, "fleet (local cache)").await.map_err(|failure| failure.reason)?;
+        self.node.rollout.activate(next).await.map_err(|error| error.to_string())?;
+        self.applied = Some(record);
+        Ok(())
     }
 
-    pub(super) async fn follow_active(self: Arc<Self>, mut records: watch::Receiver<PolicyRecords>) {
-        let mut prepared: Option<Prepared> = None;
-        let mut reported: Option<Vec<u8>> = None;
-        let mut failed: Option<FailedRecord> = None;
+    pub async fn run(mut self, mut records: watch::Receiver<PolicyRecords>) {
         while records.changed().await.is_ok() {
             let PolicyRecords { active, pending, .. } = records.borrow_and_update().clone();
-            if let Some(record) = active {
-                self.follow_record(&record, &mut prepared, &mut failed).await;
-            } else if self.authorizer.active().is_none() {
-                *lock(&self.error) = Some("nothing was pushed to this store yet (`tidegate policy push`)".into());
-            } else {
+            match active {
+                Some(record) => self.follow_active(&record).await,
+                None if self.node.authorizer.active().is_none() => self.set_error(Some(NOTHING_PUSHED.into())).await,
                 // The active policy stays, even if the store lost the record.
-                *lock(&self.error) = None;
+                None => self.set_error(None).await,
             }
             match pending {
                 // The push was committed, withdrawn or has expired.
-                None => (prepared, reported) = (None, None),
-                Some(record) if reported.as_ref() != Some(&record) => {
-                    prepared = self.prepare_and_report(&record).await;
-                    reported = Some(record);
+                None => (self.prepared, self.reported) = (None, None),
+                Some(record) if self.reported.as_ref() != Some(&record) => {
+                    self.prepared = self.prepare_and_report(&record).await;
+                    self.reported = Some(record);
                 }
                 Some(_) => {}
             }
         }
     }
 
-    async fn follow_record(&self, record: &[u8], prepared: &mut Option<Prepared>, failed: &mut Option<FailedRecord>) {
-        if let Some(previous) = failed.as_ref()
-            && previous.record == record
-            && Instant::now() < previous.retry_at
-        {
-            return;
+    async fn set_error(&mut self, error: Option<String>) {
+        // Each message causes a heartbeat, and a heartbeat with an error wakes this task.
+        if self.error != error {
+            self.error = error;
+            self.publish().await;
         }
-        match self.activate(record, prepared.take_if(|prepared| names(record, &prepared.pointer))).await {
-            Ok(()) => (*failed, *lock(&self.error)) = (None, None),
-            Err((delay, reason)) => {
-                let is_new = lock(&self.error).replace(reason.clone()).as_ref() != Some(&reason);
-                if is_new {
-                    tracing::error!(reason, "this node cannot activate the fleet's policy; its active policy stays");
-                }
-                *failed = Some(FailedRecord { record: record.to_vec(), retry_at: Instant::now() + delay });
-            }
-        }
-        self.wake_heartbeat();
     }
 
-    /// Activates the policy of a record, unless it is active. An error comes with the delay before the next attempt.
-    async fn activate(&self, record: &[u8], prepared: Option<Prepared>) -> Result<(), (Duration, String)> {
-        let pointer: ActiveRecord = record::parse(record)
-            .map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("the active record cannot be parsed: {error}")))?;
-        if let Some(applied) = &mut *lock(&self.applied)
-            && (applied.sequence, applied.component, applied.cases)
-                == (pointer.sequence, pointer.component, pointer.cases)
+    /// Sends this task's part of the node's state to the heartbeat task.
+    async fn publish(&self) {
+        let push_id = self.applied.as_ref().map(|record| record.push_id.clone());
+        let change = StateChange::Active(FollowedPolicy { push_id, error: self.error.clone() });
+        // Fails after the heartbeat task was stopped.
+        let _ = self.changes.send(change).await;
+    }
+
+    async fn follow_active(&mut self, record: &[u8]) {
+        if self.failed.as_ref().is_some_and(|(failed, retry_at)| failed == record && Instant::now() < *retry_at) {
+            return;
+        }
+        (self.failed, self.error) = match self.activate(record).await {
+            Ok(()) => (None, None),
+            Err(FollowError { failure: StageError { reason, .. }, retry_delay }) => {
+                if self.error.as_ref() != Some(&reason) {
+                    tracing::error!(reason, "this node cannot activate the fleet's policy; its active policy stays");
+                }
+                (Some((record.to_vec(), Instant::now() + retry_delay)), Some(reason))
+            }
+        };
+        self.publish().await;
+    }
+
+    /// Activates the policy of a record, unless it is active.
+    async fn activate(&mut self, json: &[u8]) -> Result<(), FollowError> {
+        let record: ActiveRecord = record::parse(json)
+            .map_err(|error| stage_error(Stage::Fetched, format!("the active record cannot be parsed: {error}")))?;
+        if let Some(applied) = &mut self.applied
+            && (applied.sequence, applied.component, applied.cases) == (record.sequence, record.component, record.cases)
         {
             // Only the push differs, so the running policy stays.
-            *applied = pointer;
+            *applied = record;
             return Ok(());
         }
-        let next = match prepared {
-            Some(prepared) => prepared.next,
-            None => self.fetch_and_prepare(&pointer).await.map_err(|(delay, failure)| (delay, failure.reason))?,
+        let next = match self.prepared.take_if(|(prepared, _)| *prepared == record) {
+            Some((_, next)) => next,
+            None => self.fetch_and_prepare(&record).await?,
         };
+        let failed = |reason: String| stage_error(Stage::Active, reason);
         if let Some(statement) = &next.origin.signed {
             // Checked before the local cache is written: a node must not start with a policy that it may not activate.
-            let ledger = self.rollout.signatures().ledger;
-            ledger.check(statement).map_err(|error| (FAILED_STAGE_RETRY_DELAY, error.to_string()))?;
+            let ledger = self.node.rollout.signatures().ledger;
+            ledger.check(statement).map_err(|error| failed(error.to_string()))?;
         }
-        if let Some(cache) = &self.local_cache {
-            cache
-                .commit(&pointer)
-                .map_err(|error| (FAILED_STAGE_RETRY_DELAY, format!("the local cache cannot be written: {error}")))?;
-        }
-        // The configuration may have been reloaded since the policy was prepared.
-        let next = PreparedPolicy { context: self.authorizer.context(), ..next };
-        self.rollout.activate(next).await.map_err(|error| (FAILED_STAGE_RETRY_DELAY, error.to_string()))?;
-        *lock(&self.applied) = Some(pointer);
+        self.cache.commit(&record).map_err(|error| failed(format!("the local cache cannot be written: {error}")))?;
+        self.node.rollout.activate(next).await.map_err(|error| failed(error.to_string()))?;
+        self.applied = Some(record);
         Ok(())
     }
 
     /// Prepares the policy of a pending record, and reports the result.
-    async fn prepare_and_report(&self, record: &[u8]) -> Option<Prepared> {
-        let PendingPush { pointer } = match record::parse(record) {
-            Ok(candidate) => candidate,
+    async fn prepare_and_report(&self, record: &[u8]) -> Option<(ActiveRecord, PreparedPolicy)> {
+        let PendingPush { record } = match record::parse(record) {
+            Ok(pending) => pending,
             Err(error) => {
                 tracing::error!(error, "the pending record cannot be parsed");
                 return None;
             }
         };
-        let result = self.fetch_and_prepare(&pointer).await.map_err(|(_, failure)| failure);
+        let result = self.fetch_and_prepare(&record).await.map_err(|error| error.failure);
         let failure = result.as_ref().err().cloned();
-        let report = record::to_json(&PrepareReport { instance: self.instance.clone(), failure });
+        let report = record::to_json(&PrepareReport { instance: self.node.instance.clone(), failure });
         for _ in 0..MAX_REPORT_ATTEMPTS {
-            match self.store.report(pointer.push_id.as_str(), &self.name, &report).await {
+            match self.node.store.report(record.push_id.as_str(), &self.node.name, &report).await {
                 Ok(()) => break,
                 // Without the report the push times out and changes nothing.
                 Err(error) => tracing::warn!(%error, "the report about a push cannot be written"),
             }
             tokio::time::sleep(STORE_RETRY_DELAY).await;
         }
-        self.wake_heartbeat();
-        result.ok().map(|next| Prepared { pointer, next })
+        // The status shows a failed stage.
+        self.publish().await;
+        Some((record, result.ok()?))
     }
 
     /// Fetches a record's policy, runs the activation stages, and writes it to the local cache.
-    async fn fetch_and_prepare(&self, pointer: &ActiveRecord) -> Result<PreparedPolicy, (Duration, PrepareFailure)> {
-        let failure = |stage, reason: String| PrepareFailure { stage, reason: truncate_error(&reason) };
-        let cached = self.local_cache.as_ref().and_then(|cache| cache.bundle(pointer).ok());
-        let artifact = match cached {
-            Some(artifact) => artifact,
-            None => pointer.fetch(&*self.store).await.map_err(|missing| {
-                let delay =
-                    if matches!(missing, MissingBlob::Store(_)) { STORE_RETRY_DELAY } else { FAILED_STAGE_RETRY_DELAY };
-                (delay, failure(Stage::Fetched, missing.to_string()))
-            })?,
+    async fn fetch_and_prepare(&self, record: &ActiveRecord) -> Result<PreparedPolicy, FollowError> {
+        let bundle = match self.cache.bundle(record) {
+            Ok(bundle) => bundle,
+            Err(_) => record.fetch(&*self.node.store).await?,
         };
-        let next = self
-            .run_stages(pointer, artifact.clone(), "fleet".into())
-            .await
-            .map_err(|failure| (FAILED_STAGE_RETRY_DELAY, failure))?;
-        if let Some(cache) = &self.local_cache {
-            let cache_failure = |error: std::io::Error| {
-                (
-                    FAILED_STAGE_RETRY_DELAY,
-                    failure(Stage::Fetched, format!("the local cache cannot be written: {error}")),
-                )
-            };
-            cache.save_prepared(pointer, &artifact).map_err(cache_failure)?;
-        }
+        let next = self.run_stages(record, bundle.clone(), "fleet").await?;
+        self.cache
+            .save_prepared(record, &bundle)
+            .map_err(|error| stage_error(Stage::Fetched, format!("the local cache cannot be written: {error}")))?;
         Ok(next)
     }
 
     async fn run_stages(
         &self,
-        pointer: &ActiveRecord,
-        artifact: PolicyBundle,
-        source: String,
-    ) -> Result<PreparedPolicy, PrepareFailure> {
-        let failure = |stage, reason: String| PrepareFailure { stage, reason: truncate_error(&reason) };
-        if pointer.has_sequence_mismatch() {
-            return Err(failure(Stage::Verified, record::SEQUENCE_MISMATCH.into()));
-        }
-        let origin = PolicyOrigin { source, sequence: Some(pointer.sequence), ..PolicyOrigin::default() };
-        let next = self.rollout.prepare(artifact, self.authorizer.context(), origin).await;
-        next.map_err(|error| failure(error.stage, error.reason.clone()))
+        record: &ActiveRecord,
+        bundle: PolicyBundle,
+        source: &str,
+    ) -> Result<PreparedPolicy, StageError> {
+        record.check_sequence()?;
+        let next = self.node.rollout.prepare(bundle, self.node.authorizer.context(), record.origin(source)).await;
+        next.map_err(|error| stage_error(error.stage, &error.reason))
     }
-}
-
-/// Whether a record in the store is this one.
-fn names(record: &[u8], pointer: &ActiveRecord) -> bool {
-    record::parse::<ActiveRecord>(record).is_ok_and(|other| other == *pointer)
 }

@@ -1,4 +1,4 @@
-//! The fleet's policy on this machine, so that the node starts with it while the store is unavailable. It is verified again then.
+//! The fleet's policy on this node's disk, with which the node starts while the store is unavailable. That start verifies it again.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use crate::fleet::record::ActiveRecord;
 
 /// The record of the policy that was active last.
 const ACTIVE: &str = "fleet";
-/// The record of the prepared policy. It is on disk before the commit, which must not fail because the disk is full.
+/// The record of the prepared policy. It is on disk before the commit, so that the commit does not fail because the disk is full.
 const PREPARED: &str = "fleet-prepared";
 
 /// The fleet's records of one node, and the policies that they name.
@@ -37,7 +37,7 @@ impl LocalCache {
         Ok(PolicyBundle { signature: record.signature.as_ref().map(Signature::text), ..bundle })
     }
 
-    /// Stores a prepared policy, in place of one that was prepared before and not activated. It counts after [`Self::commit`].
+    /// Stores a prepared policy, in place of one that was prepared before and not activated. A start uses it only after [`Self::commit`].
     pub fn save_prepared(&self, record: &ActiveRecord, bundle: &PolicyBundle) -> io::Result<()> {
         self.records.write(PREPARED, record)?;
         // The signature is part of the record.
@@ -50,7 +50,7 @@ impl LocalCache {
             self.records.rename(PREPARED, ACTIVE)?;
         } else {
             self.records.write(ACTIVE, record)?;
-            // A record that stays only keeps a policy from being pruned.
+            // A record that cannot be removed only prevents its policy from being pruned.
             let _ = self.records.remove(PREPARED);
         }
         self.records.store().prune();
@@ -63,18 +63,11 @@ mod tests {
     use super::*;
     use crate::artifact::digest::Digest;
     use crate::artifact::policy_store::PolicyStore;
-    use crate::fleet::record::PushId;
+    use crate::fleet::record::fixtures::test_record;
 
     fn record(component: &[u8], cases: Option<&str>) -> ActiveRecord {
-        ActiveRecord {
-            sequence: 3,
-            component: Digest::of(component),
-            cases: cases.map(|text| Digest::of(text.as_bytes())),
-            signature: None,
-            pushed_at: 5,
-            push_id: PushId::new(),
-            rollback_of: None,
-        }
+        let cases = cases.map(|text| Digest::of(text.as_bytes()));
+        ActiveRecord { cases, ..test_record(3, component) }
     }
 
     #[test]

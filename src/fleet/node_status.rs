@@ -1,22 +1,17 @@
-//! The status that each node publishes with its heartbeat, and how to read the status of all live nodes.
+//! The status that each node publishes with its heartbeat.
 
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, PushId};
+use crate::fleet::record::{PushId, truncate_error};
+use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
 
-/// Characters of an error in a status.
-const MAX_ERROR_CHARS: usize = 2_000;
-/// Characters of a shadow policy's error, so that a status with both errors stays within a record.
-const MAX_SHADOW_ERROR_CHARS: usize = 500;
-
 /// A node's status, which its heartbeat publishes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// The node's name.
     pub name: String,
     /// The address that clients connect to.
     pub address: String,
@@ -28,18 +23,21 @@ pub struct NodeStatus {
     pub fleet_managed: bool,
     /// Source of its policy, for people.
     pub source: Option<String>,
-    /// The active component, `sha256:…`.
+    /// `sha256:…` of the active component.
     pub digest: Option<String>,
-    /// Number of activations in its process.
+    /// Number of activations of its process.
     pub generation: Option<u64>,
-    /// Sequence of the policy.
+    /// Sequence of its policy.
     pub sequence: Option<u64>,
     /// Time of the activation, ms since 1970.
     pub since: Option<u64>,
     /// The push that its policy came from.
     pub push_id: Option<PushId>,
-    /// The last activation failure since then.
+    /// Why the fleet's policy is not active, what the store refuses, or the last activation failure since `since`.
     pub error: Option<String>,
+    /// Why the fleet's policy is not active. Not published: other nodes see it in `error`.
+    #[serde(skip)]
+    pub fleet_error: Option<String>,
     /// The fleet's shadow policy on this node.
     pub shadow: Option<ShadowNodeStatus>,
     /// Time of this heartbeat, ms since 1970.
@@ -56,7 +54,7 @@ pub struct ShadowNodeStatus {
     /// Counts of its decisions.
     pub counts: Option<ShadowCounts>,
     /// Why it is not evaluated.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
 /// The status of all live nodes, sorted by name.
@@ -76,40 +74,33 @@ pub async fn live_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, Store
     Ok(nodes)
 }
 
-/// Cuts an error to the length that a status allows.
-pub(crate) fn truncate_error(text: &str) -> String {
-    truncate(text, MAX_ERROR_CHARS)
+/// The status of all live nodes whose policy the fleet manages, sorted by name.
+pub async fn managed_nodes(store: &dyn FleetStore) -> Result<Vec<NodeStatus>, StoreError> {
+    Ok(live_nodes(store).await?.into_iter().filter(|node| node.fleet_managed).collect())
 }
 
-/// The same for the error of a shadow policy.
-pub(crate) fn truncate_shadow_error(text: &str) -> String {
-    truncate(text, MAX_SHADOW_ERROR_CHARS)
-}
-
-fn truncate(text: &str, max_chars: usize) -> String {
-    // Control characters could move the cursor of a terminal that shows it.
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(max_chars).map(plain).collect();
-    if shortened.len() < text.len() { shortened + "…" } else { shortened }
-}
-
-/// The status of a live node that the fleet manages, for tests.
 #[cfg(test)]
-pub(crate) fn test_status(name: &str) -> NodeStatus {
-    NodeStatus {
-        name: name.into(),
-        address: "127.0.0.1:1".into(),
-        instance: "1".into(),
-        version: "0".into(),
-        fleet_managed: true,
-        source: None,
-        digest: None,
-        generation: None,
-        sequence: None,
-        since: None,
-        push_id: None,
-        error: None,
-        shadow: None,
-        last_seen: 0,
+pub mod fixtures {
+    use super::NodeStatus;
+
+    /// The status of a live node that the fleet manages.
+    pub fn test_status(name: &str) -> NodeStatus {
+        NodeStatus {
+            name: name.into(),
+            address: "127.0.0.1:1".into(),
+            instance: "1".into(),
+            version: "0".into(),
+            fleet_managed: true,
+            source: None,
+            digest: None,
+            generation: None,
+            sequence: None,
+            since: None,
+            push_id: None,
+            error: None,
+            fleet_error: None,
+            shadow: None,
+            last_seen: 0,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! A push: all live nodes prepare the policy, then the push is committed once, or not at all.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -7,12 +8,12 @@ use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
-use crate::fleet::node_status::{NodeStatus, live_nodes, truncate_error};
+use crate::fleet::node_status::{NodeStatus, managed_nodes};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, active};
+use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, active, stage_error};
 use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::stage::Stage;
+use crate::rollout::stage::StageError;
 use crate::store::StoreError;
 use crate::store::fleet::{Commit, CommitOutcome, FleetStore};
 use crate::util::clock::now_ms;
@@ -24,21 +25,17 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 const PENDING_EXPIRY: Duration = Duration::from_secs(10);
 /// Time between renewals of the pending record.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// Life of the blobs of a push that is not committed.
-const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
+/// Life of blobs that neither the history nor the shadow record keeps: of a push before its commit, and of a removed shadow policy.
+pub(super) const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
 
 /// The policy to push.
 #[derive(Clone, Debug)]
 pub struct Bundle {
-    /// The component.
     pub component: Vec<u8>,
-    /// Its test cases.
     pub cases: Option<String>,
-    /// Its signature.
     pub signature: Option<Signature>,
 }
 
-/// Options of a push.
 #[derive(Clone, Copy, Debug)]
 pub struct PushOptions {
     /// Prepare only.
@@ -56,7 +53,7 @@ pub struct PushOptions {
 pub struct Pushed {
     /// The policy that was pushed.
     #[serde(flatten)]
-    pub pointer: ActiveRecord,
+    pub record: ActiveRecord,
     /// Whether it is active now; false for a dry run.
     pub activated: bool,
     /// The nodes that prepared the policy and, after a commit, have activated it.
@@ -68,7 +65,6 @@ pub struct Pushed {
 /// A node that has activated the policy, or prepared it for a dry run.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ActivatedNode {
-    /// Its name.
     pub name: String,
     /// The address that clients connect to.
     pub address: String,
@@ -79,185 +75,148 @@ pub struct ActivatedNode {
 /// A node that cannot prepare the policy.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct NodeFailure {
-    /// Its name.
     pub name: String,
-    /// The stage that failed.
-    pub stage: Stage,
-    /// The error.
-    pub reason: String,
+    #[serde(flatten)]
+    pub failure: StageError,
 }
 
-/// Why a push failed. Only `Replaced`, `Unknown` and `Behind` come after the commit.
+/// Why a push failed. Only `Replaced`, `CommitLost`, `CommitUnknown` and `ActivationTimeout` can follow a commit.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The component or its cases are too large.
-    #[error("{what} of {is} bytes; at most {most} are pushed")]
+    #[error("{what} of {bytes} bytes; at most {max_bytes} are pushed")]
     TooLarge {
         /// `a component` or `a table of cases`
         what: &'static str,
-        /// How large it is.
-        is: usize,
-        /// How large it may be.
-        most: u64,
+        bytes: usize,
+        max_bytes: u64,
     },
-    /// Another push is in progress.
     #[error("another push is in progress: nothing was changed; try again when it is done")]
-    Busy,
-    /// The sequence is not greater than the active one.
+    InProgress,
     #[error("its sequence number {sequence} is not greater than {current}, the active one: sign it with a greater one")]
-    Backwards {
+    SequenceNotIncreasing {
         /// The sequence of the push.
         sequence: u64,
         /// The active sequence.
         current: u64,
     },
-    /// There is no greater sequence.
-    #[error("no sequence is greater than {current}, the sequence of an activated policy: see `tidegate policy list`")]
-    NoNumber {
-        /// The greatest sequence.
-        current: u64,
-    },
-    /// No live node takes its policy from the fleet.
-    #[error("no node lives whose policy is the fleet's (policy.source = \"fleet\")")]
+    #[error(
+        "no sequence is greater than {MAX_SEQUENCE}, the sequence of an activated policy: see `tidegate policy list`"
+    )]
+    SequencesExhausted,
+    #[error("the fleet manages the policy of no live node: set policy.source = \"fleet\" on its nodes")]
     NoNodes,
-    /// Nodes cannot prepare the policy.
-    #[error("{}; nothing was changed anywhere", refusals(.0))]
-    Refused(Vec<NodeFailure>),
-    /// Nodes have not reported in time.
-    #[error("after {within:?} it is not prepared on {}; nothing was changed anywhere", nodes.join(", "))]
-    Slow {
-        /// The time limit.
-        within: Duration,
-        /// Their names.
-        nodes: Vec<String>,
-    },
-    /// Another push was committed first.
+    #[error("{}; nothing was changed anywhere", describe_failures(.0))]
+    PrepareFailed(Vec<NodeFailure>),
+    #[error("after {timeout:?} it is not prepared on {}; nothing was changed anywhere", nodes.join(", "))]
+    PrepareTimeout { timeout: Duration, nodes: Vec<String> },
     #[error("another push was committed first: nothing was changed; try again to push on top of it")]
-    Moved,
+    Superseded,
     /// The pending record or a blob has expired.
     #[error("the store lost this push before the commit: nothing was changed; try again")]
-    Lost,
-    /// The push was committed, and then another record became the active one.
-    #[error("the push was committed, and then {}", replaced(*.0))]
-    Replaced(Option<u64>),
+    Expired,
+    #[error("the push was committed, and then another push replaced it, sequence {0}")]
+    Replaced(u64),
+    #[error("the push was committed, and then the store lost it; some nodes may have activated it: push it again")]
+    CommitLost,
     /// The store did not answer at the commit or after it.
     #[error(
         "the store did not answer to the commit: `tidegate policy status` shows whether the policy is active, and where: {0}"
     )]
-    Unknown(#[source] StoreError),
-    /// Nodes have not activated the policy in time.
-    #[error("the push is committed, but after {within:?} the policy is not active on {}", nodes.join(", "))]
-    Behind {
-        /// The time limit.
-        within: Duration,
-        /// Their names, and their errors.
+    CommitUnknown(#[source] StoreError),
+    #[error("the push is committed, but after {timeout:?} the policy is not active on {}", nodes.join(", "))]
+    ActivationTimeout {
+        timeout: Duration,
+        /// The names of the nodes, with their errors.
         nodes: Vec<String>,
     },
 }
 
-fn replaced(by: Option<u64>) -> String {
-    by.map_or_else(
-        || "the store lost it; some nodes may have activated it: push it again".into(),
-        |number| format!("another push replaced it, sequence {number}"),
-    )
-}
-
-/// Names each reason once, with all nodes that have it.
-fn refusals(nodes: &[NodeFailure]) -> String {
-    let mut reasons: Vec<(Vec<&str>, &NodeFailure)> = Vec::new();
-    for by in nodes {
-        match reasons.iter_mut().find(|(_, same)| (same.stage, &same.reason) == (by.stage, &by.reason)) {
-            Some((names, _)) => names.push(&by.name),
-            None => reasons.push((vec![&by.name], by)),
+/// Names each failure once, with all nodes that have it.
+fn describe_failures(nodes: &[NodeFailure]) -> String {
+    let mut failures: Vec<(Vec<&str>, &StageError)> = Vec::new();
+    for NodeFailure { name, failure } in nodes {
+        match failures.iter_mut().find(|(_, known)| *known == failure) {
+            Some((names, _)) => names.push(name),
+            None => failures.push((vec![name], failure)),
         }
     }
-    let say = |(names, by): &(Vec<&str>, &NodeFailure)| {
-        let stage = serde_json::to_value(by.stage).ok();
-        let stage = stage.as_ref().and_then(|stage| stage.as_str()).unwrap_or_default().to_owned();
-        let who = match &**names {
+    let describe = |(names, failure): &(Vec<&str>, &StageError)| {
+        let nodes = match &**names {
             [name] => format!("node {name} refuses"),
             names => format!("nodes {} refuse", names.join(", ")),
         };
-        format!("{who} it (not {stage}): {}", by.reason)
+        format!("{nodes} it (not {}): {}", failure.stage.as_str(), failure.reason)
     };
-    reasons.iter().map(say).collect::<Vec<_>>().join("; ")
+    failures.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
 /// Pushes a policy to all live nodes: all of them activate it, or none.
 pub async fn push(store: &dyn FleetStore, bundle: Bundle, options: PushOptions) -> Result<Pushed, PushError> {
     let expected = store.active().await?;
-    let pointer = next_record(store, &bundle, options.rollback_of).await?;
-    if let Some(current) = expected.as_deref().and_then(|note| record::parse::<ActiveRecord>(note).ok())
-        && pointer.sequence <= current.sequence
+    let record = next_record(store, &bundle, options.rollback_of).await?;
+    if let Some(current) = expected.as_deref().and_then(|json| record::parse::<ActiveRecord>(json).ok())
+        && record.sequence <= current.sequence
     {
-        return Err(PushError::Backwards { sequence: pointer.sequence, current: current.sequence });
+        return Err(PushError::SequenceNotIncreasing { sequence: record.sequence, current: current.sequence });
     }
-    if !options.allow_no_nodes && live_nodes(store).await?.iter().all(|node| !node.fleet_managed) {
+    if !options.allow_no_nodes && managed_nodes(store).await?.is_empty() {
         return Err(PushError::NoNodes);
     }
-    let blobs = store_blobs(store, &pointer, &bundle).await?;
-    let pending = record::to_json(&PendingPush { pointer: pointer.clone() });
+    let blobs = store_blobs(store, &record, &bundle).await?;
+    let pending = record::to_json(&PendingPush { record: record.clone() });
     if !store.set_pending(&pending, PENDING_EXPIRY).await? {
-        return Err(PushError::Busy);
+        return Err(PushError::InProgress);
     }
-    let prepared = wait_prepared(store, &pointer, &pending, options).await;
+    let prepared = wait_prepared(store, &record, &pending, options).await;
     if options.dry_run || prepared.is_err() {
         // A pending record that cannot be removed now expires.
         let withdrawn = store.remove_pending(&pending).await;
         let nodes = prepared?;
         withdrawn?;
         let prepared_node = |node: NodeStatus| ActivatedNode { name: node.name, address: node.address, after_ms: 0 };
-        return Ok(Pushed {
-            pointer,
-            activated: false,
-            nodes: nodes.into_iter().map(prepared_node).collect(),
-            duration_ms: 0,
-        });
+        let nodes = nodes.into_iter().map(prepared_node).collect();
+        return Ok(Pushed { record, activated: false, nodes, duration_ms: 0 });
     }
     let committed_at = Instant::now();
-    let ended_shadow = ended_shadow(store, &pointer).await?;
-    let record = record::to_json(&pointer);
+    let ended_shadow = ended_shadow(store, &record).await?;
     let commit = Commit {
         expected_active: expected.as_deref(),
         pending: &pending,
-        record: &record,
+        record: &record::to_json(&record),
         ended_shadow: ended_shadow.as_deref(),
         blobs: &blobs,
     };
-    match store.commit(commit).await.map_err(PushError::Unknown)? {
-        CommitOutcome::Committed => wait_activated(store, pointer, committed_at, options.timeout).await,
+    match store.commit(commit).await.map_err(PushError::CommitUnknown)? {
+        CommitOutcome::Committed => wait_activated(store, record, committed_at, options.timeout).await,
         CommitOutcome::Conflict => {
             store.remove_pending(&pending).await?;
-            Err(PushError::Moved)
+            Err(PushError::Superseded)
         }
-        CommitOutcome::Expired | CommitOutcome::BlobMissing => Err(PushError::Lost),
+        CommitOutcome::Expired | CommitOutcome::BlobMissing => Err(PushError::Expired),
     }
 }
 
 /// The shadow record to remove with the commit of a push: a policy that becomes active is not a shadow policy any more.
-async fn ended_shadow(store: &dyn FleetStore, pointer: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
-    let is = |note: &Vec<u8>| {
-        record::parse::<ShadowPush>(note).is_ok_and(|proposal| {
-            (proposal.pointer.component, proposal.pointer.cases) == (pointer.component, pointer.cases)
-        })
+async fn ended_shadow(store: &dyn FleetStore, record: &ActiveRecord) -> Result<Option<Vec<u8>>, StoreError> {
+    let is_same = |shadow: &Vec<u8>| {
+        record::parse::<ShadowPush>(shadow).is_ok_and(|shadow| shadow.record.blobs() == record.blobs())
     };
     match store.shadow().await {
         // A value of another type is not a shadow record, and does not concern the push.
         Err(StoreError::WrongType) => Ok(None),
-        note => Ok(note?.filter(is)),
+        shadow => Ok(shadow?.filter(is_same)),
     }
 }
 
 /// Stores the blobs of a record. Returns their digests, in hexadecimal digits.
 pub(super) async fn store_blobs(
     store: &dyn FleetStore,
-    pointer: &ActiveRecord,
+    record: &ActiveRecord,
     bundle: &Bundle,
 ) -> Result<Vec<String>, StoreError> {
-    let digests: Vec<String> = pointer.blobs().iter().map(Digest::hex).collect();
+    let digests: Vec<String> = record.blobs().iter().map(Digest::hex).collect();
     let contents = [Some(&*bundle.component), bundle.cases.as_deref().map(str::as_bytes)];
     for (hex, content) in digests.iter().zip(contents.into_iter().flatten()) {
         store.put_blob(hex, content, BLOB_EXPIRY).await?;
@@ -271,17 +230,20 @@ pub(super) async fn next_record(
     bundle: &Bundle,
     rollback_of: Option<u64>,
 ) -> Result<ActiveRecord, PushError> {
-    let too_large = |what, is: usize, most: u64| {
-        if is as u64 > most { Err(PushError::TooLarge { what, is, most }) } else { Ok(()) }
-    };
-    too_large("a component", bundle.component.len(), MAX_COMPONENT_BYTES)?;
-    too_large("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64)?;
+    for (what, bytes, max_bytes) in [
+        ("a component", bundle.component.len(), MAX_COMPONENT_BYTES),
+        ("a table of cases", bundle.cases.as_ref().map_or(0, String::len), MAX_CASES as u64),
+    ] {
+        if bytes as u64 > max_bytes {
+            return Err(PushError::TooLarge { what, bytes, max_bytes });
+        }
+    }
     let sequence = match &bundle.signature {
         Some(signature) => signature.statement().sequence,
         None => FleetStatus::of(store).await?.next_sequence,
     };
     if sequence > MAX_SEQUENCE {
-        return Err(PushError::NoNumber { current: MAX_SEQUENCE });
+        return Err(PushError::SequencesExhausted);
     }
     let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), sequence);
     let (signature, pushed_at, push_id) = (bundle.signature.clone(), now_ms(), PushId::new());
@@ -291,50 +253,43 @@ pub(super) async fn next_record(
 /// Waits until every live node has prepared the policy.
 async fn wait_prepared(
     store: &dyn FleetStore,
-    pointer: &ActiveRecord,
+    record: &ActiveRecord,
     pending: &str,
     options: PushOptions,
 ) -> Result<Vec<NodeStatus>, PushError> {
-    let within = options.timeout;
-    let (end, mut renewed) = (Instant::now() + within, Instant::now());
+    let (start, mut renewed_at) = (Instant::now(), Instant::now());
     loop {
-        let live: Vec<NodeStatus> = live_nodes(store).await?.into_iter().filter(|node| node.fleet_managed).collect();
+        let live = managed_nodes(store).await?;
         let names: Vec<&str> = live.iter().map(|node| &*node.name).collect();
-        let reports = store.reports(pointer.push_id.as_str(), &names).await?;
-        let (mut refused, mut waiting) = (Vec::new(), Vec::new());
+        let reports = store.reports(record.push_id.as_str(), &names).await?;
+        let (mut failures, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
-            let report = report.and_then(|note| record::parse::<PrepareReport>(&note).ok());
+            let report = report.and_then(|json| record::parse::<PrepareReport>(&json).ok());
             match report.filter(|report| report.instance == node.instance) {
                 None => waiting.push(node.name.clone()),
                 Some(PrepareReport { failure: None, .. }) => {}
-                Some(PrepareReport { failure: Some(why), .. }) => {
-                    refused.push(NodeFailure {
-                        name: node.name.clone(),
-                        stage: why.stage,
-                        reason: truncate_error(&why.reason),
-                    });
+                Some(PrepareReport { failure: Some(failure), .. }) => {
+                    let failure = stage_error(failure.stage, failure.reason);
+                    failures.push(NodeFailure { name: node.name.clone(), failure });
                 }
             }
         }
         // One failure is enough to end the push, so it does not wait for the other nodes.
-        if !refused.is_empty() {
-            return Err(PushError::Refused(refused));
+        if !failures.is_empty() {
+            return Err(PushError::PrepareFailed(failures));
         }
-        if waiting.is_empty() {
+        if waiting.is_empty() || renewed_at.elapsed() > RENEW_INTERVAL {
+            renewed_at = Instant::now();
             // If there is no node left, the store may have lost its data, and the pending record with it.
             if !store.renew_pending(pending, PENDING_EXPIRY).await? {
-                return Err(PushError::Lost);
+                return Err(PushError::Expired);
             }
+        }
+        if waiting.is_empty() {
             return if live.is_empty() && !options.allow_no_nodes { Err(PushError::NoNodes) } else { Ok(live) };
         }
-        if Instant::now() >= end {
-            return Err(PushError::Slow { within, nodes: waiting });
-        }
-        if renewed.elapsed() > RENEW_INTERVAL {
-            renewed = Instant::now();
-            if !store.renew_pending(pending, PENDING_EXPIRY).await? {
-                return Err(PushError::Lost);
-            }
+        if start.elapsed() >= options.timeout {
+            return Err(PushError::PrepareTimeout { timeout: options.timeout, nodes: waiting });
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -343,48 +298,44 @@ async fn wait_prepared(
 /// Waits until every live node has activated the policy.
 async fn wait_activated(
     store: &dyn FleetStore,
-    pointer: ActiveRecord,
+    record: ActiveRecord,
     committed_at: Instant,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<Pushed, PushError> {
-    let (mut activated, mut store_error): (Vec<ActivatedNode>, Option<StoreError>) = (Vec::new(), None);
+    let mut activated = BTreeMap::new();
     let elapsed_ms = || u64::try_from(committed_at.elapsed().as_millis()).unwrap_or(u64::MAX);
     loop {
-        let read = async { Ok::<_, StoreError>((live_nodes(store).await?, active(store).await?)) };
-        let (live, now) = match read.await {
-            Ok(read) => read,
+        let read = async { Ok::<_, StoreError>((managed_nodes(store).await?, active(store).await?)) };
+        let is_over = committed_at.elapsed() > timeout;
+        match read.await {
             // The push is committed: a short outage of the store does not change that.
-            Err(error) if committed_at.elapsed() > within => {
-                return Err(PushError::Unknown(store_error.unwrap_or(error)));
+            Err(error) if is_over => return Err(PushError::CommitUnknown(error)),
+            Err(_) => {}
+            // A node that has not read the record yet will not read it any more.
+            Ok((_, None)) => return Err(PushError::CommitLost),
+            Ok((_, Some(active))) if active.push_id != record.push_id => {
+                return Err(PushError::Replaced(active.sequence));
             }
-            Err(error) => {
-                store_error.get_or_insert(error);
-                tokio::time::sleep(POLL_INTERVAL).await;
-                continue;
+            Ok((live, _)) => {
+                let (done, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =
+                    live.into_iter().partition(|node| node.push_id.as_ref() == Some(&record.push_id));
+                for NodeStatus { name, address, .. } in done {
+                    let node = || ActivatedNode { name: name.clone(), address, after_ms: elapsed_ms() };
+                    activated.entry(name.clone()).or_insert_with(node);
+                }
+                if waiting.is_empty() {
+                    let nodes = activated.into_values().collect();
+                    return Ok(Pushed { record, activated: true, nodes, duration_ms: elapsed_ms() });
+                }
+                if is_over {
+                    let describe = |node: NodeStatus| match node.error {
+                        Some(error) => format!("{} ({error})", node.name),
+                        None => node.name,
+                    };
+                    let nodes = waiting.into_iter().map(describe).collect();
+                    return Err(PushError::ActivationTimeout { timeout, nodes });
+                }
             }
-        };
-        let live: Vec<NodeStatus> = live.into_iter().filter(|node| node.fleet_managed).collect();
-        // A node that has not read the record yet will not read it any more.
-        if now.as_ref().map(|now| &now.push_id) != Some(&pointer.push_id) {
-            return Err(PushError::Replaced(now.map(|now| now.sequence)));
-        }
-        let (done, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =
-            live.into_iter().partition(|node| node.push_id.as_ref() == Some(&pointer.push_id));
-        for node in done {
-            if activated.iter().all(|known| known.name != node.name) {
-                activated.push(ActivatedNode { name: node.name, address: node.address, after_ms: elapsed_ms() });
-            }
-        }
-        if waiting.is_empty() {
-            activated.sort_by(|a, b| a.name.cmp(&b.name));
-            return Ok(Pushed { pointer, activated: true, nodes: activated, duration_ms: elapsed_ms() });
-        }
-        if committed_at.elapsed() > within {
-            let describe = |node: NodeStatus| match node.error {
-                Some(error) => format!("{} ({error})", node.name),
-                None => node.name,
-            };
-            return Err(PushError::Behind { within, nodes: waiting.into_iter().map(describe).collect() });
         }
         tokio::time::sleep(POLL_INTERVAL).await;
     }
@@ -393,25 +344,28 @@ async fn wait_activated(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::node_status::test_status;
-    use crate::fleet::record::PrepareFailure;
+    use crate::fleet::node_status::fixtures::test_status;
+    use crate::rollout::stage::Stage;
     use crate::store::fleet::tests::MemoryFleetStore;
 
     #[test]
-    fn what_all_nodes_say_is_told_once() {
-        let by = |name: &str, stage, why: &str| NodeFailure { name: name.into(), stage, reason: why.into() };
-        let told = |refused: Vec<NodeFailure>| PushError::Refused(refused).to_string();
-        let unsigned = |name| by(name, Stage::Verified, "it is not signed");
+    fn failure_of_several_nodes_is_described_once() {
+        let failure = |name: &str, stage, reason: &str| NodeFailure {
+            name: name.into(),
+            failure: StageError { stage, reason: reason.into() },
+        };
+        let text = |failures: Vec<NodeFailure>| PushError::PrepareFailed(failures).to_string();
+        let unsigned = |name| failure(name, Stage::Verified, "it is not signed");
         assert_eq!(
-            told(vec![unsigned("a")]),
+            text(vec![unsigned("a")]),
             "node a refuses it (not verified): it is not signed; nothing was changed anywhere"
         );
         assert_eq!(
-            told(vec![
+            text(vec![
                 unsigned("a"),
-                by("b", Stage::Tested, "it is not signed"),
+                failure("b", Stage::Tested, "it is not signed"),
                 unsigned("c"),
-                by("d", Stage::Verified, "x")
+                failure("d", Stage::Verified, "x")
             ]),
             "nodes a, c refuse it (not verified): it is not signed; node b refuses it (not tested): it is not signed; node d \
              refuses it (not verified): x; nothing was changed anywhere"
@@ -422,7 +376,7 @@ mod tests {
     #[derive(Clone)]
     enum Behaviour {
         Prepares,
-        Fails(PrepareFailure),
+        Fails(StageError),
         /// Another push is committed while this one is prepared.
         ReplacesActive(String),
     }
@@ -434,7 +388,7 @@ mod tests {
             let heartbeat = store.heartbeat(name, &record::to_json(&status), Duration::from_secs(5), 0).await;
             let reply = heartbeat.expect("the store is available");
             if let Some(pending) = reply.pending.expect("it can be read") {
-                let PendingPush { pointer } = record::parse(&pending).expect("a pending push");
+                let PendingPush { record } = record::parse(&pending).expect("a pending push");
                 let failure = match &behaviour {
                     Behaviour::Prepares => None,
                     Behaviour::Fails(failure) => Some(failure.clone()),
@@ -444,7 +398,7 @@ mod tests {
                     }
                 };
                 let report = PrepareReport { instance: status.instance.clone(), failure };
-                let reported = store.report(pointer.push_id.as_str(), name, &record::to_json(&report)).await;
+                let reported = store.report(record.push_id.as_str(), name, &record::to_json(&report)).await;
                 reported.expect("the store is available");
             }
             let active = reply.active.expect("it can be read");
@@ -474,10 +428,10 @@ mod tests {
         for (component, sequence) in [("first", 1), ("second", 2)] {
             let pushed = push_component(&store, component).await.expect("pushed");
             let names: Vec<&str> = pushed.nodes.iter().map(|node| &*node.name).collect();
-            assert_eq!((pushed.activated, names, pushed.pointer.sequence), (true, vec!["a", "b"], sequence));
-            assert_eq!(active(&store).await.expect("read"), Some(pushed.pointer.clone()));
+            assert_eq!((pushed.activated, names, pushed.record.sequence), (true, vec!["a", "b"], sequence));
+            assert_eq!(active(&store).await.expect("read"), Some(pushed.record.clone()));
             assert_eq!(store.pending(), None, "the commit removes the pending push");
-            let bundle = pushed.pointer.fetch(&store).await.expect("its blobs are stored");
+            let bundle = pushed.record.fetch(&store).await.expect("its blobs are stored");
             assert_eq!(&*bundle.component, component.as_bytes());
         }
         assert_eq!(FleetStatus::of(&store).await.expect("read").history.len(), 2);
@@ -485,11 +439,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_push_that_one_node_cannot_prepare_changes_nothing() {
-        let failure = PrepareFailure { stage: Stage::Tested, reason: "a test case failed".into() };
+        let failure = StageError { stage: Stage::Tested, reason: "a test case failed".into() };
         let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", Behaviour::Fails(failure))]).await;
         let error = push_component(&store, "component").await.expect_err("b cannot prepare it");
-        let PushError::Refused(failures) = error else { panic!("{error}") };
-        let failures: Vec<(&str, Stage)> = failures.iter().map(|failure| (&*failure.name, failure.stage)).collect();
+        let PushError::PrepareFailed(failures) = error else { panic!("{error}") };
+        let failures: Vec<(&str, Stage)> =
+            failures.iter().map(|failure| (&*failure.name, failure.failure.stage)).collect();
         assert_eq!(failures, [("b", Stage::Tested)]);
         assert_eq!((active(&store).await.expect("read"), store.pending()), (None, None));
     }
@@ -499,7 +454,7 @@ mod tests {
         let other = "another push".to_owned();
         let (store, _nodes) = fleet_of(&[("a", Behaviour::ReplacesActive(other.clone()))]).await;
         let error = push_component(&store, "component").await.expect_err("another push was committed");
-        assert!(matches!(error, PushError::Moved), "{error}");
+        assert!(matches!(error, PushError::Superseded), "{error}");
         assert_eq!(store.active().await.expect("read"), Some(other.into_bytes()));
         assert_eq!(store.pending(), None, "the push is withdrawn");
     }

@@ -1,4 +1,6 @@
-//! The fleet's records in the store. Everybody with write access to Redis may have written them.
+//! The fleet's records in the store. Everybody with write access to Redis may have written them, so they are parsed with limits.
+
+use std::time::Duration;
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -6,13 +8,22 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature};
+use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
-use crate::rollout::stage::Stage;
+use crate::rollout::stage::{Stage, StageError};
 use crate::store::StoreError;
 use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
 use crate::util::ratio::Ratio;
 use crate::wasm::load_error;
+
+/// Delay before a node tries a policy again that failed a stage: the cause may be fixed by then.
+pub const FAILED_STAGE_RETRY_DELAY: Duration = Duration::from_secs(30);
+/// Delay before a node tries a policy again after a store error.
+pub const STORE_RETRY_DELAY: Duration = Duration::from_secs(1);
+
+/// Characters of an error in a status.
+const MAX_ERROR_CHARS: usize = 2_000;
 
 /// A pushed policy: the active one, or an entry of the history.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,22 +31,20 @@ pub struct ActiveRecord {
     /// Greater than that of every earlier push.
     #[serde(deserialize_with = "sequence")]
     pub sequence: u64,
-    /// The component.
     pub component: Digest,
-    /// Its test cases.
+    /// Of the test cases.
     pub cases: Option<Digest>,
-    /// The signature, if the policy was signed.
     pub signature: Option<Signature>,
     /// Time of the push, ms since 1970.
     pub pushed_at: u64,
     /// The push that set it.
     pub push_id: PushId,
     /// For a rollback: the sequence of the earlier push whose policy this one activates again.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub rollback_of: Option<u64>,
 }
 
-/// A sequence. One above those that can be signed is invalid: no push could follow it.
+/// A sequence above those that can be signed is invalid: no push could follow it.
 fn sequence<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let sequence = u64::deserialize(deserializer)?;
     let too_great = || D::Error::custom(format!("the sequence {sequence} is greater than {MAX_SEQUENCE}"));
@@ -61,10 +70,10 @@ impl PushId {
 impl TryFrom<String> for PushId {
     type Error = &'static str;
 
-    /// Checked, for the id becomes a part of a key.
+    /// Checked, because the id becomes a part of a key.
     fn try_from(text: String) -> Result<Self, &'static str> {
-        let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_one { Ok(Self(text)) } else { Err("a push id has 16 hexadecimal digits") }
+        let is_valid = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if is_valid { Ok(Self(text)) } else { Err("a push id has 16 hexadecimal digits") }
     }
 }
 
@@ -72,16 +81,17 @@ impl TryFrom<String> for PushId {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingPush {
     /// The active record after the commit.
-    pub pointer: ActiveRecord,
+    #[serde(rename = "pointer")]
+    pub record: ActiveRecord,
 }
 
 /// The shadow policy that every node evaluates.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShadowPush {
-    /// The policy, as a push of it would record it.
+    /// The active record that a push of the policy would set.
     #[serde(flatten)]
-    pub pointer: ActiveRecord,
-    /// The share of clients.
+    pub record: ActiveRecord,
+    /// The share of clients, from 0 to 1.
     pub share: Ratio,
 }
 
@@ -91,16 +101,24 @@ pub struct PrepareReport {
     /// The process that reports: after a restart the node has to prepare the policy again.
     pub instance: String,
     /// Why the node could not prepare the policy; none if it is prepared.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
-/// Why a node cannot prepare a policy.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PrepareFailure {
-    /// The stage that failed.
-    pub stage: Stage,
-    /// The error, for people.
-    pub reason: String,
+/// The error of a stage on a node, with a reason that fits into a status.
+pub fn stage_error(stage: Stage, reason: impl ToString) -> StageError {
+    StageError { stage, reason: truncate_error(&reason.to_string()) }
+}
+
+/// Shortens an error to the length that a status allows, and replaces control characters, which could move the cursor of a terminal.
+pub fn truncate_error(text: &str) -> String {
+    truncate(text, MAX_ERROR_CHARS)
+}
+
+/// The same with another maximum length.
+pub fn truncate(text: &str, max_chars: usize) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let shortened: String = text.chars().take(max_chars).map(plain).collect();
+    if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
 
 /// Parses a record.
@@ -120,39 +138,51 @@ pub fn to_json<T: Serialize>(record: &T) -> String {
 /// A blob cannot be read from the store.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum MissingBlob {
-    /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The store does not have it.
     #[error("the store does not have {0}: push it again")]
-    Gone(Digest),
-    /// Its content has another digest.
+    NotStored(Digest),
     #[error("the content of {0} in the store has another digest: somebody changed it; push it again")]
-    Other(Digest),
-    /// It is too large.
+    DigestMismatch(Digest),
     #[error("{0} in the store has more than {1} bytes")]
     TooLarge(Digest, u64),
-    /// The cases are not UTF-8.
     #[error("the cases {0} are not UTF-8 text")]
-    NoText(Digest),
+    NotText(Digest),
+}
+
+impl MissingBlob {
+    /// The delay before a node tries to read it again.
+    pub const fn retry_delay(&self) -> Duration {
+        match self {
+            Self::Store(_) => STORE_RETRY_DELAY,
+            _ => FAILED_STAGE_RETRY_DELAY,
+        }
+    }
 }
 
 /// Reads a blob, and checks its digest.
-pub async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
-    let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::Gone(digest))?;
+async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8>, MissingBlob> {
+    let content = store.blob(&digest.hex(), max).await?.ok_or(MissingBlob::NotStored(digest))?;
     if content.len() as u64 > max {
         return Err(MissingBlob::TooLarge(digest, max));
     }
-    if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::Other(digest)) }
+    if Digest::of(&content) == digest { Ok(content) } else { Err(MissingBlob::DigestMismatch(digest)) }
 }
 
-/// The error for a record whose sequence differs from the signed one.
-pub const SEQUENCE_MISMATCH: &str = "its sequence number is not the one that was signed";
-
 impl ActiveRecord {
-    /// Whether the record has another sequence than its signature. Everybody with access to the store can change the record's own.
-    pub fn has_sequence_mismatch(&self) -> bool {
-        self.signature.as_ref().is_some_and(|signature| signature.statement().sequence != self.sequence)
+    /// Fails if the record has another sequence than its signature. Everybody with access to the store can change the record's own.
+    pub fn check_sequence(&self) -> Result<(), StageError> {
+        match &self.signature {
+            Some(signature) if signature.statement().sequence != self.sequence => {
+                Err(stage_error(Stage::Verified, "its sequence number is not the one that was signed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The origin of the policy that a node gets from this record.
+    pub fn origin(&self, source: &str) -> PolicyOrigin {
+        PolicyOrigin { source: source.into(), sequence: Some(self.sequence), ..PolicyOrigin::default() }
     }
 
     /// The digests of the component and of its cases.
@@ -167,12 +197,7 @@ impl ActiveRecord {
             Some(digest) => Some(blob(store, digest, MAX_CASES as u64).await?),
             None => None,
         };
-        self.artifact(component, cases)
-    }
-
-    /// The bundle of this record. The caller has checked the digests.
-    pub fn artifact(&self, component: Vec<u8>, cases: Option<Vec<u8>>) -> Result<PolicyBundle, MissingBlob> {
-        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NoText(digest));
+        let text = |(cases, digest)| String::from_utf8(cases).map_err(|_| MissingBlob::NotText(digest));
         Ok(PolicyBundle {
             component: component.into(),
             digest: self.component,
@@ -183,12 +208,30 @@ impl ActiveRecord {
     }
 }
 
-/// The active record; none if there is none, or none that can be parsed.
+/// The active record; none if it does not exist or cannot be parsed.
 pub async fn active(store: &dyn FleetStore) -> Result<Option<ActiveRecord>, StoreError> {
     Ok(store.active().await?.and_then(|record| parse(&record).ok()))
 }
 
-/// The records that were active, the latest first.
+/// The records of the history, the latest first.
 pub async fn history(store: &dyn FleetStore) -> Result<Vec<ActiveRecord>, StoreError> {
     Ok(store.history().await?.iter().filter_map(|record| parse(record).ok()).collect())
+}
+
+#[cfg(test)]
+pub mod fixtures {
+    use super::{ActiveRecord, Digest, PushId};
+
+    /// The record of an unsigned policy without test cases.
+    pub fn test_record(sequence: u64, component: &[u8]) -> ActiveRecord {
+        ActiveRecord {
+            sequence,
+            component: Digest::of(component),
+            cases: None,
+            signature: None,
+            pushed_at: 5,
+            push_id: PushId::new(),
+            rollback_of: None,
+        }
+    }
 }

@@ -1,22 +1,21 @@
-//! Reports that files may have changed: files that are written in place or replaced, targets of links, and links on the way to them, as
+//! Reports that files may have changed: files that are written in place or replaced, targets of symbolic links, and links in their paths, as
 //! Kubernetes replaces all files of a `ConfigMap` at once. The receiver compares the files itself.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::ffi::OsString;
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
-/// Files are compared this often in any case: not every file system reports changes, and a directory may be replaced as a whole.
+/// Files are compared at this interval in any case: not every file system reports changes, and a directory may be replaced as a whole.
 const POLL_INTERVAL: Duration = Duration::from_secs(2);
-/// Links on the way to a file that are followed, as many as Linux follows.
+/// Symbolic links in a path that are followed, as many as Linux follows.
 const MAX_LINKS: usize = 40;
 
-/// The watched directories with device and inode, which tell a directory from one that replaced it.
+/// The watched directories with device and inode, which differ for a directory that replaced another.
 type WatchedDirectories = BTreeMap<PathBuf, Option<(u64, u64)>>;
 
 /// Watches files by their directories.
@@ -35,7 +34,7 @@ impl Default for FileWatcher {
 }
 
 impl FileWatcher {
-    /// Watches these files from now on, by the directories that hold them and the links to them now.
+    /// Watches these files from now on, by the directories that contain them and the links in their paths.
     pub fn watch(&mut self, paths: &[PathBuf]) {
         let mut directories = WatchedDirectories::new();
         for path in paths {
@@ -77,43 +76,33 @@ impl FileWatcher {
     }
 }
 
-/// Adds the directories in which a change may give a path another meaning: that of the file, and those of all links on the way.
+/// Adds the directories in which a change may give a path another target: that of the file, and those of all links in the path.
 fn directories_to_watch(path: &Path, directories: &mut WatchedDirectories) {
     let mut watch = |directory: &Path| {
         let inode = fs::metadata(directory).ok().map(|info| (info.dev(), info.ino()));
         directories.insert(directory.to_path_buf(), inode);
     };
     let Ok(path) = std::path::absolute(path) else { return };
-    let mut rest: VecDeque<OsString> = path.components().map(|part| part.as_os_str().to_owned()).collect();
-    let (mut at, mut links) = (PathBuf::new(), 0);
-    while let Some(part) = rest.pop_front() {
-        match Path::new(&part).components().next() {
-            Some(Component::ParentDir) => {
-                at.pop();
-                continue;
-            }
-            Some(Component::CurDir) | None => continue,
-            Some(Component::RootDir | Component::Prefix(_)) => {
-                at = PathBuf::from(part);
-                continue;
-            }
-            Some(Component::Normal(_)) => {}
+    let names = |path: &Path| path.components().rev().map(|name| name.as_os_str().to_owned()).collect::<Vec<_>>();
+    let (mut rest, mut at, mut links) = (names(&path), PathBuf::new(), 0);
+    while let Some(name) = rest.pop() {
+        if name == ".." {
+            at.pop();
+            continue;
         }
-        let next = at.join(&part);
+        let next = at.join(&name);
         if let Ok(target) = fs::read_link(&next) {
             watch(&at);
             links += 1;
             if links > MAX_LINKS {
                 return;
             }
-            for part in target.components().rev() {
-                rest.push_front(part.as_os_str().to_owned());
-            }
+            rest.extend(names(&target));
         } else if rest.is_empty() || !next.exists() {
-            // The file, or the first missing directory on the way to it.
+            // The file, or the first directory of its path that does not exist.
             watch(&at);
             return;
-        } else {
+        } else if name != "." {
             at = next;
         }
     }

@@ -1,11 +1,9 @@
-//! Activates policies: fetched → verified → compiled → linked → tested → active. If a stage fails, the active policy stays, and the failure
-//! says why.
+//! The activation pipeline: fetched → verified → compiled → linked → tested → active. If a stage fails, the active policy stays, and the
+//! status and the log show the error.
 
 pub(crate) mod file_watcher;
 pub(crate) mod lock;
-pub mod observers;
 pub(crate) mod pipeline;
-pub(crate) mod prepared;
 pub(crate) mod reload;
 pub(crate) mod replace;
 pub(crate) mod requirements;
@@ -17,7 +15,6 @@ pub(crate) mod status;
 
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -27,27 +24,52 @@ use tokio::sync::watch;
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::policy_store::NodeRecords;
 use crate::artifact::sequence_ledger::SignaturePolicy;
+use crate::audit::Audit;
 use crate::authz::authorizer::Authorizer;
+use crate::authz::generation::Activation;
+use crate::authz::observer::DecisionObserver;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
-use crate::rollout::lock::ActivationGuard;
-use crate::rollout::observers::Observers;
-use crate::rollout::prepared::PreparedPolicy;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::rollback_history::{RollbackEntry, RollbackHistory, record_name};
 use crate::rollout::shadow::ShadowState;
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
-use crate::rollout::status::{PastActivation, RolloutStatus};
+use crate::rollout::stage::{ActivationError, ActivationResult, Stage, StageError};
+use crate::rollout::status::{RolloutStatus, push_latest};
+use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::now_ms;
 use crate::util::fingerprint::Fingerprint;
 use crate::wasm::host::PolicyContext;
 
-/// The reason why no policy can be activated.
-const ALLOW_ALL: &str = "this gateway admits every client (allow-all) and has no policy";
-
-/// Activates policies. A process has one; clones share it.
+/// Everything that observes the decisions of one authorizer. Clones share the observers.
 #[derive(Clone)]
-pub struct Rollout(Arc<Inner>);
+pub struct Observers {
+    /// The decision log and the recording.
+    pub audit: Arc<Audit>,
+    pub shadow: Arc<ShadowEvaluator>,
+}
+
+impl Observers {
+    /// Observers that write nothing yet, with at most `shadow_concurrency` concurrent shadow decisions.
+    #[must_use]
+    pub fn new(shadow_concurrency: usize) -> Self {
+        Self { audit: Arc::default(), shadow: Arc::new(ShadowEvaluator::new(shadow_concurrency)) }
+    }
+
+    /// The observers that an authorizer reports decisions to.
+    #[must_use]
+    pub fn list(&self) -> Vec<Arc<dyn DecisionObserver>> {
+        vec![Arc::<Audit>::clone(&self.audit), Arc::<ShadowEvaluator>::clone(&self.shadow)]
+    }
+}
+
+/// Activates policies. A process has one; clones share their state.
+#[derive(Clone)]
+pub struct Rollout {
+    inner: Arc<Inner>,
+    /// False where the requirements of a policy cannot be checked, because another machine will run it.
+    checks_requirements: bool,
+}
 
 struct Inner {
     authorizer: Arc<Authorizer>,
@@ -55,12 +77,10 @@ struct Inner {
     metrics: Arc<Metrics>,
     /// Where the rollback history and its policies are saved; `None` without a cache-dir.
     records: Option<NodeRecords>,
-    /// False where the requirements of a policy cannot be checked, because another machine will run it.
-    checks_requirements: bool,
     /// Held by the activation that is in progress, over all of its stages.
     activation: tokio::sync::Mutex<()>,
-    /// Tasks that wait for `activation`.
-    waiting: AtomicUsize,
+    /// Cloned by each task that waits for `activation`.
+    waiting: Arc<()>,
     /// The number of the latest replacement that was requested: those before it that still wait are superseded.
     requests: watch::Sender<u64>,
     /// Locked while the active policy changes, so that sequence ledger, history and active policy agree. Locked before `state`.
@@ -68,7 +88,7 @@ struct Inner {
     state: Mutex<State>,
 }
 
-/// What changes with the configuration, with requests and with the stages. Never locked while a file is read or written.
+/// State that the configuration, requests and stages change. Never locked while a file is read or written.
 struct State {
     signatures: SignaturePolicy,
     source: SourceState,
@@ -81,7 +101,7 @@ struct State {
 struct SourceState {
     /// `None` for the example policy, and where the policy does not come from a file.
     files: Option<PolicySource>,
-    /// Of the files as they were read last.
+    /// Fingerprint of the files when they were read last.
     fingerprint: Fingerprint,
 }
 
@@ -95,20 +115,40 @@ impl Rollout {
         records: Option<NodeRecords>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self(Arc::new(Inner::new(authorizer, observers, signatures, records, metrics)))
+        let (source, status) = (SourceState::default(), RolloutStatus::default());
+        let inner = Inner {
+            authorizer,
+            observers,
+            metrics,
+            records,
+            activation: tokio::sync::Mutex::default(),
+            waiting: Arc::default(),
+            requests: watch::Sender::new(0),
+            history: Mutex::default(),
+            state: Mutex::new(State { signatures, source, status, shadow: None }),
+        };
+        Self { inner: Arc::new(inner), checks_requirements: true }
     }
 
     /// Checks policies for another machine, whose configuration is not known here: what a policy requires is not checked.
     #[must_use]
     pub fn without_requirements(authorizer: Arc<Authorizer>) -> Self {
-        let inner = Inner::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
-        Self(Arc::new(Inner { checks_requirements: false, ..inner }))
+        let rollout = Self::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
+        Self { checks_requirements: false, ..rollout }
     }
 
-    /// Who has to sign policies, and the greatest sequence number that was active.
+    fn history(&self) -> MutexGuard<'_, RollbackHistory> {
+        self.inner.history.lock()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.inner.state.lock()
+    }
+
+    /// Which signatures are required, and the ledger of the greatest sequence that was active.
     #[must_use]
     pub fn signatures(&self) -> SignaturePolicy {
-        self.0.state().signatures.clone()
+        self.state().signatures.clone()
     }
 
     /// Takes a bundle through all stages but the last. This changes nothing but the status.
@@ -117,52 +157,41 @@ impl Rollout {
         bundle: PolicyBundle,
         context: Arc<PolicyContext>,
         origin: PolicyOrigin,
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        self.lock_activation().await.prepare(&bundle, context, origin).await
+    ) -> ActivationResult<PreparedPolicy> {
+        let guard = self.lock_activation().await;
+        guard.prepare(self.signatures(), bundle, context, origin).await
     }
 
-    /// Activates a prepared policy at once, and waits until no answer of an older one is being sent any more. It fails only if the sequence
-    /// number is less than that of a policy that was activated meanwhile, or cannot be recorded.
-    pub async fn activate(&self, next: PreparedPolicy) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    /// Activates a prepared policy at once, and waits until no response that an older one decided is being sent any more. It fails only if
+    /// the sequence is less than that of a policy that was activated meanwhile, or cannot be recorded.
+    pub async fn activate(&self, next: PreparedPolicy) -> ActivationResult<Arc<PolicyInfo>> {
         // The configuration may have changed since the policy was prepared.
-        let context = self.0.authorizer.context();
-        let requires = next.attachments.suite.as_ref().map(|suite| &suite.requires);
-        let missing = requires.map(|requires| requirements::missing(requires, &context.env)).unwrap_or_default();
-        if !missing.is_empty() {
+        let next = PreparedPolicy { context: self.inner.authorizer.context(), ..next };
+        let missing = next.suite.as_ref().map(|suite| requirements::missing(&suite.requires, &next.context.env));
+        if let Some(missing) = missing.filter(|missing| !missing.is_empty()) {
             let policy = next.policy.digest();
             tracing::error!(%policy, ?missing, "the configuration no longer has what the policy requires");
         }
-        self.0.activate(PreparedPolicy { context, ..next }, None).await
+        self.activate_and_save(next, None).await
     }
 
-    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the process before.
+    /// Activates the first policy: that in the files, or the example. The rollback history continues that of the previous process.
     pub async fn activate_first(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
-        let guard = self.lock_activation().await;
-        self.0.load_history(files.clone()).await;
-        let (bundle, next) = self.prepare_first(&guard, files, example).await?;
-        guard.activate(next, Some(bundle)).await
+    ) -> ActivationResult<Arc<PolicyInfo>> {
+        self.load_history(files.clone()).await;
+        let (bundle, next) = self.prepare_first(files, example).await?;
+        self.activate_and_save(next, Some(bundle)).await
     }
 
     /// Takes the first policy through all stages but the last.
-    pub async fn check(
+    pub async fn prepare_first(
         &self,
         files: Option<PolicySource>,
         example: &'static [u8],
-    ) -> Result<PreparedPolicy, Arc<ActivationError>> {
-        let guard = self.lock_activation().await;
-        Ok(self.prepare_first(&guard, files, example).await?.1)
-    }
-
-    async fn prepare_first(
-        &self,
-        guard: &ActivationGuard<'_>,
-        files: Option<PolicySource>,
-        example: &'static [u8],
-    ) -> Result<(PolicyBundle, PreparedPolicy), Arc<ActivationError>> {
+    ) -> ActivationResult<(PolicyBundle, PreparedPolicy)> {
         let (bundle, origin) = match &files {
             Some(files) => (self.fetch(files.clone()).await?, files.origin()),
             None => (
@@ -170,100 +199,62 @@ impl Rollout {
                 PolicyOrigin { source: "the example policy".into(), ..PolicyOrigin::default() },
             ),
         };
-        self.0.state().source.files = files;
-        let next = guard.prepare(&bundle, self.0.authorizer.context(), origin).await?;
+        self.state().source.files = files;
+        let next = self.prepare(bundle.clone(), self.inner.authorizer.context(), origin).await?;
         Ok((bundle, next))
     }
 
-    /// Reads the files, and remembers their fingerprint.
-    async fn fetch(&self, files: PolicySource) -> Result<PolicyBundle, Arc<ActivationError>> {
+    /// Reads the files, and stores their fingerprint.
+    async fn fetch(&self, files: PolicySource) -> ActivationResult<PolicyBundle> {
         let (bundle, fingerprint) = self.read(files).await?;
-        self.0.state().source.fingerprint = fingerprint;
+        self.state().source.fingerprint = fingerprint;
         Ok(bundle)
     }
 
-    async fn read(&self, files: PolicySource) -> Result<(PolicyBundle, Fingerprint), Arc<ActivationError>> {
+    async fn read(&self, files: PolicySource) -> ActivationResult<(PolicyBundle, Fingerprint)> {
         let origin = files.origin();
         let read = blocking(move || files.read()).await;
-        read.map_err(|reason| self.0.fail(StageError::new(Stage::Fetched, reason), None, &origin))
+        read.map_err(|reason| self.fail(StageError::new(Stage::Fetched, reason), None, &origin))
     }
 
     /// The latest activations and failures.
     #[must_use]
     pub fn status(&self) -> RolloutStatus {
-        self.0.state().status.clone()
+        self.state().status.clone()
     }
 
     /// The body of `GET /v1/policy`.
     #[must_use]
     pub fn status_json(&self) -> Value {
-        let (active, retired) = (self.0.authorizer.active(), self.0.authorizer.retired());
-        let target = self.0.history().target().map(|entry| entry.bundle.component.to_string());
-        self.status().to_json(active.as_deref(), &retired, target.as_deref())
-    }
-}
-
-/// Does on another thread what takes long or waits for a disk. A panic is an error, too.
-async fn blocking<T: Send + 'static, E: Display>(
-    work: impl FnOnce() -> Result<T, E> + Send + 'static,
-) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
-    done.unwrap_or_else(|error| Err(error.to_string()))
-}
-
-impl Inner {
-    fn new(
-        authorizer: Arc<Authorizer>,
-        observers: Observers,
-        signatures: SignaturePolicy,
-        records: Option<NodeRecords>,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let (source, status) = (SourceState::default(), RolloutStatus::default());
-        Self {
-            authorizer,
-            observers,
-            metrics,
-            records,
-            checks_requirements: true,
-            activation: tokio::sync::Mutex::default(),
-            waiting: AtomicUsize::new(0),
-            requests: watch::Sender::new(0),
-            history: Mutex::default(),
-            state: Mutex::new(State { signatures, source, status, shadow: None }),
-        }
+        let authorizer = &self.inner.authorizer;
+        let target = self.history().target().map(|entry| entry.bundle.component.to_string());
+        self.status().to_json(authorizer.active().as_deref(), &authorizer.retired(), target.as_deref())
     }
 
-    fn history(&self) -> MutexGuard<'_, RollbackHistory> {
-        self.history.lock()
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-
-    async fn activate(
+    /// Activates a prepared policy. Its bundle, if there is one, is saved for a later rollback.
+    async fn activate_and_save(
         &self,
         next: PreparedPolicy,
         bundle: Option<PolicyBundle>,
-    ) -> Result<Arc<PolicyInfo>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<PolicyInfo>> {
         let drain_timeout = next.context.limits.timeout + next.context.limits.queue_timeout + Duration::from_secs(2);
         let swap = {
             let mut history = self.history();
-            let ledger = Arc::clone(&self.state().signatures.ledger);
+            let ledger = self.signatures().ledger;
             if let Some(Err(error)) = next.origin.signed.map(|statement| ledger.record(&statement)) {
                 let digest = next.policy.digest().to_string();
                 return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }
-            let digests = next.attachments.digests;
-            history.active = Some((next.policy.clone(), next.attachments.clone()));
-            let swap = self.authorizer.activate_with(next.activation());
+            history.active = Some(next.clone());
+            let PreparedPolicy { policy, context, origin, digests, .. } = next;
+            let cases = digests.cases.map(|digest| digest.to_string().into());
+            let swap = self.inner.authorizer.activate_with(Activation { policy, context, origin, cases });
             history.record_activation(RollbackEntry::new(digests, &swap.info));
             swap
         };
         let info = Arc::clone(&swap.info);
         tracing::info!(policy = %info.digest, generation = info.generation, source = info.origin.source, "policy activated");
-        self.state().status.record_activation(&info);
+        push_latest(&mut self.state().status.activations, &info);
         if let Some(bundle) = bundle {
             self.save(bundle).await;
         }
@@ -276,14 +267,13 @@ impl Inner {
         Ok(info)
     }
 
-    /// Continues the rollback history of the process before. Without it the gateway starts all the same.
+    /// Continues the rollback history of the previous process. If it cannot be read, the gateway starts without it.
     async fn load_history(&self, files: Option<PolicySource>) {
-        let Some(records) = self.records.clone() else { return };
-        let read = blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await;
-        match read {
+        let Some(records) = self.inner.records.clone() else { return };
+        match blocking(move || records.read::<Vec<RollbackEntry>>(&record_name(files.as_ref()))).await {
             Ok(entries) => {
                 let entries = entries.unwrap_or_default();
-                self.state().status.previous_process = entries.iter().rev().map(PastActivation::from).collect();
+                self.state().status.previous_process = entries.iter().rev().cloned().collect();
                 self.history().load(entries);
             }
             Err(error) => {
@@ -294,7 +284,7 @@ impl Inner {
 
     /// Saves the active policy and the rollback history. The policy stays active if that fails.
     async fn save(&self, bundle: PolicyBundle) {
-        let Some(records) = self.records.clone() else { return };
+        let Some(records) = self.inner.records.clone() else { return };
         let files = self.state().source.files.clone();
         let unsaved = self.history().take_unsaved();
         let save = move || {
@@ -314,10 +304,18 @@ impl Inner {
         let StageError { stage, reason } = error;
         let error = Arc::new(ActivationError { stage, reason, time: now_ms(), digest, origin: origin.clone() });
         let (source, reason) = (&error.origin.source, &error.reason);
-        let active = self.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
+        let active = self.inner.authorizer.active().map(|info| info.digest.to_string()).unwrap_or_default();
         tracing::error!(source, stage = stage.as_str(), reason, active, "policy activation failed");
-        self.metrics.policy_activation_failed(stage.as_str());
-        self.state().status.record_failure(&error);
+        self.inner.metrics.policy_activation_failed(stage.as_str());
+        push_latest(&mut self.state().status.failures, &error);
         error
     }
+}
+
+/// Runs work that takes long or waits for a disk on a blocking thread. A panic is an error, too.
+async fn blocking<T: Send + 'static, E: Display>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
+    let done = tokio::task::spawn_blocking(move || work().map_err(|error| error.to_string())).await;
+    done.unwrap_or_else(|error| Err(error.to_string()))
 }

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::task::JoinError;
 
-use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::policy_store::MAX_BLOB_BYTES;
 use crate::artifact::sequence_ledger::SignaturePolicy;
-use crate::artifact::signature::{Signature, SignatureError, Statement};
+use crate::artifact::signature::{Signature, Statement};
+use crate::policy::info::PolicyOrigin;
 use crate::policytest::file;
 use crate::policytest::file::{FileAccess, parse_with_access};
 use crate::policytest::{TestSuite, run};
-use crate::rollout::prepared::PolicyAttachments;
 use crate::rollout::requirements;
 use crate::rollout::stage::{Stage, StageError};
 use crate::wasm::compile::Compiler;
@@ -21,94 +22,112 @@ use crate::wasm::component::Policy;
 use crate::wasm::host::PolicyContext;
 use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
-/// Bytes of the test cases of a bundle.
+/// Largest test cases of a bundle in bytes.
 pub const MAX_CASES: usize = file::MAX_FILE_BYTES as usize;
 const _: () = assert!(
     MAX_COMPONENT_BYTES <= MAX_BLOB_BYTES && MAX_CASES as u64 <= MAX_BLOB_BYTES,
     "the policy store takes all bundles"
 );
-/// For all test cases together; those of the examples take some milliseconds. No other policy can be activated meanwhile.
+/// For all test cases of a policy; those of the examples take some milliseconds. No other policy can be activated meanwhile.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Errors call test cases by this name, as they may have no file.
+/// Errors name test cases so, because they may have no file.
 const CASES_NAME: &str = "cases";
 
-/// Called with each stage that a policy reached.
-pub type ProgressFn = Arc<dyn Fn(Stage) + Send + Sync>;
+/// A policy that passed every stage but the last.
+#[derive(Clone)]
+pub struct PreparedPolicy {
+    /// The compiled component.
+    pub policy: Policy,
+    /// The environment and limits that it was tested with.
+    pub context: Arc<PolicyContext>,
+    pub origin: PolicyOrigin,
+    /// The test cases and requirements that came with it. They are checked again when the configuration changes.
+    pub suite: Option<Arc<TestSuite>>,
+    pub digests: BundleDigests,
+}
+
+/// A policy in the pipeline.
+#[derive(Debug)]
+pub struct PendingActivation {
+    /// `sha256:…` of the component.
+    pub digest: String,
+    /// The stage that it has reached, if any.
+    pub stage: Mutex<Option<Stage>>,
+    /// In the pipeline since, ms since 1970.
+    pub since: u64,
+    pub origin: PolicyOrigin,
+}
 
 /// All stages but the last, with what they check against.
 pub struct Pipeline {
     /// Compiles the component and runs its test cases.
     pub compiler: Compiler,
-    /// Who has to sign.
     pub signatures: SignaturePolicy,
-    /// Whether the configuration has to have what the policy requires.
+    /// Whether the configuration must have what the policy requires.
     pub checks_requirements: bool,
-    /// Learns how far the policy is.
-    pub progress: ProgressFn,
-}
-
-/// A policy that passed all stages but the last.
-pub struct PassedStages {
-    /// The compiled component.
-    pub policy: Policy,
-    /// What came with the component.
-    pub attachments: PolicyAttachments,
-    /// What was signed, if a signature is required.
-    pub signed: Option<Statement>,
+    /// The policy in the pipeline.
+    pub pending: Arc<PendingActivation>,
 }
 
 impl Pipeline {
     /// Takes a bundle through all stages but the last.
-    pub async fn run_stages(
+    pub async fn prepare(
         self,
         bundle: PolicyBundle,
         context: Arc<PolicyContext>,
-    ) -> Result<PassedStages, StageError> {
-        // On a thread of its own: digests, signatures and compilation take longer than a thread that serves streams has.
-        let run = move || self.load(&bundle).map(|passed| (passed, self));
-        let (passed, pipeline) = joined(tokio::task::spawn_blocking(run).await)?;
-        pipeline.revalidate(&passed.policy, &passed.attachments, &context).await?;
-        Ok(passed)
+        origin: PolicyOrigin,
+    ) -> Result<PreparedPolicy, StageError> {
+        // On a blocking thread: digests, signatures and compilation take longer than a thread that serves streams may be blocked.
+        let load = move || self.load(&bundle, context, origin).map(|prepared| (prepared, self));
+        let (prepared, pipeline) = joined(tokio::task::spawn_blocking(load).await)?;
+        pipeline.revalidate(&prepared).await?;
+        Ok(prepared)
     }
 
-    fn load(&self, bundle: &PolicyBundle) -> Result<PassedStages, StageError> {
+    fn load(
+        &self,
+        bundle: &PolicyBundle,
+        context: Arc<PolicyContext>,
+        origin: PolicyOrigin,
+    ) -> Result<PreparedPolicy, StageError> {
         check_sizes(bundle)?;
-        (self.progress)(Stage::Fetched);
-        let signed = verify(&self.signatures, bundle).map_err(|error| StageError::new(Stage::Verified, error))?;
-        (self.progress)(Stage::Verified);
-        let attachments = attachments(bundle)?;
+        self.reach(Stage::Fetched);
+        let signed = verify(&self.signatures, bundle)?;
+        self.reach(Stage::Verified);
+        let suite = parse_suite(bundle)?;
         let loaded = Policy::with_digest(&self.compiler, &bundle.component, bundle.digest);
         let policy = loaded.map_err(|error| StageError::new(failed_stage(&error), error))?;
-        (self.progress)(Stage::Compiled);
-        Ok(PassedStages { policy, attachments, signed })
+        self.reach(Stage::Compiled);
+        let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
+        let origin = PolicyOrigin { sequence, signed, ..origin };
+        Ok(PreparedPolicy { policy, context, origin, suite, digests: bundle.digests() })
     }
 
     /// The stages whose result depends on the configuration.
-    pub async fn revalidate(
-        &self,
-        policy: &Policy,
-        attachments: &PolicyAttachments,
-        context: &PolicyContext,
-    ) -> Result<(), StageError> {
-        let Some(suite) = attachments.suite.as_deref() else {
-            (self.progress)(Stage::Tested);
-            return Ok(());
-        };
-        let missing = requirements::missing(&suite.requires, &context.env);
-        if !missing.is_empty() && self.checks_requirements {
-            return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+    pub async fn revalidate(&self, next: &PreparedPolicy) -> Result<(), StageError> {
+        self.reach(Stage::Compiled);
+        if let Some(suite) = &next.suite {
+            let missing = requirements::missing(&suite.requires, &next.context.env);
+            if !missing.is_empty() && self.checks_requirements {
+                return Err(StageError::new(Stage::Linked, format!("it requires {}", missing.join("; and "))));
+            }
+            self.reach(Stage::Linked);
+            let test = test(&self.compiler, &next.policy, suite, &next.context);
+            let tested = tokio::time::timeout(TEST_TIMEOUT, test).await;
+            let tested = tested.unwrap_or_else(|_| Err(format!("its test cases took longer than {TEST_TIMEOUT:?}")));
+            tested.map_err(|reason| StageError::new(Stage::Tested, reason))?;
         }
-        (self.progress)(Stage::Linked);
-        let tested = tokio::time::timeout(TEST_TIMEOUT, test(&self.compiler, policy, suite, context)).await;
-        let tested = tested.unwrap_or_else(|_| Err(format!("its test cases took longer than {TEST_TIMEOUT:?}")));
-        tested.map_err(|reason| StageError::new(Stage::Tested, reason))?;
-        (self.progress)(Stage::Tested);
+        self.reach(Stage::Tested);
         Ok(())
+    }
+
+    fn reach(&self, stage: Stage) {
+        *self.pending.stage.lock() = Some(stage);
     }
 }
 
-/// The result of a blocking task. A panic goes on in the caller, whose own task reports how far the policy came; a task that was cancelled,
-/// because the runtime shuts down before a thread took it, reached no stage.
+/// The result of a blocking task. A panic continues in the caller, whose own task reports which stage failed; a task that was cancelled,
+/// because the runtime shut down before a thread took it, reached no stage.
 fn joined<T>(joined: Result<Result<T, StageError>, JoinError>) -> Result<T, StageError> {
     joined.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
@@ -128,17 +147,19 @@ fn check_sizes(bundle: &PolicyBundle) -> Result<(), StageError> {
     Ok(())
 }
 
-fn attachments(bundle: &PolicyBundle) -> Result<PolicyAttachments, StageError> {
+fn parse_suite(bundle: &PolicyBundle) -> Result<Option<Arc<TestSuite>>, StageError> {
+    let Some(text) = &bundle.cases else { return Ok(None) };
     let access = bundle.cases_dir.as_deref().map_or(FileAccess::Nowhere, FileAccess::Below);
-    let suite = bundle.cases.as_ref().map(|text| parse_with_access(Path::new(CASES_NAME), text, access).map(Arc::new));
-    let suite = suite.transpose().map_err(|error| StageError::new(Stage::Tested, format!("its {error}")))?;
-    Ok(PolicyAttachments { suite, digests: bundle.digests() })
+    let suite = parse_with_access(Path::new(CASES_NAME), text, access);
+    suite.map(Arc::new).map(Some).map_err(|error| StageError::new(Stage::Tested, format!("its {error}")))
 }
 
-/// Checks a bundle's signature. Returns what was signed, if a signature is required.
-pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, SignatureError> {
-    let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose()?;
-    signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref())
+/// Checks a bundle's signature. Returns the signed statement, if a signature is required.
+pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, StageError> {
+    let failed = |error| StageError::new(Stage::Verified, error);
+    let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose();
+    let signature = signature.map_err(failed)?;
+    signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref()).map_err(failed)
 }
 
 async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: &PolicyContext) -> Result<(), String> {
@@ -157,7 +178,7 @@ async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: 
     }
 }
 
-/// The stage that a component which does not load failed.
+/// The stage that fails with this error.
 const fn failed_stage(error: &LoadError) -> Stage {
     match error {
         LoadError::Read(_) | LoadError::TooLarge(_) => Stage::Fetched,

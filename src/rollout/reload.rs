@@ -1,4 +1,5 @@
-//! Follows the files of the policy and of the configuration. What changes goes through the stages; a mistake changes nothing.
+//! Follows the files of the policy and of the configuration. A changed policy goes through the activation stages; a mistake changes
+//! nothing.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::ActivationError;
+use crate::rollout::stage::ActivationResult;
 use crate::rollout::status::ConfigurationStatus;
 use crate::rollout::{Rollout, blocking};
 use crate::store::EventStore;
@@ -42,11 +43,11 @@ pub struct Reloader {
     load: LoadFn,
     /// The configuration's file and then those that it refers to, as they were read last.
     files: FileSnapshot,
-    /// The configuration was in a file once, so the file has to exist.
+    /// Whether the configuration was ever in a file, so that the file must exist.
     file_required: bool,
-    /// The last configuration without a mistake. The active policy may still have an older one, if a stage failed.
+    /// The last valid configuration. The active policy may still have an older one, if a stage failed.
     config: Arc<Config>,
-    /// What a policy gets of `config`.
+    /// The environment and limits that `config` gives a policy.
     context: Arc<PolicyContext>,
     /// Whether the last activation of the policy file failed.
     last_failed: bool,
@@ -64,11 +65,11 @@ impl Reloader {
         load: LoadFn,
     ) -> Self {
         let (config, context, file_required) =
-            (Arc::clone(&startup), rollout.0.authorizer.context(), files.first_existed());
+            (Arc::clone(&startup), rollout.inner.authorizer.context(), files.first_existed());
         Self { rollout, store, startup, options, load, files, file_required, config, context, last_failed: false }
     }
 
-    /// Follows the files until the task is aborted. A message reloads the configuration, whether it changed or not.
+    /// Follows the files until the task is aborted. A message reloads the configuration, also if its files did not change.
     pub async fn run(mut self, mut reload: mpsc::Receiver<()>) {
         let mut watcher = FileWatcher::default();
         loop {
@@ -79,20 +80,25 @@ impl Reloader {
             };
             if requested || self.files.has_changed() || self.policy_changed() {
                 self.settle(requested).await;
-                self.reload(requested).await;
+                if requested || self.files.has_changed() {
+                    self.reload_configuration(requested).await;
+                }
+                if self.rollout.inner.authorizer.compiler().is_some() {
+                    self.reload_policy(requested).await;
+                }
             }
         }
     }
 
     fn paths(&self) -> Vec<PathBuf> {
-        let policy = self.rollout.0.state().source.files.clone();
+        let policy = self.rollout.state().source.files.clone();
         let mut paths: Vec<_> = policy.iter().flat_map(PolicySource::paths).collect();
         paths.extend_from_slice(self.files.paths());
         paths
     }
 
     fn policy_changed(&self) -> bool {
-        let source = self.rollout.0.state().source.clone();
+        let source = self.rollout.state().source.clone();
         source.files.is_some_and(|files| files.fingerprint() != source.fingerprint)
     }
 
@@ -107,15 +113,6 @@ impl Reloader {
                 return;
             }
             before = now;
-        }
-    }
-
-    async fn reload(&mut self, requested: bool) {
-        if requested || self.files.has_changed() {
-            self.reload_configuration(requested).await;
-        }
-        if self.rollout.0.authorizer.compiler().is_some() {
-            self.reload_policy(requested).await;
         }
     }
 
@@ -136,20 +133,20 @@ impl Reloader {
         if error.is_none() && !needs_restart.is_empty() {
             tracing::warn!(options = needs_restart.join(", "), "changed options take effect at the next start");
         }
-        self.rollout.0.state().status.configuration =
+        self.rollout.state().status.configuration =
             ConfigurationStatus { read_at: Some(now_ms()), error, needs_restart };
     }
 
     /// Reads the configuration, and does everything that can fail before it is applied.
     async fn read_and_open(&mut self, path: &str, requested: bool) -> Result<(Config, AuditWriters), String> {
         let config = self.read(path, requested).await?;
-        let (audit, settings) = (Arc::clone(&self.rollout.0.observers.audit), config.live.decisions.clone());
+        let (audit, settings) = (Arc::clone(&self.rollout.inner.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         Ok((config, blocking(open).await?))
     }
 
-    /// Reads all files of the configuration as they are at one moment. If there is a mistake, its files are followed, too, for they may be the
-    /// reason: with mounted files, a configuration may appear before the secret that it names.
+    /// Reads all files of the configuration as they are at one moment. The files that it refers to are followed even if it is invalid,
+    /// because they may be the reason: with mounted files, a configuration may appear before the secret that it names.
     async fn read(&mut self, path: &str, requested: bool) -> Result<Config, String> {
         for _ in 0..MAX_READS {
             let load = Arc::clone(&self.load);
@@ -180,7 +177,7 @@ impl Reloader {
     }
 
     fn apply(&mut self, mut config: Config, writers: AuditWriters) {
-        self.rollout.0.observers.audit.install(writers);
+        self.rollout.inner.observers.audit.install(writers);
         let live = config.live_in(&self.startup, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
@@ -191,7 +188,7 @@ impl Reloader {
             self.context = Arc::new(config.context(Arc::clone(&self.store), &self.startup.limits));
         }
         if let (Some(files), Some(_)) = (PolicySource::of(&config), PolicySource::of(&self.startup)) {
-            let source = &mut self.rollout.0.state().source;
+            let source = &mut self.rollout.state().source;
             if source.files.as_ref() != Some(&files) {
                 source.files = Some(files);
                 source.fingerprint = Fingerprint::default();
@@ -202,21 +199,23 @@ impl Reloader {
 
     /// Activates what is not active yet: the policy in the file, and the active policy with the new context.
     async fn reload_policy(&mut self, requested: bool) {
-        // A clone, because the guard borrows it while this changes `self`.
+        // A clone, because the guard borrows it while this function changes `self`.
         let rollout = self.rollout.clone();
         // Another activation may be in progress that replaces the file.
         let guard = rollout.lock_activation().await;
-        let authorizer = &rollout.0.authorizer;
-        // A removed key signs nothing from now on, whatever the stages say of what it signed before.
-        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &self.config.rollout.trust);
-        guard.trust(&self.config.rollout.trust);
+        let authorizer = &rollout.inner.authorizer;
+        // Set before the stages run: a removed key signs nothing from now on, even if a stage fails.
+        let trust = Arc::clone(&self.config.rollout.trust);
+        let new_trust = !Arc::ptr_eq(&rollout.signatures().trusted_keys, &trust);
+        rollout.state().signatures.trusted_keys = trust;
         let new_context = !Arc::ptr_eq(&authorizer.context(), &self.context);
-        let files = rollout.0.state().source.files.clone();
+        let files = rollout.state().source.files.clone();
         if let Some(files) = files {
             if self.is_due(&files, requested || new_context || new_trust) {
                 self.last_failed = self.activate_file(&guard, files).await.is_err();
-            } else if new_trust {
-                self.verify_file(&guard, files).await;
+            } else if new_trust && let Ok((bundle, _)) = rollout.read(files.clone()).await {
+                // The active policy stays. The log and the status show if a restart would not accept the files any more.
+                let _ = guard.verify(&bundle, &files.origin());
             }
         }
         if Arc::ptr_eq(&authorizer.context(), &self.context) {
@@ -225,7 +224,7 @@ impl Reloader {
         match guard.revalidate_active(Arc::clone(&self.context)).await {
             Ok(Some(next)) => {
                 // A failure is in the log and in the status.
-                let _ = guard.activate(next, None).await;
+                let _ = rollout.activate_and_save(next, None).await;
             }
             Ok(None) => authorizer.set_initial_context(Arc::clone(&self.context)),
             Err(_) => {}
@@ -235,7 +234,7 @@ impl Reloader {
     /// Whether the policy's file has to be read: it changed, or its last activation failed and may succeed now.
     fn is_due(&self, files: &PolicySource, retry: bool) -> bool {
         let fingerprint = files.fingerprint();
-        let source = &mut self.rollout.0.state().source;
+        let source = &mut self.rollout.state().source;
         let changed = fingerprint != source.fingerprint;
         if fingerprint.first_exists() {
             return changed || (retry && self.last_failed);
@@ -248,33 +247,20 @@ impl Reloader {
     }
 
     /// Activates the policy in the files, unless it is active already.
-    async fn activate_file(
-        &self,
-        guard: &ActivationGuard<'_>,
-        files: PolicySource,
-    ) -> Result<(), Arc<ActivationError>> {
-        // Also if it cannot be read: it is not tried again before it changes.
+    async fn activate_file(&self, guard: &ActivationGuard<'_>, files: PolicySource) -> ActivationResult<()> {
+        // Set before the read: a file that cannot be read is not tried again before it changes.
         let fingerprint = files.fingerprint();
-        self.rollout.0.state().source.fingerprint = fingerprint;
+        self.rollout.state().source.fingerprint = fingerprint;
         let origin = files.origin();
         let bundle = self.rollout.fetch(files).await?;
-        let is_active = self.rollout.0.authorizer.active().is_some_and(|info| {
+        let is_active = self.rollout.inner.authorizer.active().is_some_and(|info| {
             let same = *info.digest == *bundle.digest() && info.cases.as_deref() == bundle.cases_digest().as_deref();
             same && info.origin.persisted
         });
         if is_active {
-            return guard.verify(&bundle, &origin).await;
+            return guard.verify(&bundle, &origin);
         }
-        let next = guard.prepare(&bundle, Arc::clone(&self.context), origin).await?;
-        guard.activate(next, Some(bundle)).await.map(drop)
-    }
-
-    /// Reports if a restart would not accept the files, because the trusted keys changed. The active policy stays.
-    async fn verify_file(&self, guard: &ActivationGuard<'_>, files: PolicySource) {
-        let origin = files.origin();
-        // A failure is in the log and in the status.
-        if let Ok((bundle, _)) = self.rollout.read(files).await {
-            let _ = guard.verify(&bundle, &origin).await;
-        }
+        let next = guard.prepare(self.rollout.signatures(), bundle.clone(), Arc::clone(&self.context), origin).await?;
+        self.rollout.activate_and_save(next, Some(bundle)).await.map(drop)
     }
 }

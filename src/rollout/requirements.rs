@@ -1,9 +1,9 @@
-//! What a policy requires of the configuration (`[requires]` in its test cases).
+//! Checks the requirements of a policy (`[requires]` in its test cases) against the configuration.
 
 use crate::policytest::Requirements;
 use crate::wasm::host::PolicyEnv;
 
-/// The requirements that the configuration does not meet, each with the option that would.
+/// The requirements that the configuration does not meet, each with the option that would meet it.
 pub fn missing(requires: &Requirements, env: &PolicyEnv) -> Vec<String> {
     let mut missing = Vec::new();
     for name in &requires.settings {

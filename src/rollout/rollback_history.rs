@@ -1,4 +1,5 @@
-//! What a rollback goes back to: the policies that were active, in order. The history outlives the process in a record of the node.
+//! The policies that were active, in order: a rollback activates the previous one again. A record of the node keeps the history over
+//! restarts.
 
 use std::path::Path;
 
@@ -8,29 +9,28 @@ use crate::artifact::bundle::BundleDigests;
 use crate::artifact::digest::Digest;
 use crate::artifact::policy_store::HISTORY;
 use crate::policy::info::PolicyInfo;
-use crate::rollout::prepared::PolicyAttachments;
+use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::source_file::PolicySource;
-use crate::wasm::component::Policy;
 
-/// Activations that are remembered, with that of the active policy.
+/// Activations in the history, including that of the active policy.
 const MAX_ENTRIES: usize = 8;
 
 /// The active policy and those before it.
 #[derive(Default)]
 pub struct RollbackHistory {
-    /// The active policy, which a change of the configuration activates again.
-    pub active: Option<(Policy, PolicyAttachments)>,
+    /// The active policy. A change of the configuration activates it again.
+    pub active: Option<PreparedPolicy>,
     /// The latest last.
     entries: Vec<RollbackEntry>,
     /// The entries that were saved last.
     saved: Vec<RollbackEntry>,
 }
 
-/// An activation as the node's record has it.
+/// An activation, as the node's record stores it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RollbackEntry {
-    /// Under which the policy store has the policy.
+    /// The policy store has the policy under these digests.
     pub bundle: BundleDigests,
     /// Active since, ms since 1970.
     pub since: u64,
@@ -44,7 +44,7 @@ impl RollbackEntry {
         Self { bundle, since: info.since, source: info.origin.source.clone() }
     }
 
-    /// The policy without its signature, which may be signed again.
+    /// Identifies the policy. The signature is not part of it, because a policy may be signed again.
     fn policy(&self) -> (Digest, Option<Digest>) {
         (self.bundle.component, self.bundle.cases)
     }
@@ -64,12 +64,12 @@ impl RollbackHistory {
         self.entries = entries;
     }
 
-    /// What a rollback goes back to.
+    /// The entry of the policy that a rollback activates.
     pub fn target(&self) -> Option<&RollbackEntry> {
         self.entries.len().checked_sub(2).and_then(|index| self.entries.get(index))
     }
 
-    /// Removes the entry of the active policy, for a rollback. If that fails, [`Self::restore`] puts it back.
+    /// Removes the entry of the active policy, for a rollback. If the rollback fails, [`Self::restore`] puts it back.
     pub fn remove_active(&mut self) -> Option<RollbackEntry> {
         self.entries.pop()
     }
@@ -79,7 +79,7 @@ impl RollbackHistory {
         self.entries.extend(removed);
     }
 
-    /// Adds an activation. The same policy once more is no new entry.
+    /// Adds an activation. The policy of the last entry gets no new entry.
     pub fn record_activation(&mut self, entry: RollbackEntry) {
         match self.entries.last_mut() {
             Some(last) if last.policy() == entry.policy() => last.bundle = entry.bundle,

@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::policy::info::PolicyOrigin;
+use crate::rollout::Rollout;
 use crate::rollout::lock::ActivationGuard;
-use crate::rollout::prepared::{PolicyAttachments, PreparedPolicy};
-use crate::rollout::replace::{ReplaceError, control_port, with_cases_of_file};
+use crate::rollout::pipeline::PreparedPolicy;
+use crate::rollout::replace::{ReplaceError, control_port};
 use crate::rollout::source_file::PolicySource;
-use crate::rollout::stage::{ActivationError, Stage, StageError};
-use crate::rollout::{Inner, Rollout};
+use crate::rollout::stage::{ActivationResult, Stage, StageError};
 use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 
 /// The shadow policy, with everything that a promotion needs.
@@ -18,30 +19,29 @@ use crate::shadow::shadow_policy::{ShadowPolicy, ShadowSampling};
 pub struct ShadowState {
     policy: Arc<ShadowPolicy>,
     bundle: PolicyBundle,
-    attachments: PolicyAttachments,
-    origin: PolicyOrigin,
+    prepared: PreparedPolicy,
     owner: ShadowOwner,
 }
 
-/// Who started the shadow policy. A node does not replace that of the fleet.
+/// Who starts the shadow policy. A node does not replace that of the fleet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ShadowOwner {
+pub enum ShadowOwner {
     Node,
     Fleet,
 }
 
 impl Rollout {
-    /// Starts a shadow policy that the control port sent. Like the two below, this goes on when its caller is gone.
+    /// Starts a shadow policy that the control port sent.
     pub async fn start_shadow(
         &self,
         bundle: PolicyBundle,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let source = self.0.state().source.files.clone();
-        let bundle = with_cases_of_file(bundle, source.as_ref(), &self.0).await?;
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
+        let source = self.state().source.files.clone();
+        let bundle = self.with_cases_of_file(bundle, source.as_ref()).await?;
         // It is not written to a file, so the next start has no shadow policy.
         let origin = PolicyOrigin { persisted: false, ..control_port() };
-        self.run_shadow(bundle, origin, sampling, ShadowOwner::Node).await
+        self.start_shadow_of(ShadowOwner::Node, bundle, origin, sampling).await
     }
 
     /// Starts the shadow policy in a file, with the cases and the signature that belong to it.
@@ -49,117 +49,97 @@ impl Rollout {
         &self,
         component: PathBuf,
         sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let source = PolicySource::at(component);
         let origin = source.origin();
         let (bundle, _) = self.read(source).await?;
-        self.run_shadow(bundle, origin, sampling, ShadowOwner::Node).await
+        self.start_shadow_of(ShadowOwner::Node, bundle, origin, sampling).await
     }
 
-    /// Starts the shadow policy of the fleet.
-    pub async fn start_fleet_shadow(
+    /// Starts a shadow policy, also if the caller is dropped meanwhile.
+    pub async fn start_shadow_of(
         &self,
-        bundle: PolicyBundle,
-        origin: PolicyOrigin,
-        sampling: ShadowSampling,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        self.run_shadow(bundle, origin, sampling, ShadowOwner::Fleet).await
-    }
-
-    async fn run_shadow(
-        &self,
-        bundle: PolicyBundle,
-        origin: PolicyOrigin,
-        sampling: ShadowSampling,
         owner: ShadowOwner,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
+        bundle: PolicyBundle,
+        origin: PolicyOrigin,
+        sampling: ShadowSampling,
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
         let (rollout, from) = (self.clone(), origin.clone());
         let task = tokio::spawn(async move {
             let guard = rollout.lock_activation().await;
-            let context = rollout.0.authorizer.context();
-            let prepared = match owner {
-                ShadowOwner::Node => guard.prepare(&bundle, context, from).await?,
-                ShadowOwner::Fleet => guard.prepare_shadow(&bundle, context, from).await?,
-            };
-            rollout.0.set_shadow(bundle, prepared, sampling, owner)
+            let mut signatures = rollout.signatures();
+            if owner == ShadowOwner::Fleet {
+                // Its sequence may be less than that of the active policy: one node may have started it before a push, another one after it.
+                signatures = SignaturePolicy { trusted_keys: signatures.trusted_keys, ..SignaturePolicy::default() };
+            }
+            let context = rollout.inner.authorizer.context();
+            let prepared = guard.prepare(signatures, bundle.clone(), context, from).await?;
+            rollout.set_shadow(owner, bundle, prepared, sampling)
         });
-        let failed = |error| self.0.fail(StageError::new(Stage::Active, error), None, &origin);
-        task.await.unwrap_or_else(|error| Err(failed(error)))
+        let failed = |panic| self.fail(StageError::new(Stage::Active, panic), None, &origin);
+        task.await.unwrap_or_else(|panic| Err(failed(panic)))
+    }
+
+    fn set_shadow(
+        &self,
+        owner: ShadowOwner,
+        bundle: PolicyBundle,
+        prepared: PreparedPolicy,
+        sampling: ShadowSampling,
+    ) -> ActivationResult<Arc<ShadowPolicy>> {
+        let PreparedPolicy { policy, context, origin, .. } = prepared.clone();
+        let digest = policy.digest().to_string();
+        let (log_rate, mask) = (context.limits.log_rate, self.inner.observers.audit.mask());
+        let policy = Arc::new(ShadowPolicy::new(policy, origin.clone(), sampling, log_rate, mask));
+        // Locked for both, so that the policy that decides is the one that a promotion activates.
+        let mut state = self.state();
+        let has_fleet_shadow = state.shadow.as_ref().is_some_and(|shadow| shadow.owner == ShadowOwner::Fleet);
+        if owner == ShadowOwner::Node && has_fleet_shadow {
+            drop(state);
+            let error = StageError::new(Stage::Active, "the shadow policy of the fleet runs on this node");
+            return Err(self.fail(error, Some(digest), &origin));
+        }
+        tracing::info!(policy = digest, share = sampling.share, source = origin.source, "shadow policy started");
+        self.inner.observers.shadow.replace(Some(Arc::clone(&policy)));
+        state.shadow = Some(ShadowState { policy: Arc::clone(&policy), bundle, prepared, owner });
+        Ok(policy)
+    }
+
+    fn shadow(&self, policy: &Arc<ShadowPolicy>) -> Option<ShadowState> {
+        self.state().shadow.as_ref().filter(|shadow| Arc::ptr_eq(&shadow.policy, policy)).cloned()
     }
 
     /// The bundle of a shadow policy, if it still is the current one.
     #[must_use]
     pub fn shadow_bundle(&self, policy: &Arc<ShadowPolicy>) -> Option<PolicyBundle> {
-        self.0.shadow(policy).map(|shadow| shadow.bundle)
+        self.shadow(policy).map(|shadow| shadow.bundle)
     }
 
     /// Stops a shadow policy, if it still is the current one.
     pub fn stop_shadow(&self, policy: &Arc<ShadowPolicy>) {
-        self.0.stop_shadow(policy);
+        let mut state = self.state();
+        if state.shadow.take_if(|shadow| Arc::ptr_eq(&shadow.policy, policy)).is_some() {
+            self.inner.observers.shadow.replace(None);
+        }
     }
 
     /// Stops the current shadow policy, and returns it.
     pub fn take_shadow(&self) -> Option<Arc<ShadowPolicy>> {
-        let mut state = self.0.state();
-        self.0.observers.shadow.replace(None);
+        let mut state = self.state();
+        self.inner.observers.shadow.replace(None);
         state.shadow.take().map(|shadow| shadow.policy)
     }
 }
 
-impl Inner {
-    fn shadow(&self, policy: &Arc<ShadowPolicy>) -> Option<ShadowState> {
-        self.state().shadow.as_ref().filter(|shadow| Arc::ptr_eq(&shadow.policy, policy)).cloned()
-    }
-
-    fn set_shadow(
-        &self,
-        bundle: PolicyBundle,
-        prepared: PreparedPolicy,
-        sampling: ShadowSampling,
-        owner: ShadowOwner,
-    ) -> Result<Arc<ShadowPolicy>, Arc<ActivationError>> {
-        let PreparedPolicy { policy, context, origin, attachments } = prepared;
-        let digest = policy.digest().to_string();
-        let policy =
-            ShadowPolicy::new(policy, origin.clone(), sampling, context.limits.log_rate, self.observers.audit.mask());
-        let policy = Arc::new(policy);
-        // Locked for both, so that the policy that decides is the one that a promotion activates.
-        let mut state = self.state();
-        if owner == ShadowOwner::Node && state.shadow.as_ref().is_some_and(|shadow| shadow.owner == ShadowOwner::Fleet)
-        {
-            drop(state);
-            let failed = StageError::new(Stage::Active, "the shadow policy of the fleet runs on this node");
-            return Err(self.fail(failed, Some(digest), &origin));
-        }
-        tracing::info!(policy = digest, share = sampling.share, source = origin.source, "shadow policy started");
-        self.observers.shadow.replace(Some(Arc::clone(&policy)));
-        state.shadow = Some(ShadowState { policy: Arc::clone(&policy), bundle, attachments, origin, owner });
-        Ok(policy)
-    }
-
-    pub(super) fn stop_shadow(&self, policy: &Arc<ShadowPolicy>) {
-        let mut state = self.state();
-        if state.shadow.as_ref().is_some_and(|shadow| Arc::ptr_eq(&shadow.policy, policy)) {
-            self.observers.shadow.replace(None);
-            state.shadow = None;
-        }
-    }
-}
-
 impl ActivationGuard<'_> {
-    /// Prepares the activation of a shadow policy. It is compiled already; its signature is checked against the keys and the sequence number
-    /// of now, and its test cases run with the configuration of now.
-    pub(super) async fn promote(
-        &self,
-        policy: &Arc<ShadowPolicy>,
-    ) -> Result<(PolicyBundle, PreparedPolicy), ReplaceError> {
-        let shadow = self.inner.shadow(policy).ok_or(ReplaceError::ShadowReplaced)?;
-        let ShadowState { bundle, attachments, origin, .. } = shadow;
-        let (policy, context) = (policy.policy().clone(), self.inner.authorizer.context());
+    /// Prepares the activation of a shadow policy. It is compiled already; its signature is checked against the present keys and sequence,
+    /// and its test cases run with the present configuration.
+    pub(super) async fn promote(&self, policy: &Arc<ShadowPolicy>) -> Result<PreparedPolicy, ReplaceError> {
+        let ShadowState { bundle, prepared, .. } = self.rollout.shadow(policy).ok_or(ReplaceError::ShadowReplaced)?;
+        let context = self.rollout.inner.authorizer.context();
         // Whether the active policy is persisted is known after its file is written.
-        let origin = PolicyOrigin { persisted: true, ..origin };
-        let next = PreparedPolicy { policy, context, origin, attachments };
-        let next = self.revalidate(Some(&bundle), next).await.map_err(ReplaceError::Activation)?;
-        Ok((bundle, next))
+        let origin = PolicyOrigin { persisted: true, ..prepared.origin };
+        let next = PreparedPolicy { context, origin, ..prepared };
+        Ok(self.revalidate(Some(bundle), next).await?)
     }
 }

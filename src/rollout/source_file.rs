@@ -1,4 +1,4 @@
-//! The file that a policy comes from, with its test cases and its signature: read as one, and replaced one by one.
+//! The file of a policy, with its test cases and its signature: read together, and replaced one by one.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -23,11 +23,9 @@ const READ_INTERVAL: Duration = Duration::from_millis(100);
 /// The files of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicySource {
-    /// The component.
     pub component: PathBuf,
-    /// Its test cases.
     pub cases: PathBuf,
-    /// Whether the configuration names the test cases, so that the file has to exist.
+    /// Whether the configuration names the test cases, so that the file must exist.
     cases_required: bool,
 }
 
@@ -48,7 +46,7 @@ impl PolicySource {
         Self { component, cases, cases_required: false }
     }
 
-    /// What the status calls this source.
+    /// The origin of a policy from these files.
     #[must_use]
     pub fn origin(&self) -> PolicyOrigin {
         PolicyOrigin { source: format!("file {}", self.component.display()), ..PolicyOrigin::default() }
@@ -78,7 +76,7 @@ impl PolicySource {
         Fingerprint::of(self.paths().iter().map(PathBuf::as_path))
     }
 
-    /// Reads all files as they were at one moment.
+    /// Reads all files as they are at one moment.
     pub fn read(&self) -> io::Result<(PolicyBundle, Fingerprint)> {
         for _ in 0..MAX_READS {
             let before = self.fingerprint();
@@ -109,7 +107,7 @@ impl PolicySource {
         }
     }
 
-    /// Replaces the files, each at one moment. All new ones are on disk before the first is replaced: after an error, nothing is changed.
+    /// Replaces each file atomically. All new files are on disk before the first is replaced: after an error, nothing is changed.
     pub fn write(&self, bundle: &PolicyBundle) -> io::Result<Fingerprint> {
         let mut new = Vec::new();
         if let Some(signature) = &bundle.signature {
@@ -124,7 +122,7 @@ impl PolicySource {
         for (file, path) in new {
             file.persist(path)?;
         }
-        // The remaining files belong to the component that was replaced.
+        // The remaining files belong to the replaced component.
         if bundle.signature.is_none() {
             files::if_exists(fs::remove_file(self.signature()))?;
         }

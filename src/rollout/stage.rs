@@ -1,16 +1,18 @@
 //! The stages of an activation, and the errors of those that fail.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::policy::info::PolicyOrigin;
 
-/// A stage that a policy reaches on the way to its activation.
+/// A stage of the activation pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Stage {
     /// The bundle was read.
     Fetched,
-    /// The signature is right, or none is required.
+    /// The signature is valid, or none is required.
     Verified,
     /// The component is machine code.
     Compiled,
@@ -18,7 +20,7 @@ pub enum Stage {
     Linked,
     /// The test cases pass.
     Tested,
-    /// The policy decides.
+    /// The policy makes the decisions.
     Active,
 }
 
@@ -42,24 +44,17 @@ impl Stage {
 
     /// The stage after this one.
     #[must_use]
-    pub const fn next(self) -> Self {
-        match self {
-            Self::Fetched => Self::Verified,
-            Self::Verified => Self::Compiled,
-            Self::Compiled => Self::Linked,
-            Self::Linked => Self::Tested,
-            Self::Tested | Self::Active => Self::Active,
-        }
+    pub fn next(self) -> Self {
+        Self::ALL.into_iter().find(|stage| *stage > self).unwrap_or(Self::Active)
     }
 }
 
-/// Bytes of a reason: it may quote a response of any length, and the status keeps it.
+/// Longest reason in bytes: it may quote a response of any length, and the status keeps it.
 const MAX_REASON_BYTES: usize = 4 << 10;
 
-/// A stage that was not reached.
-#[derive(Clone, Debug)]
+/// The error of a stage that was not reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageError {
-    /// The stage.
     pub stage: Stage,
     /// For operators.
     pub reason: String,
@@ -77,7 +72,7 @@ impl StageError {
     }
 }
 
-/// A policy that was not activated.
+/// The error of a policy that was not activated.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
 #[error("it could not be {}: {reason}", participle(*stage))]
 pub struct ActivationError {
@@ -93,6 +88,9 @@ pub struct ActivationError {
     #[serde(flatten)]
     pub origin: PolicyOrigin,
 }
+
+/// The result of an activation, or of a part of it. The status shares the error.
+pub type ActivationResult<T> = Result<T, Arc<ActivationError>>;
 
 const fn participle(stage: Stage) -> &'static str {
     match stage {

@@ -1,74 +1,33 @@
-//! What operators see of activations: the latest ones, the latest failures, the pending policy, and the state of the configuration.
+//! The status of activations for operators: the latest ones, the latest failures, the pending policy, and the state of the configuration.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::artifact::bundle::BundleDigests;
-use crate::artifact::digest::Digest;
 use crate::authz::active::RetiredGeneration;
-use crate::policy::info::{PolicyInfo, PolicyOrigin};
+use crate::policy::info::PolicyInfo;
+use crate::rollout::pipeline::PendingActivation;
 use crate::rollout::rollback_history::RollbackEntry;
-use crate::rollout::stage::{ActivationError, Stage};
+use crate::rollout::stage::ActivationError;
 
-/// Activations that are listed, and failures.
+/// Activations in the status, and failures.
 const MAX_HISTORY: usize = 32;
 
 /// The latest activations and failures.
 #[derive(Clone, Debug, Default)]
 pub struct RolloutStatus {
-    /// The activations before this process began, the latest first.
-    pub previous_process: Vec<PastActivation>,
+    /// The activations of the previous process, the latest first.
+    pub previous_process: Vec<RollbackEntry>,
     /// The activations of this process, the latest first.
     pub activations: VecDeque<Arc<PolicyInfo>>,
     /// Policies that were not activated, the latest first.
     pub failures: VecDeque<Arc<ActivationError>>,
-    /// The policy in the pipeline.
-    pub pending: Option<PendingActivation>,
+    /// The policy in the pipeline, which owns it.
+    pub pending: Weak<PendingActivation>,
     /// The configuration as it was read last.
     pub configuration: ConfigurationStatus,
-}
-
-/// A policy that was active before this process began.
-#[derive(Clone, Debug, Serialize)]
-pub struct PastActivation {
-    /// `sha256:…` of the component.
-    pub digest: Digest,
-    /// `sha256:…` of its test cases.
-    pub cases: Option<Digest>,
-    /// Active since, ms since 1970.
-    pub since: u64,
-    /// Where it came from.
-    pub source: String,
-}
-
-impl From<&RollbackEntry> for PastActivation {
-    fn from(entry: &RollbackEntry) -> Self {
-        let BundleDigests { component: digest, cases, .. } = entry.bundle;
-        Self { digest, cases, since: entry.since, source: entry.source.clone() }
-    }
-}
-
-/// A policy in the pipeline.
-#[derive(Clone, Debug)]
-pub struct PendingActivation {
-    /// `sha256:…` of the component.
-    pub digest: String,
-    /// The stage that it has reached, if any. The task that runs the stages writes it.
-    pub stage: Arc<Mutex<Option<Stage>>>,
-    /// In the pipeline since, ms since 1970.
-    pub since: u64,
-    /// Where it comes from.
-    pub origin: PolicyOrigin,
-}
-
-impl PendingActivation {
-    fn to_json(&self) -> Value {
-        json!({ "digest": self.digest, "stage": *self.stage.lock(), "since": self.since, "source": self.origin.source })
-    }
 }
 
 /// The configuration as it was read last.
@@ -76,21 +35,13 @@ impl PendingActivation {
 pub struct ConfigurationStatus {
     /// When it was read, ms since 1970; `None` if it was not read since the start.
     pub read_at: Option<u64>,
-    /// The mistake in it, if there is one. The configuration before stays in effect.
+    /// Why it is invalid, if it is. The previous configuration stays in effect.
     pub error: Option<String>,
     /// Changed options that take effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
 impl RolloutStatus {
-    pub(super) fn record_activation(&mut self, info: &Arc<PolicyInfo>) {
-        push(&mut self.activations, info);
-    }
-
-    pub(super) fn record_failure(&mut self, error: &Arc<ActivationError>) {
-        push(&mut self.failures, error);
-    }
-
     /// The body of `GET /v1/policy`.
     #[must_use]
     pub fn to_json(
@@ -104,21 +55,30 @@ impl RolloutStatus {
             value["decisions_in_progress"] = old.decisions.into();
             value
         };
+        let pending = |pending: Arc<PendingActivation>| {
+            let PendingActivation { digest, stage, since, origin } = &*pending;
+            json!({ "digest": digest, "stage": *stage.lock(), "since": since, "source": origin.source })
+        };
+        let past = |entry: &RollbackEntry| {
+            let RollbackEntry { bundle, since, source } = entry;
+            json!({ "digest": bundle.component, "cases": bundle.cases, "since": since, "source": source })
+        };
         json!({
             "active": active,
-            "pending": self.pending.as_ref().map(PendingActivation::to_json),
+            "pending": self.pending.upgrade().map(pending),
             "last_failure": self.failures.front().map(|error| &**error),
             "retired": retired.iter().map(with_decisions).collect::<Vec<_>>(),
             "rollback_target": rollback_target,
             "configuration": self.configuration,
             "history": self.activations.iter().map(|info| &**info).collect::<Vec<_>>(),
-            "previous_process": self.previous_process,
+            "previous_process": self.previous_process.iter().map(past).collect::<Vec<_>>(),
             "failures": self.failures.iter().map(|error| &**error).collect::<Vec<_>>(),
         })
     }
 }
 
-fn push<T>(latest_first: &mut VecDeque<Arc<T>>, item: &Arc<T>) {
+/// Adds an item to a list of the status.
+pub fn push_latest<T>(latest_first: &mut VecDeque<Arc<T>>, item: &Arc<T>) {
     latest_first.push_front(Arc::clone(item));
     latest_first.truncate(MAX_HISTORY);
 }

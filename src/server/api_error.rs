@@ -195,20 +195,23 @@ impl ApiError {
             Self::NoFleet(_) => (S::CONFLICT, "no_fleet"),
             Self::TooManyUploads { .. } => (S::SERVICE_UNAVAILABLE, "busy"),
             Self::PreconditionFailed { .. } => (S::PRECONDITION_FAILED, "precondition_failed"),
-            Self::Superseded | Self::Push(PushError::Moved) => (S::CONFLICT, "superseded"),
-            Self::NotPrepared { .. } | Self::Push(PushError::NoNodes | PushError::Lost | PushError::Slow { .. }) => {
+            Self::Superseded | Self::Push(PushError::Superseded) => (S::CONFLICT, "superseded"),
+            Self::NotPrepared { .. }
+            | Self::Push(PushError::NoNodes | PushError::Expired | PushError::PrepareTimeout { .. }) => {
                 (S::SERVICE_UNAVAILABLE, "not_prepared")
             }
             Self::NoPreviousPolicy(_) => (S::CONFLICT, "no_previous_policy"),
             Self::SignatureRequired => (S::CONFLICT, "signature_required"),
             Self::ActivationFailed(_) | Self::InvalidSignature { .. } => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
-            Self::Push(PushError::Refused(_)) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
-            Self::Push(PushError::Busy) => (S::CONFLICT, "push_in_progress"),
-            Self::Push(PushError::Replaced(_)) => (S::CONFLICT, "replaced"),
-            Self::Push(PushError::Backwards { .. } | PushError::NoNumber { .. }) => {
+            Self::Push(PushError::PrepareFailed(_)) => (S::UNPROCESSABLE_ENTITY, "activation_failed"),
+            Self::Push(PushError::InProgress) => (S::CONFLICT, "push_in_progress"),
+            Self::Push(PushError::Replaced(_) | PushError::CommitLost) => (S::CONFLICT, "replaced"),
+            Self::Push(PushError::SequenceNotIncreasing { .. } | PushError::SequencesExhausted) => {
                 (S::CONFLICT, "sequence_not_increasing")
             }
-            Self::Push(PushError::Behind { .. } | PushError::Unknown(_)) => (S::GATEWAY_TIMEOUT, "partially_applied"),
+            Self::Push(PushError::ActivationTimeout { .. } | PushError::CommitUnknown(_)) => {
+                (S::GATEWAY_TIMEOUT, "partially_applied")
+            }
 
             Self::NoShadowPolicy => (S::NOT_FOUND, "no_shadow_policy"),
             Self::OtherShadowPolicy { .. } => (S::PRECONDITION_FAILED, "digest_mismatch"),
@@ -261,7 +264,7 @@ impl ApiError {
                 error["stage"] = json!(Stage::Verified);
                 error["digest"] = json!(digest);
             }
-            Self::Push(PushError::Refused(nodes)) => error["nodes"] = json!(nodes),
+            Self::Push(PushError::PrepareFailed(nodes)) => error["nodes"] = json!(nodes),
             _ => {}
         }
         let mut response = respond::json(status, &json!({ "error": error }));
@@ -314,7 +317,7 @@ impl From<NoShadowPolicy> for ApiError {
         match cause {
             NoShadowPolicy::Store(cause) => Self::Store(cause),
             NoShadowPolicy::None => Self::NoShadowPolicy,
-            NoShadowPolicy::Moved => Self::ShadowPolicyChanged,
+            NoShadowPolicy::Changed => Self::ShadowPolicyChanged,
             unreadable @ NoShadowPolicy::Unreadable(_) => Self::ShadowPolicyUnreadable(unreadable.to_string()),
         }
     }

@@ -13,11 +13,10 @@ use crate::config::Config;
 use crate::config::reloadable::{LiveOptions, LiveOptionsSender};
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
-use crate::fleet::revocation::{self, RevocationService};
+use crate::fleet::revocation::RevocationService;
 use crate::policy::Failure;
-use crate::rollout::Rollout;
-use crate::rollout::observers::Observers;
 use crate::rollout::stage::Stage;
+use crate::rollout::{Observers, Rollout};
 use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::control::stream_stats::StreamStatsCache;
 use crate::server::data::rejection_delay::RejectionDelay;
@@ -113,11 +112,13 @@ impl App {
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let records = config.node_records(&node);
-        let commands = Commands::new(&hub, keys.clone(), node);
-        let revocations =
-            RevocationService::new(Arc::clone(&authorizer), streams.clone(), Arc::clone(hub.store()), keys);
-        let revocations = Arc::new(revocations);
-        commands.register(revocation::KINDS, Arc::<RevocationService>::clone(&revocations));
+        let revocations = Arc::new(RevocationService {
+            authorizer: Arc::clone(&authorizer),
+            streams: streams.clone(),
+            store: Arc::clone(hub.store()),
+            keys: keys.clone(),
+        });
+        let commands = Commands::new(&hub, keys, node, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
             streams,

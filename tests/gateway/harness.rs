@@ -11,7 +11,7 @@ use tidegate::authz::authorizer::Authorizer;
 use tidegate::channel::hub::Hub;
 use tidegate::config::Config;
 use tidegate::policy::info::{PolicyInfo, PolicyOrigin};
-use tidegate::rollout::observers::Observers;
+use tidegate::rollout::Observers;
 use tidegate::rollout::stage::ActivationError;
 use tidegate::server;
 use tidegate::server::Listeners;

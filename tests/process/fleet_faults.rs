@@ -83,12 +83,16 @@ async fn store_that_loses_a_push_changes_nothing() {
     let mut redis = fleet.redis.connect().await;
     for args in [&["push", "allow.wasm"][..], &["push", "allow.wasm", "--dry-run"]] {
         simulated_node(&mut redis, "a").await;
+        // The node must not try to fetch the policy that the store has lost: it would refuse the push.
+        a.process.signal("STOP").await;
         let lose_data = async {
             wait_for_pending_push(&mut redis).await;
             // Like a Redis that restarts without its data.
             let () = redis_command(&mut redis, &["FLUSHALL"]).await;
         };
         tokio::join!(fleet.fails(args, "the store lost this push"), lose_data);
+        a.process.signal("CONT").await;
+        wait_until("the node is live", async || fleet.succeeds(&["status"]).await["nodes"][0]["name"] == "a").await;
         assert_eq!(status(a.data).await, 418, "the active policy stays");
     }
     let pushed = fleet.succeeds(&["push", "allow.wasm"]).await;

@@ -79,12 +79,17 @@ async fn rollback_ignores_the_history_of_other_nodes_and_files() {
     config_dir.write("other.wasm", version(1));
     let gateway = config_dir.start("policy.wasm", "").await;
     put(&gateway, 2).await;
-    let same_node = config_dir.start("other.wasm", "").await;
-    let same_file = config_dir.start("policy.wasm", node).await;
-    for other in [&same_node, &same_file] {
-        let reply = policy(other.control).await;
+    assert_eq!(policy(gateway.control).await["rollback_target"], digest(1));
+    gateway.process.kill().await;
+    // The same node with another file, and another node with the same file. One at a time: each start writes the configuration, which
+    // a gateway that runs would reload.
+    for (file, node) in [("other.wasm", ""), ("policy.wasm", node)] {
+        let gateway = config_dir.start(file, node).await;
+        let reply = policy(gateway.control).await;
         assert_eq!((&reply["rollback_target"], previous_process(&reply)), (&Value::Null, vec![]), "{reply}");
+        gateway.process.kill().await;
     }
+    let gateway = config_dir.start("policy.wasm", "").await;
     assert_eq!(policy(gateway.control).await["rollback_target"], digest(1));
 }
 

@@ -133,7 +133,7 @@ pub async fn push_and_print(
         try_locally(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
         pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..options }).await;
     }
-    if let (true, Err(PushError::Refused(failures))) = (as_json, &pushed) {
+    if let (true, Err(PushError::PrepareFailed(failures))) = (as_json, &pushed) {
         print_text(&format!("{}\n", json!({ "activated": false, "failures": failures })))?;
     }
     print_change(&json!(pushed?), as_json)
@@ -170,7 +170,7 @@ async fn try_locally(bundle: &Bundle) -> anyhow::Result<()> {
 }
 
 fn describe_push(pushed: &Pushed) -> String {
-    let record = &pushed.pointer;
+    let record = &pushed.record;
     let nodes = match pushed.nodes.len() {
         0 => "no node, since none is alive; nodes that start will activate it".into(),
         1 => "1 node".into(),

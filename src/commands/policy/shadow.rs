@@ -15,9 +15,9 @@ use crate::commands::policy::sign::{BundleArgs, request_body};
 use crate::commands::{count_lines, print, print_text, time};
 use crate::config::ConfigError;
 use crate::fleet::push::Bundle;
-use crate::fleet::record::PrepareFailure;
 use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{SHADOW_REPORT_TIMEOUT, ShadowOnNode, ShadowStatus};
+use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
 use crate::util::ratio::Ratio;
 
@@ -123,7 +123,7 @@ pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
     let target = args.target.open().await?;
     let gateway = match &target {
         Target::Store { fleet, .. } => {
-            let record = push::record(&**fleet).await?.pointer;
+            let record = push::record(&**fleet).await?.record;
             if args.digest.as_ref().is_some_and(|digest| *digest != record.component.to_string()) {
                 bail!("the shadow policy is {}", record.component);
             }
@@ -205,14 +205,14 @@ impl ShadowReport {
 
 /// Why a node does not evaluate the shadow policy; none if it does.
 fn describe_failure(node: &ShadowOnNode) -> Option<String> {
-    let PrepareFailure { stage, reason } = node.failure.as_ref()?;
+    let StageError { stage, reason } = node.failure.as_ref()?;
     Some(format!("node {} did not reach stage {}: {reason}", node.name, stage.as_str()))
 }
 
 /// One node's line of the report.
 fn describe_node(node: &ShadowOnNode) -> String {
     let state = match (&node.failure, node.since) {
-        (Some(PrepareFailure { stage, reason }), _) => format!("did not reach stage {}: {reason}", stage.as_str()),
+        (Some(StageError { stage, reason }), _) => format!("did not reach stage {}: {reason}", stage.as_str()),
         (None, None) => "not evaluated yet".into(),
         (None, Some(since)) => {
             let counts = node.counts.unwrap_or_default();

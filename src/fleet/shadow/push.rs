@@ -6,36 +6,34 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
-use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus, live_nodes, truncate_error};
-use crate::fleet::push::{Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
+use crate::fleet::node_status::{NodeStatus, live_nodes};
+use crate::fleet::push::{BLOB_EXPIRY, Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
 use crate::fleet::record;
-use crate::fleet::record::{PrepareFailure, ShadowPush};
+use crate::fleet::record::{ShadowPush, stage_error};
+use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
 use crate::store::StoreError;
 use crate::store::fleet::FleetStore;
 use crate::util::ratio::Ratio;
 
-/// Life of the blobs of a shadow policy after it was removed.
-const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
 /// Time limit for the nodes to report a new shadow policy.
 pub const SHADOW_REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The status of the fleet's shadow policy, in the form of one node's own, with each node's part.
+/// The status of the fleet's shadow policy: the fields of a single node's report, and each node's part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowStatus {
-    /// The component.
     pub digest: Digest,
-    /// The test cases that it passed.
+    /// Of the test cases that it passed.
     pub cases: Option<Digest>,
     /// Always `fleet`.
     pub source: String,
-    /// The sequence that was signed, or that a push would have.
+    /// The signed sequence, or the one that a push would have.
     pub sequence: Option<u64>,
-    /// Always true, for it is in the store.
+    /// Always true, because it is in the store.
     pub persisted: bool,
     /// Time when it was set, ms since 1970.
     pub since: u64,
-    /// The share of clients.
+    /// The share of clients, from 0 to 1.
     pub share: Ratio,
     /// Sum of the counts of all live nodes.
     pub counts: ShadowCounts,
@@ -46,7 +44,6 @@ pub struct ShadowStatus {
 /// The shadow policy on one node. Without `since` and `failure`, the node has not reported yet.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ShadowOnNode {
-    /// The node's name.
     pub name: String,
     /// The address that clients connect to.
     pub address: String,
@@ -55,41 +52,38 @@ pub struct ShadowOnNode {
     /// Counts of its decisions on this node.
     pub counts: Option<ShadowCounts>,
     /// Why the node does not evaluate it.
-    pub failure: Option<PrepareFailure>,
+    pub failure: Option<StageError>,
 }
 
 /// Why there is no status of a shadow policy.
 #[derive(Debug, thiserror::Error)]
 pub enum NoShadowPolicy {
-    /// The store did not answer.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The fleet has no shadow policy.
     #[error("the fleet has no shadow policy: set one with `tidegate policy shadow`")]
     None,
-    /// The record cannot be parsed.
     #[error(
         "the fleet's record of the shadow policy cannot be read: {0}; remove it with `tidegate policy shadow --stop`"
     )]
     Unreadable(String),
-    /// Another process replaced or removed it.
     #[error("another process replaced or removed the fleet's shadow policy at the same time")]
-    Moved,
+    Changed,
 }
 
-/// Sets the fleet's shadow policy, in place of the present one.
+/// Sets the fleet's shadow policy. It replaces the present one.
 pub async fn set(store: &dyn FleetStore, bundle: &Bundle, share: Ratio) -> Result<ShadowPush, PushError> {
-    let pointer = next_record(store, bundle, None).await?;
-    let blobs = store_blobs(store, &pointer, bundle).await?;
-    let push = ShadowPush { pointer, share };
-    if store.set_shadow(&record::to_json(&push), &blobs, BLOB_EXPIRY).await? { Ok(push) } else { Err(PushError::Lost) }
+    let record = next_record(store, bundle, None).await?;
+    let blobs = store_blobs(store, &record, bundle).await?;
+    let push = ShadowPush { record, share };
+    let is_set = store.set_shadow(&record::to_json(&push), &blobs, BLOB_EXPIRY).await?;
+    if is_set { Ok(push) } else { Err(PushError::Expired) }
 }
 
 /// The record of the fleet's shadow policy.
 pub async fn record(store: &dyn FleetStore) -> Result<ShadowPush, NoShadowPolicy> {
     let value = match store.shadow().await {
         Err(StoreError::WrongType) => return Err(NoShadowPolicy::Unreadable(StoreError::WrongType.to_string())),
-        note => note?.ok_or(NoShadowPolicy::None)?,
+        record => record?.ok_or(NoShadowPolicy::None)?,
     };
     record::parse(&value).map_err(NoShadowPolicy::Unreadable)
 }
@@ -100,16 +94,17 @@ pub async fn status(store: &dyn FleetStore) -> Result<ShadowStatus, NoShadowPoli
     Ok(ShadowStatus::of(&shadow, live_nodes(store).await?))
 }
 
-/// The status once every live node has reported, or when the time is over.
+/// Waits until every live node has reported, or until the time is over, and returns the status.
 pub async fn wait_reported(
     store: &dyn FleetStore,
     push: &ShadowPush,
-    within: Duration,
+    timeout: Duration,
 ) -> Result<ShadowStatus, StoreError> {
     let started = Instant::now();
     loop {
         let status = ShadowStatus::of(push, live_nodes(store).await?);
-        if status.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some()) || started.elapsed() >= within
+        if status.nodes.iter().all(|node| node.since.is_some() || node.failure.is_some())
+            || started.elapsed() >= timeout
         {
             return Ok(status);
         }
@@ -122,33 +117,38 @@ pub async fn remove(store: &dyn FleetStore) -> Result<Option<ShadowStatus>, NoSh
     let value = match store.shadow().await {
         // A value of another type cannot be compared, so it is removed unread.
         Err(StoreError::WrongType) => Vec::new(),
-        note => note?.ok_or(NoShadowPolicy::None)?,
+        record => record?.ok_or(NoShadowPolicy::None)?,
     };
     let status = match record::parse::<ShadowPush>(&value) {
         Ok(push) => Some(ShadowStatus::of(&push, live_nodes(store).await?)),
         Err(_) => None,
     };
-    if store.remove_shadow(&value, BLOB_EXPIRY).await? { Ok(status) } else { Err(NoShadowPolicy::Moved) }
+    if store.remove_shadow(&value, BLOB_EXPIRY).await? { Ok(status) } else { Err(NoShadowPolicy::Changed) }
 }
 
 impl ShadowStatus {
     fn of(push: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
-        let ShadowPush { pointer, share } = push;
-        let on = |node: NodeStatus| {
-            let reported = node.shadow.filter(|reported| reported.push_id.as_ref() == Some(&pointer.push_id));
-            let ShadowNodeStatus { since, counts, failure, .. } = reported.unwrap_or_default();
-            let failure = failure.map(|why| PrepareFailure { reason: truncate_error(&why.reason), ..why });
-            ShadowOnNode { name: node.name, address: node.address, since, counts, failure }
+        let ShadowPush { record, share } = push;
+        let describe = |node: NodeStatus| {
+            let reported = node.shadow.filter(|reported| reported.push_id.as_ref() == Some(&record.push_id));
+            let reported = reported.unwrap_or_default();
+            ShadowOnNode {
+                name: node.name,
+                address: node.address,
+                since: reported.since,
+                counts: reported.counts,
+                failure: reported.failure.map(|failure| stage_error(failure.stage, failure.reason)),
+            }
         };
-        let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(on).collect();
+        let nodes: Vec<ShadowOnNode> = nodes.into_iter().filter(|node| node.fleet_managed).map(describe).collect();
         let counts = nodes.iter().filter_map(|node| node.counts).fold(ShadowCounts::default(), ShadowCounts::plus);
         Self {
-            digest: pointer.component,
-            cases: pointer.cases,
+            digest: record.component,
+            cases: record.cases,
             source: "fleet".into(),
-            sequence: Some(pointer.sequence),
+            sequence: Some(record.sequence),
             persisted: true,
-            since: pointer.pushed_at,
+            since: record.pushed_at,
             share: *share,
             counts,
             nodes,
@@ -159,21 +159,14 @@ impl ShadowStatus {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::node_status::test_status;
-    use crate::fleet::record::{ActiveRecord, PushId};
+    use crate::fleet::node_status::ShadowNodeStatus;
+    use crate::fleet::node_status::fixtures::test_status;
+    use crate::fleet::record::PushId;
+    use crate::fleet::record::fixtures::test_record;
     use crate::rollout::stage::Stage;
 
-    fn proposal() -> ShadowPush {
-        let pointer = ActiveRecord {
-            sequence: 7,
-            component: Digest::of(b"component"),
-            cases: None,
-            signature: None,
-            pushed_at: 5,
-            push_id: PushId::new(),
-            rollback_of: None,
-        };
-        ShadowPush { pointer, share: Ratio::try_from(0.25).expect("a share") }
+    fn shadow_push() -> ShadowPush {
+        ShadowPush { record: test_record(7, b"component"), share: Ratio::try_from(0.25).expect("a share") }
     }
 
     fn node(name: &str, shadow: Option<ShadowNodeStatus>) -> NodeStatus {
@@ -181,39 +174,40 @@ mod tests {
     }
 
     #[test]
-    fn notes() {
-        let it = proposal();
-        let note = record::to_json(&it);
-        assert_eq!(record::parse(note.as_bytes()), Ok(it));
+    fn record_with_an_invalid_share_is_refused() {
+        let push = shadow_push();
+        let json = record::to_json(&push);
+        assert_eq!(record::parse(json.as_bytes()), Ok(push));
         for share in ["2.0", "-0.1", "1e999", "null", "\"0.5\""] {
-            let other = note.replace("0.25", share);
-            assert_ne!(other, note);
+            let other = json.replace("0.25", share);
+            assert_ne!(other, json);
             assert!(record::parse::<ShadowPush>(other.as_bytes()).is_err(), "{share}");
         }
     }
 
     #[test]
-    fn what_nodes_say_is_added_up_whatever_it_is() {
-        let it = proposal();
-        let push = Some(it.pointer.push_id.clone());
-        let asks = |agree| {
+    fn reports_of_all_managed_nodes_are_added_up() {
+        let push = shadow_push();
+        let push_id = Some(push.record.push_id.clone());
+        let evaluates = |agree| {
             let counts = ShadowCounts { agree, other: 1, ..ShadowCounts::default() };
-            Some(ShadowNodeStatus { push_id: push.clone(), since: Some(1), counts: Some(counts), failure: None })
+            Some(ShadowNodeStatus { push_id: push_id.clone(), since: Some(1), counts: Some(counts), failure: None })
         };
-        let why = PrepareFailure { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
-        let refuses =
-            Some(ShadowNodeStatus { push_id: push.clone(), failure: Some(why), ..ShadowNodeStatus::default() });
-        let before = Some(ShadowNodeStatus { push_id: Some(PushId::new()), ..asks(9).expect("it asks") });
-        let own = NodeStatus { fleet_managed: false, ..node("own", asks(50)) };
-        let nodes = vec![node("a", asks(2)), node("b", asks(3)), node("c", refuses), node("d", before), own];
-        let status = ShadowStatus::of(&it, nodes);
+        let failure = StageError { stage: Stage::Tested, reason: "\u{1b}[2J".into() };
+        let fails =
+            Some(ShadowNodeStatus { push_id: push_id.clone(), failure: Some(failure), ..ShadowNodeStatus::default() });
+        let earlier =
+            Some(ShadowNodeStatus { push_id: Some(PushId::new()), ..evaluates(9).expect("a node that evaluates") });
+        let own = NodeStatus { fleet_managed: false, ..node("own", evaluates(50)) };
+        let nodes = vec![node("a", evaluates(2)), node("b", evaluates(3)), node("c", fails), node("d", earlier), own];
+        let status = ShadowStatus::of(&push, nodes);
         assert_eq!(status.counts, ShadowCounts { agree: 5, other: 2, ..ShadowCounts::default() });
         let reported: Vec<_> =
             status.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
         assert_eq!(reported, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
-        let why = status.nodes[2].failure.as_ref().map(|why| &*why.reason);
-        assert_eq!(why, Some(" [2J"), "it moves no cursor");
-        let status = ShadowStatus::of(&it, vec![node("a", asks(u64::MAX)), node("b", asks(u64::MAX))]);
+        let reason = status.nodes[2].failure.as_ref().map(|failure| &*failure.reason);
+        assert_eq!(reason, Some(" [2J"), "no control character reaches a terminal");
+        let status = ShadowStatus::of(&push, vec![node("a", evaluates(u64::MAX)), node("b", evaluates(u64::MAX))]);
         assert_eq!(status.counts.agree, u64::MAX);
     }
 }

@@ -212,7 +212,7 @@ mod tests {
     use crate::authz::authorizer::Authorizer;
     use crate::channel::hub::Hub;
     use crate::config::Config;
-    use crate::rollout::observers::Observers;
+    use crate::rollout::Observers;
     use crate::store::EventStore;
     use crate::store::memory::{MemoryStore, system_clock};
     use crate::telemetry::metrics::Metrics;

@@ -121,9 +121,9 @@ async fn promote_on_all(
 ) -> Result<Response, ApiError> {
     let own = app.shadow.current();
     let (bundle, own) = match (push::record(fleet.store()).await, own) {
-        (Ok(ShadowPush { pointer, .. }), _) => {
-            promote.check_digest(&pointer.component.to_string())?;
-            let fetched = pointer.fetch(fleet.store()).await;
+        (Ok(ShadowPush { record, .. }), _) => {
+            promote.check_digest(&record.component.to_string())?;
+            let fetched = record.fetch(fleet.store()).await;
             (fetched.map_err(|cause| ApiError::not_fetched(cause, ApiError::ShadowPolicyUnreadable))?, None)
         }
         (Err(NoShadowPolicy::None), Some(own)) => {
