@@ -48,8 +48,8 @@ pub async fn measure() {
     row("an open: counted", || metrics.stream_requested(black_box(StreamRequestOutcome::Allowed)));
     row("a connection: counted when it opens and when it closes", || drop(black_box(metrics.connection("data"))));
     row("an event: counted", || {
-        metrics.events_sent(black_box(1));
-        metrics.bytes_sent(black_box(200));
+        metrics.events_sent.inc_by(black_box(1));
+        metrics.stream_sent_bytes.inc_by(black_box(200));
     });
 }
 

@@ -109,25 +109,21 @@ pub struct Commands {
 impl Commands {
     /// The commands of the fleet with these keys, for a node of this name. Until [`Self::run`] has read them to their end, the hub's
     /// channels wait.
-    #[must_use]
     pub fn new(hub: &Hub, keys: FleetKeys, node: String, handler: Arc<dyn CommandHandler>) -> Self {
         let barrier = hub.add_barrier(&keys.commands());
         Self { store: Arc::clone(hub.store()), barrier, keys, node, handler }
     }
 
-    #[must_use]
     pub const fn keys(&self) -> &FleetKeys {
         &self.keys
     }
 
     /// This node's name.
-    #[must_use]
     pub fn node(&self) -> &str {
         &self.node
     }
 
     /// Whether this node has processed all commands, as far as it knows while its link is up.
-    #[must_use]
     pub fn are_synced(&self) -> bool {
         self.barrier.is_synced()
     }

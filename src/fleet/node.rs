@@ -53,19 +53,16 @@ impl Fleet {
     }
 
     /// The fleet's state in the store.
-    #[must_use]
     pub fn store(&self) -> &dyn FleetStore {
         &*self.node.store
     }
 
     /// Whether the fleet manages this node's policy.
-    #[must_use]
     pub fn is_fleet_managed(&self) -> bool {
         self.node.is_fleet_managed()
     }
 
     /// Why the fleet's policy is not active on this node, if it is not.
-    #[must_use]
     pub fn error(&self) -> Option<String> {
         self.status.borrow().fleet_error.clone()
     }

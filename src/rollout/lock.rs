@@ -30,7 +30,6 @@ impl Rollout {
     }
 
     /// How many calls of [`Self::lock_activation`] are waiting.
-    #[must_use]
     pub fn waiting(&self) -> usize {
         Arc::strong_count(&self.inner.waiting) - 1
     }

@@ -51,13 +51,11 @@ pub struct Observers {
 
 impl Observers {
     /// Observers that write nothing yet, with at most `shadow_concurrency` concurrent shadow decisions.
-    #[must_use]
     pub fn new(shadow_concurrency: usize) -> Self {
         Self { audit: Arc::default(), shadow: Arc::new(ShadowEvaluator::new(shadow_concurrency)) }
     }
 
     /// The observers that an authorizer reports decisions to.
-    #[must_use]
     pub fn list(&self) -> Vec<Arc<dyn DecisionObserver>> {
         vec![Arc::<Audit>::clone(&self.audit), Arc::<ShadowEvaluator>::clone(&self.shadow)]
     }
@@ -107,7 +105,6 @@ struct SourceState {
 
 impl Rollout {
     /// Activates policies of this authorizer that are signed as required. Policies that were active are saved with the records of the node.
-    #[must_use]
     pub fn new(
         authorizer: Arc<Authorizer>,
         observers: Observers,
@@ -131,7 +128,6 @@ impl Rollout {
     }
 
     /// Checks policies for another machine, whose configuration is not known here: what a policy requires is not checked.
-    #[must_use]
     pub fn without_requirements(authorizer: Arc<Authorizer>) -> Self {
         let rollout = Self::new(authorizer, Observers::new(0), SignaturePolicy::default(), None, Arc::default());
         Self { checks_requirements: false, ..rollout }
@@ -146,7 +142,6 @@ impl Rollout {
     }
 
     /// Which signatures are required, and the ledger of the greatest sequence that was active.
-    #[must_use]
     pub fn signatures(&self) -> SignaturePolicy {
         self.state().signatures.clone()
     }
@@ -218,13 +213,11 @@ impl Rollout {
     }
 
     /// The latest activations and failures.
-    #[must_use]
     pub fn status(&self) -> RolloutStatus {
         self.state().status.clone()
     }
 
     /// The body of `GET /v1/policy`.
-    #[must_use]
     pub fn status_json(&self) -> Value {
         let authorizer = &self.inner.authorizer;
         let target = self.history().target().map(|entry| entry.bundle.component.to_string());

@@ -55,7 +55,6 @@ pub struct Reloader {
 
 impl Reloader {
     /// Follows the policy's files, if it has any, and the files that the configuration was read from.
-    #[must_use]
     pub fn new(
         rollout: Rollout,
         store: Arc<dyn EventStore>,

@@ -110,7 +110,6 @@ impl Rollout {
     }
 
     /// The bundle of a shadow policy, if it still is the current one.
-    #[must_use]
     pub fn shadow_bundle(&self, policy: &Arc<ShadowPolicy>) -> Option<PolicyBundle> {
         self.shadow(policy).map(|shadow| shadow.bundle)
     }

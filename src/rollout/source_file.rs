@@ -31,7 +31,6 @@ pub struct PolicySource {
 
 impl PolicySource {
     /// The files that the configuration names; `None` if the policy is not a file.
-    #[must_use]
     pub fn of(config: &Config) -> Option<Self> {
         let PolicyMode::File(component) = &config.policy_mode else { return None };
         let source = Self::at(component.clone());
@@ -40,38 +39,32 @@ impl PolicySource {
     }
 
     /// A component, with the test cases of the same name, if there are any.
-    #[must_use]
     pub fn at(component: PathBuf) -> Self {
         let cases = component.with_extension("cases.toml");
         Self { component, cases, cases_required: false }
     }
 
     /// The origin of a policy from these files.
-    #[must_use]
     pub fn origin(&self) -> PolicyOrigin {
         PolicyOrigin { source: format!("file {}", self.component.display()), ..PolicyOrigin::default() }
     }
 
     /// The component's signature.
-    #[must_use]
     pub fn signature(&self) -> PathBuf {
         signature::path_for(&self.component)
     }
 
     /// The directory that paths in the test cases are relative to.
-    #[must_use]
     pub fn cases_dir(&self) -> Option<PathBuf> {
         self.cases.parent().map(Into::into)
     }
 
     /// All files, the component first.
-    #[must_use]
     pub fn paths(&self) -> [PathBuf; 3] {
         [self.component.clone(), self.cases.clone(), self.signature()]
     }
 
     /// Differs when one of the files changes.
-    #[must_use]
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint::of(self.paths().iter().map(PathBuf::as_path))
     }

@@ -30,7 +30,6 @@ impl Stage {
         [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::Active];
 
     /// The name in the status, the log and the metrics.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Fetched => "fetched",
@@ -43,7 +42,6 @@ impl Stage {
     }
 
     /// The stage after this one.
-    #[must_use]
     pub fn next(self) -> Self {
         Self::ALL.into_iter().find(|stage| *stage > self).unwrap_or(Self::Active)
     }

@@ -43,7 +43,6 @@ pub struct ConfigurationStatus {
 
 impl RolloutStatus {
     /// The body of `GET /v1/policy`.
-    #[must_use]
     pub fn to_json(
         &self,
         active: Option<&PolicyInfo>,

@@ -92,7 +92,7 @@ impl<F: Future<Output: Send> + Send + 'static> Executor<F> for PerStreamExecutor
                 _ = exchange => {}
                 // Dropping the exchange resets its HTTP/2 stream.
                 () = abort.requested() => {
-                    metrics.slow_client_disconnected();
+                    metrics.slow_client_disconnects.inc();
                     tracing::debug!("aborted an HTTP/2 stream: its client does not read");
                 }
             }
@@ -153,7 +153,7 @@ fn serve(socket: TcpStream, peer: SocketAddr, kind: PortKind, app: &Arc<App>, mu
                 tracing::debug!(%peer, %error, "connection ended with an error");
             },
             () = abort.requested() => {
-                metrics.slow_client_disconnected();
+                metrics.slow_client_disconnects.inc();
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }

@@ -114,7 +114,7 @@ impl EventStream {
             }
             self.last_write = Instant::now();
             self.remainder = chunk.remainder;
-            self.context.hub.metrics().events_sent(chunk.events);
+            self.context.hub.metrics().events_sent.inc_by(chunk.events);
             return Poll::Ready(Some(shrink(chunk.bytes)));
         }
         self.poll_ping(cx)
@@ -167,7 +167,7 @@ impl Body for EventStream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.poll_chunk(cx).map(|chunk| {
             let bytes = chunk?;
-            self.context.hub.metrics().bytes_sent(bytes.len());
+            self.context.hub.metrics().stream_sent_bytes.inc_by(bytes.len() as u64);
             Some(Ok(Frame::data(bytes)))
         })
     }

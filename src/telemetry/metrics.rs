@@ -70,17 +70,22 @@ pub struct Metrics {
     decision_durations: [Histogram; 2],
     activation_failures: IntCounterVec,
     events_received: IntCounter,
-    events_sent: IntCounter,
-    stream_sent_bytes: IntCounter,
+    /// Events that were written to streams.
+    pub events_sent: IntCounter,
+    /// Bytes that were written to streams.
+    pub stream_sent_bytes: IntCounter,
     event_lag: Histogram,
     gaps: IntCounterVec,
     replays: IntCounter,
     replay_pages: IntCounter,
     connections: IntGaugeVec,
     connections_accepted: IntCounterVec,
-    slow_client_disconnects: IntCounter,
-    pubsub_connects: IntCounter,
-    pubsub_failures: IntCounter,
+    /// Connections that were cut because the client did not read.
+    pub slow_client_disconnects: IntCounter,
+    /// Pub/sub connections to the store that were established.
+    pub pubsub_connects: IntCounter,
+    /// Pub/sub connections to the store that were lost or could not be established.
+    pub pubsub_failures: IntCounter,
 }
 
 impl Metrics {
@@ -190,16 +195,6 @@ impl Metrics {
         }
     }
 
-    /// Counts events that were written to a stream.
-    pub fn events_sent(&self, count: u64) {
-        self.events_sent.inc_by(count);
-    }
-
-    /// Counts bytes that were written to a stream.
-    pub fn bytes_sent(&self, count: usize) {
-        self.stream_sent_bytes.inc_by(count as u64);
-    }
-
     /// Counts a gap.
     pub fn gap(&self, reason: &str) {
         self.gaps.with_label_values(&[reason]).inc();
@@ -219,21 +214,6 @@ impl Metrics {
         let open = self.connections.with_label_values(&[port]);
         open.inc();
         ConnectionGuard(open)
-    }
-
-    /// Counts a connection that was cut because its client did not read.
-    pub fn slow_client_disconnected(&self) {
-        self.slow_client_disconnects.inc();
-    }
-
-    /// Counts an established pub/sub connection to the store.
-    pub fn pubsub_connected(&self) {
-        self.pubsub_connects.inc();
-    }
-
-    /// Counts a pub/sub connection to the store that was lost or could not be established.
-    pub fn pubsub_failed(&self) {
-        self.pubsub_failures.inc();
     }
 
     /// The current values of all metrics.

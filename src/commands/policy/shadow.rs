@@ -106,7 +106,7 @@ pub async fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     if answer["unreadable"] == true {
         return print(args.json, &answer, || "removed a shadow policy that could not be read\n".into());
     }
-    let report: ShadowReport = parse(answer.clone())?;
+    let report: ShadowSummary = parse(answer.clone())?;
     print(args.json, &answer, || report.text())?;
     let failures: Vec<String> = report.nodes.iter().flatten().filter_map(describe_failure).collect();
     if args.file.is_some() && !failures.is_empty() {
@@ -157,7 +157,7 @@ pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
 
 /// The report of a shadow policy: of a single gateway, or of a fleet.
 #[derive(Deserialize)]
-struct ShadowReport {
+struct ShadowSummary {
     digest: String,
     source: String,
     /// Evaluated since, ms since 1970.
@@ -182,7 +182,7 @@ const COUNT_LABELS: [&str; 8] = [
     "not evaluated: the active decision came from the cache",
 ];
 
-impl ShadowReport {
+impl ShadowSummary {
     fn text(&self) -> String {
         let Self { digest, source, share, .. } = self;
         // Without trailing zeros: 0.1 is printed as 10, not as 10.000.
@@ -265,7 +265,7 @@ mod tests {
                 "shadow": { "outcome": "rejected", "status": 401 },
             }],
         });
-        golden("policy-shadow.txt", &ShadowReport::deserialize(&report).expect("a report").text());
+        golden("policy-shadow.txt", &ShadowSummary::deserialize(&report).expect("a report").text());
         let counts = json!({ "agree": 4000, "allow_to_reject": 1, "reject_to_allow": 0, "other": 1, "error": 0,
             "incomparable": 3, "dropped": 12, "cached": 100 });
         let fleet = json!({
@@ -277,6 +277,6 @@ mod tests {
                 { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "failure": null },
             ],
         });
-        golden("policy-shadow-fleet.txt", &ShadowReport::deserialize(&fleet).expect("a report").text());
+        golden("policy-shadow-fleet.txt", &ShadowSummary::deserialize(&fleet).expect("a report").text());
     }
 }

@@ -104,7 +104,7 @@ impl SubscriberTask {
         loop {
             let Err(error) = self.serve(&mut retry).await;
             let Some(handler) = self.handler.upgrade() else { return };
-            self.metrics.pubsub_failed();
+            self.metrics.pubsub_failures.inc();
             handler.lost(&StoreError::from(error).to_string());
             drop(handler);
             tokio::time::sleep(retry.next_delay()).await;
@@ -116,7 +116,7 @@ impl SubscriberTask {
         let disconnected = Arc::new(Notify::new());
         let mut connection = self.connect(&disconnected).await?;
         retry.reset();
-        self.metrics.pubsub_connected();
+        self.metrics.pubsub_connects.inc();
         let mut is_new_connection = true;
         loop {
             let (added, removed) = self.subscriptions.take(is_new_connection);
