@@ -90,7 +90,7 @@ struct Batch {
 #[async_trait]
 pub trait CommandHandler: Send + Sync {
     /// Executes a command, a JSON object. No channel delivers events before this returns, so it must neither block nor wait. The value is
-    /// the reply to the sender; an error says what is wrong with the command.
+    /// the reply to the sender; an error says why the command is invalid.
     fn handle(&self, command: &str) -> Result<Value, String>;
 
     /// Reads the state that missed commands would have set. No channel delivers events before it succeeds.
@@ -295,7 +295,7 @@ pub async fn send_and_wait(
 /// Writes the replies to commands, for the senders that wait for them.
 async fn reply(store: Arc<dyn EventStore>, keys: FleetKeys, node: String, replies: Vec<(StreamId, Value)>) {
     let retention = Retention { max_length: Some(MAX_REPLIES), expire_seconds: Some(REPLY_EXPIRY_SECONDS) };
-    // After a long outage nobody waits for the older replies.
+    // After a long outage no sender waits for the older replies.
     let old = replies.len().saturating_sub(MAX_REPLIES_PER_BATCH);
     for (id, answer) in replies.into_iter().skip(old) {
         let event = NewEvent::new("answer", &json!(CommandReply { node: node.clone(), answer }));

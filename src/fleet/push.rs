@@ -381,7 +381,7 @@ mod tests {
         ReplacesActive(String),
     }
 
-    /// Sends heartbeats as a node does: prepares what is pending, and activates what is active.
+    /// Sends heartbeats as a node does: prepares the pending policy, and activates that of the active record.
     async fn run_node(store: MemoryFleetStore, name: &'static str, behaviour: Behaviour) {
         let mut status = test_status(name);
         loop {

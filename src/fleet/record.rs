@@ -1,4 +1,4 @@
-//! The fleet's records in the store. Everybody with write access to Redis may have written them, so they are parsed with limits.
+//! The fleet's records in the store. Any client with write access to Redis may have written them, so they are parsed with limits.
 
 use std::time::Duration;
 
@@ -142,7 +142,7 @@ pub enum MissingBlob {
     Store(#[from] StoreError),
     #[error("the store does not have {0}: push it again")]
     NotStored(Digest),
-    #[error("the content of {0} in the store has another digest: somebody changed it; push it again")]
+    #[error("the content of {0} in the store has another digest: it was changed there; push it again")]
     DigestMismatch(Digest),
     #[error("{0} in the store has more than {1} bytes")]
     TooLarge(Digest, u64),
@@ -170,7 +170,7 @@ async fn blob(store: &dyn FleetStore, digest: Digest, max: u64) -> Result<Vec<u8
 }
 
 impl ActiveRecord {
-    /// Fails if the record has another sequence than its signature. Everybody with access to the store can change the record's own.
+    /// Fails if the record has another sequence than its signature. Any client with access to the store can change the record's own.
     pub fn check_sequence(&self) -> Result<(), StageError> {
         match &self.signature {
             Some(signature) if signature.statement().sequence != self.sequence => {

@@ -149,7 +149,7 @@ impl CommandHandler for RevocationService {
         let stored = stored(&*self.store, &self.keys).await?;
         let revocations = self.authorizer.revocations();
         if reason == ResyncReason::StoreReset {
-            // A store that lost its latest commands may have lost revocations too, though nobody lifted them.
+            // A store that lost its latest commands may have lost revocations too, although they were not lifted.
             for revocation in revocations.list() {
                 if !stored.iter().any(|known| known.id == revocation.id) {
                     write(&*self.store, &self.keys, &revocation).await?;

@@ -196,7 +196,7 @@ impl Reloader {
         self.config = Arc::new(config);
     }
 
-    /// Activates what is not active yet: the policy in the file, and the active policy with the new context.
+    /// Activates the policy in the file, and the active policy with the new context, unless they are active already.
     async fn reload_policy(&mut self, requested: bool) {
         // A clone, because the guard borrows it while this function changes `self`.
         let rollout = self.rollout.clone();

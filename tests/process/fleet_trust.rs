@@ -120,7 +120,7 @@ async fn node_starts_with_its_local_copy_during_a_store_outage() {
     }
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 503);
-    a.process.stderr.wait_for_text("somebody changed it").await;
+    a.process.stderr.wait_for_text("it was changed there").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
