@@ -28,7 +28,7 @@ use crate::client::{Reply, Sse, send_request};
 use crate::faulty_store::FaultyStore;
 
 /// Longer than any condition of a test takes, even on a busy machine.
-const TEST_TIMEOUT: Duration = Duration::from_secs(15);
+const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Awaits a future, and fails the test after the timeout.
 pub async fn with_timeout<T>(condition: &str, future: impl Future<Output = T>) -> T {
