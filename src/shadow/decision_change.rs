@@ -58,7 +58,7 @@ impl DecisionChange {
             Self::RejectToError => "reject → error",
             Self::ErrorToAllow => "error → allow",
             Self::ErrorToReject => "error → reject",
-            Self::Other => "another answer",
+            Self::Other => "different answer",
         }
     }
 }
