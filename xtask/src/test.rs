@@ -42,7 +42,7 @@ pub const AREAS: [Area; 5] = [
 ];
 
 /// Mutations of each seed in a full run; the quick run has fewer.
-const FULL_MUTATIONS: &str = "20000";
+const FULL_MUTATIONS: &str = "500000";
 
 /// Runs `cargo xtask test` with these options.
 pub fn run(options: &[&str]) -> Result<()> {
