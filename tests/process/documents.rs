@@ -275,6 +275,14 @@ fn numbered_invariants_name_tests_that_exist() {
     assert!(ids.len() >= 30, "{} invariants", ids.len());
 }
 
+/// The text of all sources below a directory.
+fn sources(directory: &Path) -> String {
+    let paths = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry").path());
+    let text =
+        |path: PathBuf| if path.is_dir() { sources(&path) } else { fs::read_to_string(path).unwrap_or_default() };
+    paths.map(text).collect()
+}
+
 #[test]
 fn every_command_error_code_and_alert_is_documented() {
     fn commands(command: &clap::Command, above: &str, names: &mut Vec<String>) {
@@ -317,5 +325,13 @@ fn every_command_error_code_and_alert_is_documented() {
     assert!(alerts.len() >= 10);
     for alert in alerts {
         assert!(troubleshooting.contains(alert), "docs/troubleshooting.md has no {alert}");
+    }
+    let messages = rules.split("log says `").skip(1).filter_map(|rest| rest.split('`').next());
+    let messages: Vec<&str> = messages.collect();
+    assert!(messages.len() >= 5, "{messages:?}");
+    let sources = sources(&root().join("src"));
+    for message in messages {
+        assert!(troubleshooting.contains(message), "docs/troubleshooting.md has no `{message}`");
+        assert!(sources.contains(message), "no source has the log message `{message}`");
     }
 }

@@ -169,8 +169,10 @@ struct Checker {
 
 impl Checker {
     fn new() -> Result<Self> {
-        let patterns = PATTERNS.iter().map(|(pattern, instead)| Ok((Regex::new(pattern)?, *instead)));
-        let plain = PLAIN.iter().map(|pattern| Ok(Regex::new(pattern)?));
+        // Boundaries of ASCII words, because those of Unicode exclude the fast search.
+        let compile = |pattern: &str| Regex::new(&pattern.replace(r"\b", r"(?-u:\b)"));
+        let patterns = PATTERNS.iter().map(|(pattern, instead)| Ok((compile(pattern)?, *instead)));
+        let plain = PLAIN.iter().map(|pattern| Ok(compile(pattern)?));
         Ok(Self { patterns: patterns.collect::<Result<_>>()?, plain: plain.collect::<Result<_>>()? })
     }
 
