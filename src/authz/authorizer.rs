@@ -281,7 +281,7 @@ fn log(request: &str, channels: &[String], decision: &Decision) {
             tracing::info!(request, policy, ?channels, status, ?reason, cached, duration_us, "rejected");
         }
         Outcome::Failed(failure) => {
-            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the request is denied");
+            tracing::error!(request, policy, ?channels, kind = failure.kind(), error = %failure, duration_us, "decision failed: the client is not admitted");
         }
     }
 }
