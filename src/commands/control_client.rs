@@ -113,10 +113,10 @@ async fn open(
     Ok(Target::Store { store: Box::new(store), keys, fleet })
 }
 
-pub type HttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub type ControlHttpClient = Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
 
 /// A client for http and https that trusts the system's certificates.
-pub fn http_client() -> anyhow::Result<HttpClient> {
+pub fn http_client() -> anyhow::Result<ControlHttpClient> {
     crate::commands::use_ring();
     let connector = hyper_rustls::HttpsConnectorBuilder::new()
         .with_native_roots()
@@ -128,7 +128,7 @@ pub fn http_client() -> anyhow::Result<HttpClient> {
 }
 
 pub struct ControlClient {
-    client: HttpClient,
+    client: ControlHttpClient,
     base: String,
     token: Option<String>,
 }

@@ -27,7 +27,8 @@ use serde_json::Value;
 use toml::Table;
 
 use crate::config::sources::{merge, single_option};
-use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::memory::MemoryStore;
+use crate::util::clock::system_clock;
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.

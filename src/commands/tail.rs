@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 use url::Url;
 
-use crate::commands::control_client::{HttpClient, http_client};
+use crate::commands::control_client::{ControlHttpClient, http_client};
 use crate::commands::sse::Parser;
 use crate::config::ConfigError;
 
@@ -74,7 +74,7 @@ pub async fn run(args: &TailArgs) -> anyhow::Result<()> {
 
 /// Follows the stream until enough events were printed, or until the connection ends for the returned reason.
 async fn follow_once(
-    client: &HttpClient,
+    client: &ControlHttpClient,
     args: &TailArgs,
     url: &Url,
     parser: &mut Parser,

@@ -269,8 +269,9 @@ pub mod fixtures {
     use crate::config::Config;
     use crate::store::EventStore;
     use crate::store::fleet::tests::MemoryFleetStore;
-    use crate::store::memory::{MemoryStore, system_clock};
+    use crate::store::memory::MemoryStore;
     use crate::telemetry::metrics::Metrics;
+    use crate::util::clock::system_clock;
     use crate::wasm::compile::Compiler;
 
     /// A node of the fleet in the store, with a policy of its own, and the hub that it gets notifications from.

@@ -83,11 +83,11 @@ struct Inner {
     requests: watch::Sender<u64>,
     /// Locked while the active policy changes, so that sequence ledger, history and active policy agree. Locked before `state`.
     history: Mutex<RollbackHistory>,
-    state: Mutex<State>,
+    state: Mutex<RolloutState>,
 }
 
 /// State that the configuration, requests and stages change. Never locked while a file is read or written.
-struct State {
+struct RolloutState {
     signatures: SignaturePolicy,
     source: SourceState,
     status: RolloutStatus,
@@ -122,7 +122,7 @@ impl Rollout {
             waiting: Arc::default(),
             requests: watch::Sender::new(0),
             history: Mutex::default(),
-            state: Mutex::new(State { signatures, source, status, shadow: None }),
+            state: Mutex::new(RolloutState { signatures, source, status, shadow: None }),
         };
         Self { inner: Arc::new(inner), checks_requirements: true }
     }
@@ -137,7 +137,7 @@ impl Rollout {
         self.inner.history.lock()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, RolloutState> {
         self.inner.state.lock()
     }
 

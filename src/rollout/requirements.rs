@@ -35,7 +35,8 @@ mod tests {
 
     use super::*;
     use crate::config::Config;
-    use crate::store::memory::{MemoryStore, system_clock};
+    use crate::store::memory::MemoryStore;
+    use crate::util::clock::system_clock;
 
     #[test]
     fn missing_requirements_are_named_with_their_options() {

@@ -46,7 +46,7 @@ pub struct CachedDecision {
 /// The cached decisions of one policy generation.
 pub struct DecisionCache {
     /// `None` if the capacity is 0.
-    entries: Option<Bounded<Key, Entry>>,
+    entries: Option<Bounded<CacheKey, Entry>>,
     /// In bytes.
     capacity: usize,
     max_age: Duration,
@@ -57,7 +57,7 @@ pub struct DecisionCache {
 }
 
 /// Everything that an entry depends on, in full.
-type Key = Box<[u8]>;
+type CacheKey = Box<[u8]>;
 
 #[derive(Clone)]
 enum Entry {
@@ -78,12 +78,18 @@ impl EntryExpiry {
     }
 }
 
-impl Expiry<Key, Entry> for EntryExpiry {
-    fn expire_after_create(&self, _: &Key, entry: &Entry, _: SystemInstant) -> Option<Duration> {
+impl Expiry<CacheKey, Entry> for EntryExpiry {
+    fn expire_after_create(&self, _: &CacheKey, entry: &Entry, _: SystemInstant) -> Option<Duration> {
         Some(self.of(entry))
     }
 
-    fn expire_after_update(&self, _: &Key, entry: &Entry, _: SystemInstant, _: Option<Duration>) -> Option<Duration> {
+    fn expire_after_update(
+        &self,
+        _: &CacheKey,
+        entry: &Entry,
+        _: SystemInstant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
         Some(self.of(entry))
     }
 }
@@ -95,7 +101,7 @@ impl DecisionCache {
         let entries = (capacity > 0).then(|| {
             Bounded::builder()
                 .max_capacity(capacity as u64)
-                .weigher(|key: &Key, entry: &Entry| {
+                .weigher(|key: &CacheKey, entry: &Entry| {
                     u32::try_from(ENTRY_OVERHEAD_BYTES + key.len() + entry.size()).unwrap_or(u32::MAX)
                 })
                 .expire_after(EntryExpiry(max_age))

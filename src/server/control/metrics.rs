@@ -214,8 +214,9 @@ mod tests {
     use crate::config::Config;
     use crate::rollout::Observers;
     use crate::store::EventStore;
-    use crate::store::memory::{MemoryStore, system_clock};
+    use crate::store::memory::MemoryStore;
     use crate::telemetry::metrics::Metrics;
+    use crate::util::clock::system_clock;
     use crate::util::golden::golden;
     use crate::wasm::component::Policy;
     use crate::wasm::engine;

@@ -15,11 +15,11 @@ use crate::store::fleet_keys::FleetKeys;
 #[derive(Clone, Default)]
 pub struct MemoryFleetStore {
     keys: FleetKeys,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<FleetStoreState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct FleetStoreState {
     unavailable: bool,
     statuses: BTreeMap<String, Vec<u8>>,
     active: Option<Vec<u8>>,
@@ -46,7 +46,7 @@ impl MemoryFleetStore {
         self.state.lock().active = Some(record.into());
     }
 
-    fn with<T>(&self, action: impl FnOnce(&mut State) -> T) -> Result<T, StoreError> {
+    fn with<T>(&self, action: impl FnOnce(&mut FleetStoreState) -> T) -> Result<T, StoreError> {
         let mut state = self.state.lock();
         if state.unavailable {
             return Err(StoreError::Unavailable("the test has set it unavailable".into()));
@@ -141,7 +141,8 @@ impl FleetStore for MemoryFleetStore {
     }
 
     async fn reports(&self, push: &str, nodes: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
-        let report = |state: &State, node: &str| state.reports.get(&(push.to_owned(), node.to_owned())).cloned();
+        let report =
+            |state: &FleetStoreState, node: &str| state.reports.get(&(push.to_owned(), node.to_owned())).cloned();
         self.with(|state| nodes.iter().map(|node| report(state, node)).collect())
     }
 

@@ -10,7 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
-use crate::util::clock::now_ms;
+use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,13 +20,6 @@ pub enum Seed {
     Text(String),
     Set(HashSet<String>),
     Hash(BTreeMap<String, String>),
-}
-
-/// Milliseconds since the Unix epoch. A parameter, so that a test can set the time.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
-
-pub fn system_clock() -> Clock {
-    Arc::new(now_ms)
 }
 
 /// The approximate bytes of a stream or an entry in addition to its texts; counted so that many small ones are bounded too.
@@ -58,14 +51,14 @@ struct MemoryState {
 
 #[derive(Default)]
 struct Stream {
-    entries: VecDeque<(StreamId, Fields)>,
+    entries: VecDeque<(StreamId, EntryFields)>,
     last: StreamId,
     added: u64,
     /// In ms since the Unix epoch.
     expires: Option<u64>,
 }
 
-type Fields = Vec<(String, String)>;
+type EntryFields = Vec<(String, String)>;
 
 fn cost(fields: &[(String, String)]) -> usize {
     OVERHEAD_BYTES + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
@@ -119,7 +112,7 @@ impl MemoryState {
         }
     }
 
-    fn add(&mut self, key: &str, id: NewId, now: u64, fields: Fields) -> Result<StreamId, StoreError> {
+    fn add(&mut self, key: &str, id: NewId, now: u64, fields: EntryFields) -> Result<StreamId, StoreError> {
         let key: Arc<str> = key.into();
         let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
         let id = next_id(last, id, now).ok_or_else(|| {

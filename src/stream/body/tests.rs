@@ -5,10 +5,11 @@ use super::*;
 use crate::channel::hub::{Hub, HubSettings};
 use crate::event::NewEvent;
 use crate::policy::stream_selector::StreamSelector;
-use crate::store::memory::{MemoryStore, system_clock};
+use crate::store::memory::MemoryStore;
 use crate::store::{EventStore, Retention};
 use crate::stream::registry::{AbortSignal, EndReason, StreamRegistry};
 use crate::stream::replay_budget::ReplayBudget;
+use crate::util::clock::system_clock;
 
 /// The next chunk, as hyper would write it.
 async fn chunk(stream: &mut EventStream) -> Option<Bytes> {

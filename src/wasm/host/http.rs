@@ -147,7 +147,8 @@ mod tests {
     use crate::egress::origin::EgressOrigin;
     use crate::egress::{Egress, EgressLimits};
     use crate::policy::Limits;
-    use crate::store::memory::{MemoryStore, system_clock};
+    use crate::store::memory::MemoryStore;
+    use crate::util::clock::system_clock;
     use crate::wasm::host::EvaluationParams;
 
     #[tokio::test]

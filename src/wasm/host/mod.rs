@@ -20,7 +20,7 @@ use crate::policy::settings::Settings;
 use crate::policy::{Limits, Request};
 use crate::store::KeyLookup;
 use crate::tokens::Tokens;
-use crate::util::clock::now_ms;
+use crate::util::clock::{Clock, system_clock};
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host_trace::{HostTrace, RecordedCalls};
 use crate::wasm::log_rate::LogRate;
@@ -43,9 +43,6 @@ pub use crate::wasm::host::tidegate::policy::types as wit;
 
 /// The error for host calls of `prepare`, which runs before the request: an instance that prepares reaches nothing outside.
 const NO_REQUEST: &str = "there is no request yet";
-
-/// The policy's clock, in ms since the Unix epoch.
-pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
 /// The policy environment: what the host functions give access to, the same for all decisions of a policy.
 #[derive(Clone)]
@@ -82,7 +79,7 @@ impl PolicyEnv {
             max_requests: limits.max_requests,
             log_rate: Arc::new(LogRate::new(limits.log_rate)),
             lookup_timeout: limits.lookup_timeout,
-            clock: Arc::new(now_ms),
+            clock: system_clock(),
             recorded_calls: None,
         }
     }

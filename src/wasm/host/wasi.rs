@@ -12,10 +12,11 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::WasiHttpCtx;
 
+use crate::util::clock::Clock;
+use crate::wasm::host::State;
 use crate::wasm::host::context::MAX_LOG_BYTES;
 use crate::wasm::host::http::{MAX_HEADER_BYTES, RequestSender};
 use crate::wasm::host::tidegate::policy::context::Level;
-use crate::wasm::host::{Clock, State};
 
 /// Open WASI handles of one decision.
 const MAX_HANDLES: usize = 256;

@@ -48,10 +48,10 @@ struct EmbeddedSdk;
 const WIT: &str = include_str!("../../../../wit/policy.wit");
 
 /// A file of a project: its path in the project, and its content.
-type File = (String, Vec<u8>);
+type TemplateFile = (String, Vec<u8>);
 
 /// The files of a project with that name.
-pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<File>> {
+pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<TemplateFile>> {
     let (folder, kind) = (value_name(language), value_name(pattern));
     // Policies in Zig use the SDK for C.
     let sdk = if language == Language::Zig { value_name(Language::C) } else { folder.clone() };
@@ -85,7 +85,7 @@ pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<Fil
 }
 
 /// The files below a folder that the program contains, with their paths in it.
-fn folder_files<E: RustEmbed>(folder: &str) -> Result<Vec<File>> {
+fn folder_files<E: RustEmbed>(folder: &str) -> Result<Vec<TemplateFile>> {
     let below = |path: &str| Some(path.strip_prefix(folder)?.strip_prefix('/')?.to_owned());
     let paths = E::iter().filter_map(|path| Some((below(&path)?, path)));
     paths.map(|(below, path)| Ok((below, bytes::<E>(&path)?))).collect()
