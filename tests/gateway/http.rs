@@ -182,7 +182,7 @@ async fn stalled_client_does_not_block_a_drain() {
 
 #[tokio::test]
 async fn only_an_idle_stream_is_pinged() {
-    let gateway = Gateway::start("stream.ping-interval = '1s'").await;
+    let gateway = Gateway::start("stream.ping-interval = '3s'").await;
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let before = tidegate::util::clock::now_ms();
@@ -190,9 +190,9 @@ async fn only_an_idle_stream_is_pinged() {
     assert_eq!((ping.kind(), ping.id.as_deref()), ("ping", None), "{ping:?}");
     let json = ping.json.expect("a ping has data, as a comment would not reset the client's timer");
     assert!(json["timestamp"].as_u64().is_some_and(|ms| ms >= before), "{json}");
-    // Three events in less than a second each.
-    for n in 0..3 {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+    // Events for longer than the interval, each well within it.
+    for n in 0..5 {
+        tokio::time::sleep(Duration::from_millis(700)).await;
         gateway.store.emit_own("c", "e", &json!(n)).await;
         assert_ne!(sse.block().await.expect("the stream stays").kind(), "ping");
     }

@@ -1,7 +1,5 @@
 //! `tidegate revoke` on two nodes of one Redis.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 
 use crate::client::{Sse, Wire};
@@ -44,13 +42,11 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
             streams.push(open(node, "news").await);
         }
         let mut other = open(&b, "other").await;
-        let start = Instant::now();
         let output = run_tidegate(&[&["revoke", "--channel", "news", "--json"], &target[..]].concat()).await;
         assert_eq!(json_of(&output), json!({"streams": 3, "nodes": {"a": 2, "b": 1}, "missing": 0}));
         for sse in streams {
             assert_ended(sse).await;
         }
-        assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
         let emitted = run_tidegate(&["emit", "other", "e", "1", "--store", &store]).await;
         assert_eq!(emitted.code(), Some(0), "{emitted:?}");
         assert_eq!(other.data().await, 1);
