@@ -94,23 +94,24 @@ macro_rules! list_option {
 section! {
     /// `tidegate.toml`, before validation.
     Raw {
-        /// Listen address for clients (the data port).
+        /// Listen address for clients (the data port). Flag: `--listen`.
         listen: String = "127.0.0.1:8080".into() => Restart,
         /// The control port.
         control: Control = Control::default() => Table,
         /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
+        /// Flag: `--store`.
         store: String = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
         store_timeout: HumanDuration = HumanDuration::from_secs(2) => Restart,
-        /// Wait at startup until the store answers, instead of failing.
+        /// Wait at startup until the store answers, instead of failing. Flag: `--wait-for-store`.
         wait_for_store: bool = false => Restart,
         /// Directory of the policy store: compiled policies (a restart need not compile them again), recent policies to roll back to, the
-        /// fleet's policy and the last sequence number. Gateways of one user may share it; keep it across restarts. It also has the
+        /// fleet's policy and the last sequence. Gateways of one user may share it; keep it across restarts. It also has the
         /// toolchains of `policy build`. Default: `tidegate` in `$XDG_CACHE_HOME`, else in `~/.cache`.
         cache_dir: Option<PathBuf> = None => Restart,
-        /// Admit every request to every channel, without a policy.
+        /// Admit every request to every channel, without a policy. Flag: `--allow-all`.
         allow_all: bool = false => Restart,
         /// The policy and its limits.
         policy: Policy = Policy::default() => Table,
@@ -249,7 +250,7 @@ section! {
     /// `[fleet]`
     Fleet {
         /// Name of the fleet, part of all its keys in the store: 1 to 64 letters, digits and `-_.`; see [Several
-        /// fleets](operations/fleet.md#several-fleets-on-one-redis).
+        /// fleets](operations/fleet.md#several-fleets-on-one-redis). Flag: `--fleet`.
         name: String = FleetName::default().to_string() => Restart,
         /// Name of this node, in the fleet and for its files below `cache-dir`; unique on the store and below `cache-dir`: up to 64
         /// letters, digits and `-._:[]`. Default: the host name and the bound address.
@@ -338,7 +339,7 @@ section! {
     Stream {
         /// Path of the streams; with `/*` at the end, every path below it as well.
         path: String = "/api/realtime".into() => Restart,
-        /// How often an idle stream sends a ping (the stock client gives up after 75 s of silence).
+        /// How often an idle stream sends a ping (the stock client gives up after 75 s of silence): from `1s` to `70s`.
         ping_interval: HumanDuration = HumanDuration::from_secs(25) => Restart,
         /// Maximum size of an event; a larger one becomes a `gap`.
         max_event_size: ByteSize = ByteSize::mib(8) => Restart,
