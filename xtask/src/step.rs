@@ -1,8 +1,8 @@
 //! One step of a task: a command under a headline, with its duration and the number of tests that it reports.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::process::{ChildStdout, Command, Stdio};
+use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -44,29 +44,38 @@ pub fn skip(name: &str, reason: &str) {
     record(name, Outcome::Skipped(reason.to_owned()));
 }
 
+/// Output that a process which outlives its step may hold open is awaited for this time.
+const OUTPUT_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Prints the headline and runs the command; a command that does not start or does not succeed is an error with the headline.
 pub fn step(name: &str, mut command: impl std::borrow::BorrowMut<Command>) -> Result<()> {
     println!("== {name}");
     let started = Instant::now();
     let command = command.borrow_mut().stdout(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("{name}: cannot start"))?;
-    let mut tests = Tests::default();
-    if let Some(stdout) = child.stdout.take() {
-        let mut stdout = BufReader::new(stdout);
-        let mut line = Vec::new();
-        while stdout.read_until(b'\n', &mut line).with_context(|| format!("{name}: output"))? > 0 {
-            let text = String::from_utf8_lossy(&line);
-            print!("{text}");
-            tests.add(&text);
-            line.clear();
-        }
-    }
+    let (sender, tests) = mpsc::channel();
+    let stdout = child.stdout.take();
+    std::thread::spawn(move || sender.send(stdout.map(print_and_count).unwrap_or_default()));
     let status = child.wait().with_context(|| format!("{name}: cannot be waited for"))?;
+    let tests = tests.recv_timeout(OUTPUT_TIMEOUT).unwrap_or_default();
     record(name, Outcome::Ran { succeeded: status.success(), duration: started.elapsed(), tests });
     if !status.success() {
         bail!("{name}: failed ({status})");
     }
     Ok(())
+}
+
+/// Copies output to standard output, and counts the tests that it reports.
+fn print_and_count(output: ChildStdout) -> Tests {
+    let mut output = BufReader::new(output);
+    let (mut tests, mut line) = (Tests::default(), Vec::new());
+    while output.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+        let text = String::from_utf8_lossy(&line);
+        print!("{text}");
+        tests.add(&text);
+        line.clear();
+    }
+    tests
 }
 
 impl Tests {
