@@ -117,7 +117,8 @@ async fn stalled_clients_stay_within_the_memory_bound_and_lose_no_events() {
         peak = peak.max(gateway.process.resident());
     }
     let emitted = begin.elapsed();
-    let timeout = Duration::from_secs(if is_full_soak() { 300 } else { 30 });
+    // The bound of a failure: other tests share the machine.
+    let timeout = Duration::from_secs(if is_full_soak() { 900 } else { 120 });
     let mut finished = false;
     while !finished && begin.elapsed() < timeout {
         finished = active.is_finished();

@@ -1,5 +1,6 @@
 //! The report of `cargo xtask test --full`, in `docs/internals/testing.md` between two markers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::time::Instant;
@@ -14,70 +15,76 @@ const PAGE: &str = "docs/internals/testing.md";
 const START: &str = "<!-- full-run -->";
 const END: &str = "<!-- /full-run -->";
 
-/// Runs the areas, all of them even if one fails, and writes the report.
+/// Runs the areas, all of them even if one fails, and writes a section of the report for each.
 pub fn run(areas: &[&Area], run: impl Fn(&Area) -> Result<()>) -> Result<()> {
     let commit = output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))?;
-    let changed = !output(Command::new("git").args(["status", "--porcelain", "--untracked-files=no"]))?.is_empty();
+    // Without the page itself, which an earlier run may have written.
+    let page = format!(":!{PAGE}");
+    let status = ["status", "--porcelain", "--untracked-files=no", "--", ".", &page];
+    let changed = !output(Command::new("git").args(status))?.is_empty();
+    let changed = if changed { " with uncommitted changes" } else { "" };
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let mut report = format!(
-        "{date}, commit {commit}{}, {cores} cores: `cargo xtask test --full{}`.\n",
-        if changed { " with uncommitted changes" } else { "" },
-        if let [area] = areas { format!(" {}", area.name) } else { String::new() },
-    );
-    report.push_str("\n| area | result | time | step | tests passed |\n| --- | --- | ---: | --- | ---: |\n");
-    let (mut failed, mut skipped) = (Vec::new(), Vec::new());
+    let mut failed = Vec::new();
     for area in areas {
         let started = Instant::now();
         let result = run(area);
         let seconds = started.elapsed().as_secs();
         let outcome = if result.is_ok() { "passed" } else { "**failed**" };
-        report.push_str(&format!("| {} | {outcome} | {seconds} s | | |\n", area.name));
-        for Step { name, outcome } in step::take() {
-            match outcome {
-                Outcome::Skipped(reason) => skipped.push(format!("- {name}: {reason}\n")),
-                Outcome::Ran { succeeded, duration, tests } => {
-                    let figures = match (tests.passed, tests.failed) {
-                        (0, 0) => String::new(),
-                        (passed, 0) => passed.to_string(),
-                        (passed, failed) => format!("{passed}, {failed} failed"),
-                    };
-                    let outcome = if succeeded { "passed" } else { "**failed**" };
-                    report.push_str(&format!("| | {outcome} | {} s | {name} | {figures} |\n", duration.as_secs()));
-                    if tests.ignored > 0 {
-                        skipped.push(format!(
-                            "- {name}: {} tests are marked as ignored; each has its reason in the source\n",
-                            tests.ignored
-                        ));
-                    }
-                }
-            }
-        }
+        let summary = format!("{outcome}, {date}, commit {commit}{changed}, {cores} cores, {seconds} s");
+        write(area.name, &section(&summary, &step::take()))?;
         if let Err(error) = result {
             eprintln!("{error:#}");
             failed.push(area.name);
         }
     }
-    report.push_str("\nSkipped:\n\n");
-    report.push_str(&if skipped.is_empty() { "- nothing\n".to_owned() } else { skipped.concat() });
-    write(&report)?;
     ensure!(failed.is_empty(), "failed: {}; the report is in {PAGE}", failed.join(", "));
     Ok(())
 }
 
-fn write(report: &str) -> Result<()> {
-    let path = root().join(PAGE);
-    let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
-    fs::write(&path, insert(&page, report)?).with_context(|| format!("writing {PAGE}"))
+/// The report of one area: a summary, the steps with their figures, and the skipped steps with their reasons.
+fn section(summary: &str, steps: &[Step]) -> String {
+    let mut table = format!("{summary}\n\n| step | result | time | tests passed |\n| --- | --- | ---: | ---: |\n");
+    let mut skipped = String::new();
+    for Step { name, outcome } in steps {
+        match outcome {
+            Outcome::Skipped(reason) => skipped += &format!("- skipped: {name}: {reason}\n"),
+            Outcome::Ran { succeeded, duration, tests } => {
+                let figures = match (tests.passed, tests.failed) {
+                    (0, 0) => String::new(),
+                    (passed, 0) => passed.to_string(),
+                    (passed, failed) => format!("{passed}, {failed} failed"),
+                };
+                let outcome = if *succeeded { "passed" } else { "**failed**" };
+                table += &format!("| {name} | {outcome} | {} s | {figures} |\n", duration.as_secs());
+                if tests.ignored > 0 {
+                    skipped +=
+                        &format!("- skipped: {name}: {} tests that the source marks as ignored\n", tests.ignored);
+                }
+            }
+        }
+    }
+    if skipped.is_empty() { table } else { format!("{table}\n{skipped}") }
 }
 
-/// The page with the report between the markers.
-fn insert(page: &str, report: &str) -> Result<String> {
+fn write(area: &str, section: &str) -> Result<()> {
+    let path = root().join(PAGE);
+    let page = fs::read_to_string(&path).with_context(|| format!("reading {PAGE}"))?;
+    fs::write(&path, insert(&page, area, section)?).with_context(|| format!("writing {PAGE}"))
+}
+
+/// The page with the section of an area between the markers; those of other areas stay, in alphabetical order.
+fn insert(page: &str, area: &str, section: &str) -> Result<String> {
     let (Some((before, rest)), true) = (page.split_once(START), page.contains(END)) else {
         bail!("{PAGE} needs the lines {START} and {END}");
     };
-    let (_, after) = rest.split_once(END).with_context(|| format!("{PAGE}: {END} has to follow {START}"))?;
-    Ok(format!("{before}{START}\n{report}{END}{after}"))
+    let (present, after) = rest.split_once(END).with_context(|| format!("{PAGE}: {END} has to follow {START}"))?;
+    let present = present.split("### ").skip(1).filter_map(|section| section.split_once("\n\n"));
+    let mut sections: BTreeMap<&str, &str> =
+        present.map(|(name, text)| (name.trim_matches('`'), text.trim())).collect();
+    sections.insert(area, section.trim());
+    let text = sections.iter().map(|(name, text)| format!("### `{name}`\n\n{text}\n\n")).collect::<String>();
+    Ok(format!("{before}{START}\n\n{text}{END}{after}"))
 }
 
 fn output(command: &mut Command) -> Result<String> {
@@ -93,11 +100,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn report_replaces_the_text_between_the_markers() {
-        let page = format!("a\n{START}\nold\n{END}\nb\n");
-        assert_eq!(insert(&page, "new\n").expect("both markers"), format!("a\n{START}\nnew\n{END}\nb\n"));
+    fn section_of_an_area_is_replaced_and_others_stay() {
+        let page = format!("a\n{START}\nNothing yet.\n{END}\nb\n");
+        let page = insert(&page, "rust", "passed\n\n| a |\n").expect("both markers");
+        let page = insert(&page, "e2e", "failed").expect("both markers");
+        let page = insert(&page, "e2e", "passed").expect("both markers");
+        let expected =
+            "a\n<!-- full-run -->\n\n### `e2e`\n\npassed\n\n### `rust`\n\npassed\n\n| a |\n\n<!-- /full-run -->\nb\n";
+        assert_eq!(page, expected);
         for page in ["", START, END, &format!("{END}{START}")] {
-            assert!(insert(page, "new").is_err(), "{page}");
+            assert!(insert(page, "rust", "new").is_err(), "{page}");
         }
     }
 }
