@@ -172,8 +172,7 @@ async fn try_locally(bundle: &Bundle) -> anyhow::Result<()> {
 fn describe_push(pushed: &Pushed) -> String {
     let record = &pushed.record;
     let nodes = match pushed.nodes.len() {
-        0 => "no node, since the fleet has no live node (check --fleet and --store); nodes that start will activate it"
-            .into(),
+        0 => "no node, since none is live (check --fleet and --store); nodes that start will activate it".into(),
         1 => "1 node".into(),
         n => format!("{n} nodes"),
     };
