@@ -104,13 +104,6 @@ impl Received {
         if data.starts_with(r#"{"type":"#) {
             let frame: Value = serde_json::from_str(data).ok()?;
             let number = number(frame["channel"].as_str()?)?;
-            if frame["type"] == "gap" {
-                // A client that reconnects from its start, before it received an event, cannot know whether an entry was there: the gateway
-                // takes a channel that has its first entry after that position for one that was created again.
-                let after: Id = frame["after"].as_str()?.parse().ok()?;
-                let at_start = self.events[number].is_empty() && self.start[number] == Some(after);
-                return (at_start && frame["certain"] == false).then_some(());
-            }
             let cursor: Id = frame["cursor"].as_str()?.parse().ok()?;
             let was_open = std::mem::replace(&mut self.open[number], true);
             let start = *self.start[number].get_or_insert(cursor);
