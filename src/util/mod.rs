@@ -1,12 +1,14 @@
 //! Helpers that know nothing of the gateway.
 
 pub mod backoff;
+pub mod client_key;
 pub mod clock;
 pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
 pub(crate) mod ratio;
+pub mod shares;
 
 #[cfg(test)]
 pub(crate) mod golden;

@@ -1,0 +1,135 @@
+//! Fair shares of a bounded resource: as long as there is enough, a holder may take any amount; when the resource is scarce,
+//! those who hold the most are refused first.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+/// With less than this part of the limit left (a fifth), a holder gets no more than an equal share.
+const RESERVED_PART: usize = 5;
+
+/// A resource with a limit, and who holds how much of it. `K` names a holder. Clones share the resource.
+#[derive(Debug)]
+pub struct Shares<K>(Arc<Inner<K>>);
+
+#[derive(Debug)]
+struct Inner<K> {
+    limit: usize,
+    held: Mutex<Held<K>>,
+}
+
+#[derive(Debug)]
+struct Held<K> {
+    total: usize,
+    /// Without entries of 0.
+    by_holder: HashMap<K, usize>,
+}
+
+/// What one holder took. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Share<K: Hash + Eq> {
+    resource: Arc<Inner<K>>,
+    holder: Option<K>,
+    amount: usize,
+}
+
+/// Why a share was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Not so much is left.
+    Exhausted,
+    /// The resource is scarce, and the holder has its equal share.
+    ShareExceeded,
+}
+
+impl<K> Clone for Shares<K> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Shares<K> {
+    pub fn new(limit: usize) -> Self {
+        let held = Mutex::new(Held { total: 0, by_holder: HashMap::new() });
+        Self(Arc::new(Inner { limit, held }))
+    }
+
+    /// Takes an amount for a holder. `None` is a holder to whom only the limit applies, such as a trusted proxy.
+    pub fn take(&self, holder: Option<K>, amount: usize) -> Result<Share<K>, Refusal> {
+        let Inner { limit, held } = &*self.0;
+        let mut held = held.lock();
+        let total = held.total.saturating_add(amount);
+        if total > *limit {
+            return Err(Refusal::Exhausted);
+        }
+        if let Some(holder) = &holder {
+            let own = held.by_holder.get(holder).copied().unwrap_or_default();
+            let holders = held.by_holder.len() + usize::from(own == 0);
+            if total > limit - limit / RESERVED_PART && own > 0 && own.saturating_add(amount) > limit / holders {
+                return Err(Refusal::ShareExceeded);
+            }
+            if amount > 0 {
+                held.by_holder.insert(holder.clone(), own + amount);
+            }
+        }
+        held.total = total;
+        Ok(Share { resource: Arc::clone(&self.0), holder, amount })
+    }
+
+    /// What all holders have together.
+    pub fn total(&self) -> usize {
+        self.0.held.lock().total
+    }
+
+    /// Of these holders, the one that has the most.
+    pub fn largest<'a>(&self, holders: impl IntoIterator<Item = &'a K>) -> Option<&'a K> {
+        let held = self.0.held.lock();
+        holders.into_iter().max_by_key(|holder| held.by_holder.get(holder).copied().unwrap_or_default())
+    }
+}
+
+impl<K: Hash + Eq> Drop for Share<K> {
+    fn drop(&mut self) {
+        let mut held = self.resource.held.lock();
+        held.total -= self.amount;
+        let Some(holder) = &self.holder else { return };
+        if let Some(own) = held.by_holder.get_mut(holder) {
+            *own -= self.amount;
+            if *own == 0 {
+                held.by_holder.remove(holder);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_may_take_everything() {
+        let shares = Shares::new(100);
+        let all: Vec<_> = (0..100).map(|_| shares.take(Some("a"), 1).expect("left")).collect();
+        assert_eq!(shares.take(Some("a"), 1).err(), Some(Refusal::Exhausted));
+        assert_eq!(shares.take(None, 1).err(), Some(Refusal::Exhausted));
+        drop(all);
+        assert_eq!((shares.total(), shares.0.held.lock().by_holder.len()), (0, 0));
+    }
+
+    #[test]
+    fn scarce_resource_is_refused_to_those_who_hold_most() {
+        let shares = Shares::new(100);
+        let _small = shares.take(Some("b"), 1).expect("left");
+        let large = shares.take(Some("a"), 79).expect("not scarce");
+        assert_eq!(shares.take(Some("a"), 1).err(), Some(Refusal::ShareExceeded));
+        let _more = shares.take(Some("b"), 10).expect("b has less than its share");
+        let _first = shares.take(Some("c"), 5).expect("the first of a new holder");
+        let _proxy = shares.take(None, 5).expect("shares do not apply");
+        assert_eq!(shares.take(Some("c"), 1).err(), Some(Refusal::Exhausted));
+        assert_eq!(shares.largest(&["c", "a", "b"]), Some(&"a"));
+        drop(large);
+        let _again = shares.take(Some("a"), 60).expect("not scarce any more");
+    }
+}
