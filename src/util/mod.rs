@@ -4,6 +4,7 @@ pub mod backoff;
 pub mod client_key;
 pub mod clock;
 pub(crate) mod duration;
+pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
