@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::{Observers, Rollout};
+use crate::util::descriptors;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -30,7 +31,10 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let (digest, cases) = checked.unzip();
     let store = config.store.url.to_string();
     let allow_all = config.policy_mode == PolicyMode::AllowAll;
-    let json = json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all });
+    let warnings = warnings(&config);
+    let json = json!({
+        "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all, "warnings": warnings,
+    });
     print(args.json, &json, || {
         let policy = match (digest, cases) {
             (Some(digest), Some(cases @ 1..)) => format!("{digest}, {cases} test cases passed"),
@@ -38,8 +42,16 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
             (None, _) if allow_all => "none: every client may read every channel".into(),
             (None, _) => "from the fleet (not contacted)".into(),
         };
-        format!("store   {store} (not contacted)\npolicy  {policy}\nok\n")
+        let warnings: String = warnings.iter().map(|warning| format!("warning {warning}\n")).collect();
+        format!("store   {store} (not contacted)\npolicy  {policy}\n{warnings}ok\n")
     })
+}
+
+/// What a start would only warn of.
+fn warnings(config: &Config) -> Vec<String> {
+    // A start raises the limit; this command may do so, too.
+    let _ = descriptors::raise_limit();
+    config.server.connection_warning(config.stream.max_streams, descriptors::limit()).into_iter().collect()
 }
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.

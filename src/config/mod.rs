@@ -6,6 +6,7 @@ pub(crate) mod interpolation;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
+pub mod server;
 pub(crate) mod sources;
 pub(crate) mod stream;
 pub(crate) mod validate;
@@ -26,6 +27,7 @@ use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
+use crate::config::server::ServerConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::validate::{check_positive, check_size, parse_address};
 use crate::egress::Egress;
@@ -87,6 +89,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
+    /// Bounds of connections.
+    pub server: ServerConfig,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -227,12 +231,13 @@ impl Config {
             },
             cache_dir,
             policy_mode,
-            limits,
             lookup_prefixes: prefixes,
             settings: policy::resolve_settings(&raw.policy.settings)?,
             tokens: policy::load_tokens(&raw.policy.tokens)?,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
+            server: server::check_server(&raw.server, &limits)?,
+            limits,
             trusted_proxies: raw.server.trusted_proxies,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod client_key;
 pub mod clock;
+pub mod descriptors;
 pub(crate) mod duration;
 pub mod fair_queue;
 pub(crate) mod files;

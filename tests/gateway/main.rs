@@ -10,9 +10,11 @@ mod client;
 mod faulty_store;
 mod harness;
 mod origin;
+mod raw_http2;
 
 mod activation;
 mod activation_under_load;
+mod connections;
 mod control_port;
 mod decision_cache;
 mod decision_log;

@@ -20,6 +20,7 @@ mod redis_server;
 
 mod commands;
 mod compilation;
+mod connections;
 mod documents;
 mod drain;
 mod fleet;
