@@ -83,7 +83,7 @@ pub struct Config {
     /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
     pub stream: StreamConfig,
-    /// Networks of proxies whose forwarding headers are trusted.
+    /// Networks of proxies whose forwarding headers are trusted, none of mapped addresses.
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
@@ -233,7 +233,7 @@ impl Config {
             tokens: policy::load_tokens(&raw.policy.tokens)?,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
-            trusted_proxies: raw.server.trusted_proxies,
+            trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
@@ -265,8 +265,10 @@ impl Config {
         self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
     }
 
-    /// Whether a client's address is a trusted proxy's.
+    /// Whether a peer's address is a trusted proxy's.
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        // On an IPv6 socket an IPv4 peer has a mapped address.
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 }

@@ -406,7 +406,8 @@ section! {
 section! {
     /// `[server]`
     Server {
-        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted.
+        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted; see
+        /// [Client addresses](operations/deployment.md#client-addresses).
         trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
         max_header_size: ByteSize = ByteSize::kib(64) => Restart,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use globset::{GlobBuilder, GlobSet, GlobSetBuilder};
 use humantime::format_duration;
+use ipnet::{IpNet, Ipv4Net};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{ConfigError, invalid};
@@ -61,6 +62,21 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     let expected = "expected a filter such as info or warn,tidegate=debug";
     EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
+}
+
+/// Networks, with those of IPv4-mapped addresses as IPv4 networks, since addresses are compared in canonical form.
+pub fn canonical_networks(key: &str, networks: &[IpNet]) -> Result<Vec<IpNet>, ConfigError> {
+    let canonical = |network: &IpNet| {
+        let IpNet::V6(v6) = network else { return Ok(*network) };
+        let Some(v4) = v6.addr().to_ipv4_mapped() else { return Ok(*network) };
+        let prefix = v6.prefix_len().checked_sub(96).and_then(|prefix| Ipv4Net::new(v4, prefix).ok());
+        let like = || {
+            let prefix = v6.prefix_len().min(32);
+            invalid(key, format!("{network} is an IPv4-mapped address with a prefix below 96: write it as {v4}/{prefix}"))
+        };
+        prefix.map(IpNet::V4).ok_or_else(like)
+    };
+    networks.iter().map(canonical).collect()
 }
 
 /// Patterns of names.

@@ -19,6 +19,7 @@ use crate::rollout::stage::Stage;
 use crate::rollout::{Observers, Rollout};
 use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::control::stream_stats::StreamStatsCache;
+use crate::server::data::client_address::ForwardingWarnings;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
 use crate::shadow::shadow_policy::ShadowEvaluator;
@@ -64,6 +65,7 @@ pub struct App {
     pub commands: Arc<Commands>,
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
+    pub(super) forwarding_warnings: ForwardingWarnings,
     pub(super) rejection_delay: RejectionDelay,
     pub(super) stream_context: StreamContext,
     pub(super) phase: watch::Sender<Phase>,
@@ -132,6 +134,7 @@ impl App {
                 replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
                 ping_interval: config.stream.ping_interval,
             },
+            forwarding_warnings: ForwardingWarnings::default(),
             phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),

@@ -13,6 +13,7 @@ mod origin;
 
 mod activation;
 mod activation_under_load;
+mod client_address;
 mod control_port;
 mod decision_cache;
 mod decision_log;

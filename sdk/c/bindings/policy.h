@@ -114,7 +114,7 @@ typedef struct tidegate_policy_types_request_t {
   // Path and query as sent.
   policy_string_t   path_with_query;
   tidegate_policy_types_list_header_t   headers;
-  // The client's IP address; behind a trusted proxy, the one that the proxy names.
+  // The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
   policy_string_t   client_address;
 } tidegate_policy_types_request_t;
 

@@ -786,7 +786,7 @@ pub mod tidegate {
                 /// Path and query as sent.
                 pub path_with_query: _rt::String,
                 pub headers: _rt::Vec<Header>,
-                /// The client's IP address; behind a trusted proxy, the one that the proxy names.
+                /// The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
                 pub client_address: _rt::String,
             }
             impl ::core::fmt::Debug for Request {

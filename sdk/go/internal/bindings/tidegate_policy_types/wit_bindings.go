@@ -27,7 +27,7 @@ Authority string
 // Path and query as sent.
 PathWithQuery string
 Headers []Header
-// The client's IP address; behind a trusted proxy, the one that the proxy names.
+// The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
 ClientAddress string
 }
 
