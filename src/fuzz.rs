@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::authz::cache::key;
@@ -15,6 +15,7 @@ use crate::policy::cache_directive::Vary;
 use crate::policy::request::parse_client_address;
 use crate::policy::{self, Outcome};
 use crate::server::data::request::{Query, for_policy};
+use crate::server::host::normalize_host;
 use crate::tokens::key::KeySet;
 use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
@@ -53,7 +54,10 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
+    let has_host = normalize_host(&mut request).is_ok();
     let policy_request = for_policy(&request, peer, &CONFIG);
+    let hosts: Vec<_> = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes).collect();
+    assert!(!has_host || hosts == [policy_request.authority.as_bytes()], "{policy_request:?}");
     let is_named = request.headers().contains_key("x-forwarded-for");
     assert!(is_named || policy_request.client_address.is_none(), "a proxy is not a client: {policy_request:?}");
     let text = policy_request.client_address_text();

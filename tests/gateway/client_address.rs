@@ -12,7 +12,8 @@ use crate::harness::{Gateway, with_timeout};
 
 /// What the policy `echo` was told, without the authority: the scheme and the client's address.
 async fn seen_by_policy(to: SocketAddr, headers: &[u8]) -> (String, String) {
-    let head = [b"GET /api/realtime HTTP/1.1\r\nhost: gate.example\r\n", headers, b"connection: close\r\n\r\n"].concat();
+    let head =
+        [b"GET /api/realtime HTTP/1.1\r\nhost: gate.example\r\n", headers, b"connection: close\r\n\r\n"].concat();
     let mut socket = TcpStream::connect(to).await.expect("the port is open");
     socket.write_all(&head).await.expect("it is sent");
     let mut answer = String::new();
@@ -99,7 +100,12 @@ async fn operators_see_the_address_of_each_stream() {
     let list = async |query: &str| {
         let reply = send_request(gateway.control, "GET", &format!("/v1/streams{query}"), &[], "").await;
         assert_eq!(reply.status, 200, "{query}: {}", reply.body);
-        reply.json()["streams"].as_array().expect("a list").iter().map(|info| info["address"].clone()).collect::<Vec<_>>()
+        reply.json()["streams"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .map(|info| info["address"].clone())
+            .collect::<Vec<_>>()
     };
     let (v4, v6) = (json!("203.0.113.9"), json!("2001:db8::7"));
     assert_eq!(list("").await, [v4.clone(), v4.clone(), v6.clone(), json!(null)]);

@@ -23,6 +23,7 @@ mod evaluation_permits;
 mod event_order;
 mod gaps;
 mod grants;
+mod host;
 mod http2;
 mod http;
 mod memory_limits;

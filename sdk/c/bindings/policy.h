@@ -142,7 +142,8 @@ typedef struct tidegate_policy_types_grant_t {
 } tidegate_policy_types_grant_t;
 
 // Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
-// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
+// `content-length`, hop-by-hop headers, and `cache-control: no-store` unless the rejection has a `cache-control`. The status is from
+// 200 to 599; a rejection of type `text/event-stream` is invalid.
 typedef struct tidegate_policy_types_rejection_t {
   uint16_t   status;
   tidegate_policy_types_list_header_t   headers;

@@ -825,7 +825,8 @@ pub mod tidegate {
                 }
             }
             /// Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
-            /// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
+            /// `content-length`, hop-by-hop headers, and `cache-control: no-store` unless the rejection has a `cache-control`. The status is from
+            /// 200 to 599; a rejection of type `text/event-stream` is invalid.
             #[derive(Clone)]
             pub struct Rejection {
                 pub status: u16,

@@ -131,7 +131,9 @@ mod tests {
             check(peer, &[b"203.0.113.9,::ffff:10.1.1.1"], "203.0.113.9");
             check(peer, &[b"198.51.100.7", b"203.0.113.9", b"10.1.1.1"], "203.0.113.9");
             // What the client wrote itself is to the left, and is not read.
-            for own in [&b"\xff"[..], b"\x80, 1.1.1.1", b"junk", b"", b",", b"10.0.0.1, \xe9", b"unknown", b"\"", b"::1"] {
+            for own in
+                [&b"\xff"[..], b"\x80, 1.1.1.1", b"junk", b"", b",", b"10.0.0.1, \xe9", b"unknown", b"\"", b"::1"]
+            {
                 check(peer, &[own, b"203.0.113.9"], "203.0.113.9");
                 check(peer, &[&[own, b", 203.0.113.9"].concat()], "203.0.113.9");
                 check(peer, &[&[own, b",203.0.113.9 , 10.1.1.1"].concat()], "203.0.113.9");

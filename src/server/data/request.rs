@@ -8,8 +8,8 @@ use http::Request;
 use crate::channel::membership::StartPosition;
 use crate::config::Config;
 use crate::policy::{self, request};
-use crate::server::access::host;
 use crate::server::data::client_address::{client_address, client_scheme};
+use crate::server::host::host;
 use crate::stream::position::parse_ack;
 use crate::util::id::random_id;
 
@@ -53,7 +53,7 @@ pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) ->
     policy::Request {
         method: request.method().to_string(),
         scheme: client_scheme(request.headers(), peer.ip(), config).to_owned(),
-        authority: host(request).unwrap_or_default(),
+        authority: host(request.headers()).unwrap_or_default().to_owned(),
         path_with_query: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
         client_address: client_address(request.headers(), peer.ip(), config),
         id: random_id(),
