@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
 use ipnet::IpNet;
+use regex::RegexSet;
 use toml::Table;
 
 use crate::artifact::policy_store::{NodeRecords, PolicyStore};
@@ -119,8 +119,8 @@ pub struct StoreConfig {
 /// Which keys may be channels.
 #[derive(Clone, Debug)]
 pub struct ChannelRules {
-    allow: GlobSet,
-    deny: GlobSet,
+    allow: RegexSet,
+    deny: RegexSet,
 }
 
 impl ChannelRules {

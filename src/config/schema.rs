@@ -359,7 +359,7 @@ section! {
 section! {
     /// `[channels]`
     Channels {
-        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels.
+        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels. `?` and `[…]` match one character, of any language.
         allow: Vec<String> = vec!["*".into()] => Live,
         /// Patterns of names that may not be channels; they take precedence over `allow`. Names that begin with `tidegate:` are never
         /// channels.
