@@ -17,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
 use ipnet::IpNet;
+use regex::RegexSet;
 use toml::Table;
 
 use crate::artifact::policy_store::{NodeRecords, PolicyStore};
@@ -85,7 +85,7 @@ pub struct Config {
     /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
     pub stream: StreamConfig,
-    /// Networks of proxies whose forwarding headers are trusted.
+    /// Networks of proxies whose forwarding headers are trusted, none of mapped addresses.
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
@@ -123,8 +123,8 @@ pub struct StoreConfig {
 /// Which keys may be channels.
 #[derive(Clone, Debug)]
 pub struct ChannelRules {
-    allow: GlobSet,
-    deny: GlobSet,
+    allow: RegexSet,
+    deny: RegexSet,
 }
 
 impl ChannelRules {
@@ -238,7 +238,7 @@ impl Config {
             stream,
             server: server::check_server(&raw.server, &limits)?,
             limits,
-            trusted_proxies: raw.server.trusted_proxies,
+            trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
@@ -270,8 +270,10 @@ impl Config {
         self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
     }
 
-    /// Whether a client's address is a trusted proxy's.
+    /// Whether a peer's address is a trusted proxy's.
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        // On an IPv6 socket an IPv4 peer has a mapped address.
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 }

@@ -2,19 +2,15 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request};
 use subtle::ConstantTimeEq;
 
-/// The host and port that the client addressed.
-pub fn host<B>(request: &Request<B>) -> Option<String> {
-    let from_uri = request.uri().authority().map(ToString::to_string);
-    from_uri.or_else(|| request.headers().get(HOST)?.to_str().ok().map(str::to_owned))
-}
+use crate::server::host::host;
 
 /// Whether the request addresses an IP address or `localhost`: then no DNS name of another site was pointed at this machine.
 pub fn host_is_address<B>(request: &Request<B>) -> bool {
-    let Some(host) = host(request).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
+    let Some(host) = host(request.headers()).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -22,9 +18,9 @@ pub fn host_is_address<B>(request: &Request<B>) -> bool {
 /// Whether a web page of another origin sent the request.
 pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
     let Some(origin) = request.headers().get(http::header::ORIGIN) else { return false };
-    let host = host(request).unwrap_or_default();
+    let host = host(request.headers()).unwrap_or_default();
     let origin = origin.to_str().unwrap_or_default();
-    origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(&host))
+    origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(host))
 }
 
 /// Whether the request has one of these bearer tokens, compared in constant time.

@@ -55,6 +55,8 @@ pub enum ApiError {
     MethodNotAllowed { allow: String },
     #[error("the request line and headers are larger than {max_bytes} bytes (server.max-header-size)")]
     HeaderTooLarge { max_bytes: usize },
+    #[error("{0}; right would be one Host header such as gate.example or 127.0.0.1:8080")]
+    InvalidHost(&'static str),
     #[error("requests of web pages of other origins are not allowed")]
     OriginNotAllowed,
     #[error("use the address of this port, or localhost, or set control.token")]
@@ -158,6 +160,7 @@ impl ApiError {
             Self::NotFound => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::HeaderTooLarge { .. } => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large"),
+            Self::InvalidHost(_) => (S::BAD_REQUEST, "invalid_host"),
             Self::OriginNotAllowed => (S::FORBIDDEN, "origin_not_allowed"),
             Self::HostNotAllowed => (S::FORBIDDEN, "host_not_allowed"),
             Self::Unauthorized { .. } | Self::InvalidRestToken => (S::UNAUTHORIZED, "unauthorized"),

@@ -22,6 +22,7 @@ use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::connection::deadline::EndCause;
 use crate::server::connection::limits::{PortKind, PortLimits, refusal_name};
 use crate::server::control::stream_stats::StreamStatsCache;
+use crate::server::data::client_address::ForwardingWarnings;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
 use crate::shadow::shadow_policy::ShadowEvaluator;
@@ -72,6 +73,7 @@ pub struct App {
     pub commands: Arc<Commands>,
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
+    pub(super) forwarding_warnings: ForwardingWarnings,
     pub(super) rejection_delay: RejectionDelay,
     pub(super) stream_context: StreamContext,
     pub(super) phase: watch::Sender<Phase>,
@@ -142,6 +144,7 @@ impl App {
                 replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
                 ping_interval: config.stream.ping_interval,
             },
+            forwarding_warnings: ForwardingWarnings::default(),
             phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),

@@ -1,5 +1,6 @@
 //! The data port: streams, the emitter's REST protocol, and the playground.
 
+pub(crate) mod client_address;
 pub mod playground;
 mod redis_rest;
 pub(crate) mod rejection_delay;

@@ -75,6 +75,7 @@ fn preflight() -> Response {
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
     let policy_request = for_policy(request, peer, &app.config);
+    app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let client = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, client).await;
@@ -99,7 +100,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
-        address: policy_request.client_address.into(),
+        address: policy_request.client_address,
         since: now_ms(),
         expires_at: grant.expires_at,
         generation: decision.policy.map_or(0, |info| info.generation),

@@ -202,7 +202,7 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
         scheme: request.scheme.clone(),
         authority: request.authority.clone(),
         path_with_query: request.path_with_query.clone(),
-        client_address: request.client_address.clone(),
+        client_address: request.client_address_text(),
     }
 }
 
