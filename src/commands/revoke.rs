@@ -10,11 +10,12 @@ use serde_json::json;
 
 use crate::authz::revocation_list::Revocation;
 use crate::commands::control_client::{FleetTargetArgs, Target, parse};
-use crate::commands::{print, time};
+use crate::commands::{print, print_warning, time};
 use crate::config::ConfigError;
 use crate::fleet::revocation;
 use crate::fleet::revocation::{RevocationRequest, RevocationResult, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
+use crate::util::printable::printable;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["subject", "channel", "all", "list", "lift"]))]
@@ -77,13 +78,13 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
     };
     if revoked.missing > 0 {
         let nodes = count(revoked.missing as u64, "node");
-        eprintln!("tidegate: {nodes} did not report in time how many streams were closed there");
+        print_warning(&format!("{nodes} did not report in time how many streams were closed there"));
     }
     print(args.json, &json!(revoked), || {
         let (streams, nodes) = (count(revoked.streams, "stream"), count(revoked.nodes.len() as u64, "node"));
         let mut text = format!("closed {streams} on {nodes}\n");
         if let Some(Revocation { id, until, .. }) = &revoked.revocation {
-            text += &format!("revoked until {}; to remove it: tidegate revoke --lift {id}\n", time(*until));
+            text += &format!("revoked until {}; to remove it: tidegate revoke --lift {}\n", time(*until), printable(id));
         }
         text
     })
@@ -100,7 +101,7 @@ async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
         if list.is_empty() {
             return "no active revocations\n".into();
         }
-        let line = |it: &Revocation| format!("{}  until {}  {}\n", it.id, time(it.until), describe(&it.selector));
+        let line = |it: &Revocation| format!("{}  until {}  {}\n", printable(&it.id), time(it.until), describe(&it.selector));
         list.iter().map(line).collect()
     })
 }

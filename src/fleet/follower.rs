@@ -158,10 +158,10 @@ impl ActiveFollower {
             None => self.fetch_and_prepare(&record).await?,
         };
         let failed = |reason: String| stage_error(Stage::Active, reason);
-        if let Some(statement) = &next.origin.signed {
+        if let Some(signature) = &next.origin.signed {
             // Checked before the local cache is written: a node must not start with a policy that it may not activate.
             let ledger = self.node.rollout.signatures().ledger;
-            ledger.check(statement).map_err(|error| failed(error.to_string()))?;
+            ledger.check(&signature.statement()).map_err(|error| failed(error.to_string()))?;
         }
         self.cache.commit(&record).map_err(|error| failed(format!("the local cache cannot be written: {error}")))?;
         self.node.rollout.activate(next).await.map_err(|error| failed(error.to_string()))?;

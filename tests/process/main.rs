@@ -27,6 +27,7 @@ mod fleet;
 mod fleet_faults;
 mod fleet_shadow;
 mod fleet_trust;
+mod forged_records;
 mod hostile_components;
 mod isolation;
 mod node_names;
