@@ -176,7 +176,7 @@ section! {
         cpu_time: HumanDuration = HumanDuration(Duration::from_millis(100)) => PolicyEnv,
         /// Wall-clock limit of one decision, including look-ups.
         timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
-        /// Memory limit of one instance: all its linear memories and tables.
+        /// Memory limit of one instance: all its linear memories and tables, and the objects that it makes in the host.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
