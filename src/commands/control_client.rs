@@ -187,7 +187,9 @@ impl ControlClient {
             (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
                 format!("{} is not the control port of a gateway of this version ({status})", self.base)
             }
-            (_, message) => format!("the gateway answered {status}: {}", printable(message.unwrap_or("no reason given"))),
+            (_, message) => {
+                format!("the gateway answered {status}: {}", printable(message.unwrap_or("no reason given")))
+            }
         }
     }
 }

@@ -12,8 +12,8 @@ use serde_json::Value;
 use url::Url;
 
 use crate::commands::control_client::{ControlHttpClient, http_client};
-use crate::commands::sse::Parser;
 use crate::commands::print_warning;
+use crate::commands::sse::Parser;
 use crate::config::ConfigError;
 use crate::util::printable::{printable, printable_json};
 

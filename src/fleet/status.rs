@@ -85,7 +85,8 @@ impl FleetStatus {
             sequences.into_iter().reduce(|last, next| if next - last <= MAX_UNPROVEN_STEP { next } else { last })
         };
         let claim = |source, sequence| SequenceClaim { source, sequence };
-        let recorded = records().map(|record| claim(format!("the record {}", record.push_id.as_str()), record.sequence));
+        let recorded =
+            records().map(|record| claim(format!("the record {}", record.push_id.as_str()), record.sequence));
         let reported =
             self.nodes.iter().filter_map(|node| Some(claim(format!("the node {}", node.name), node.sequence?)));
         NextSequence::after(proven.unwrap_or(0), recorded.chain(reported))
@@ -175,8 +176,7 @@ mod tests {
             (vec![rollback(5, "b", 1), record(4, "c")], Ok(4)),
             (vec![rollback(5, "b", 5), record(4, "c")], Ok(4)),
         ] {
-            let status =
-                FleetStatus { current: history.first().cloned(), history, nodes: Vec::new() };
+            let status = FleetStatus { current: history.first().cloned(), history, nodes: Vec::new() };
             assert_eq!(status.choose(None).map(|record| record.sequence), expect, "{status:?}");
         }
         let nothing = FleetStatus { current: None, history: Vec::new(), nodes: Vec::new() };

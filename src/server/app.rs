@@ -124,12 +124,9 @@ impl App {
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let records = config.node_records(&node);
-        let revocations = Arc::new(RevocationService {
-            authorizer: Arc::clone(&authorizer),
-            streams: streams.clone(),
-            store: Arc::clone(hub.store()),
-            keys: keys.clone(),
-        });
+        let store = Arc::clone(hub.store());
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), store, keys.clone());
+        let revocations = Arc::new(revocations);
         let commands = Commands::new(&hub, keys, node, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,

@@ -35,7 +35,9 @@ impl Attacked {
         let redis = fleet.redis.connect().await;
         let mut attacked = Self { fleet, node, redis };
         let allow = component("allow");
-        attacked.redis(&["SET", &format!("tidegate:{{default}}:policy:blobs:{}", Digest::of(&allow).hex())], &allow).await;
+        attacked
+            .redis(&["SET", &format!("tidegate:{{default}}:policy:blobs:{}", Digest::of(&allow).hex())], &allow)
+            .await;
         attacked
     }
 
@@ -214,7 +216,9 @@ async fn forged_sequences_block_no_push() {
     for record in [genuine.clone(), with_sequence(&genuine), unsigned] {
         attacked.redis(&["SET", ACTIVE], record.to_string()).await;
         attacked.redis(&["LPUSH", HISTORY], record.to_string()).await;
-        for (target, name, answer) in [(["--store", &attacked.fleet.redis.url()], "allow", 200), (["--control", &control], "trap", 500)] {
+        for (target, name, answer) in
+            [(["--store", &attacked.fleet.redis.url()], "allow", 200), (["--control", &control], "trap", 500)]
+        {
             sequence += 1;
             let file = format!("{name}.wasm");
             let push = ["policy", "push", &file, "--key", "release.pem", "--json"];
@@ -230,10 +234,8 @@ async fn forged_sequences_block_no_push() {
 
     // A store without its data: the nodes' own sequences count as far as they are near.
     attacked.redis(&["FLUSHALL"], "SYNC").await;
-    wait_until("the node is live", async || {
-        attacked.fleet.succeeds(&["status"]).await["nodes"][0]["sequence"] == 9
-    })
-    .await;
+    wait_until("the node is live", async || attacked.fleet.succeeds(&["status"]).await["nodes"][0]["sequence"] == 9)
+        .await;
     let pushed = attacked.fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem", "--sequence", "5000"]).await;
     assert_eq!((pushed["sequence"].as_u64(), status(attacked.node.data).await), (Some(5_000), 418));
     attacked.redis(&["FLUSHALL"], "SYNC").await;

@@ -22,8 +22,8 @@ use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::store::fleet::FleetStore;
-use crate::wasm::compile::Compiler;
 use crate::util::printable::printable;
+use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 
 #[derive(Debug, Args)]

@@ -16,9 +16,9 @@ use crate::commands::print_text;
 use crate::config;
 use crate::policy::Limits;
 use crate::util::files;
+use crate::util::printable::{printable, printable_json};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
-use crate::util::printable::{printable, printable_json};
 use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
 #[derive(Debug, Args)]
@@ -61,7 +61,9 @@ pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
     if args.json {
-        serde_json::to_string_pretty(&report)?.lines().try_for_each(|line| print_text(&format!("{}\n", printable_json(line))))?;
+        serde_json::to_string_pretty(&report)?
+            .lines()
+            .try_for_each(|line| print_text(&format!("{}\n", printable_json(line))))?;
     } else {
         print_text(&report.text())?;
     }

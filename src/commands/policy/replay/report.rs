@@ -127,7 +127,8 @@ impl ReplayReport {
     /// The totals, for people.
     pub fn text(&self) -> String {
         let fields: Vec<String> = self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
-        let first_missed = self.first_missed.as_ref().map(|call| format!(" (first in {})", printable(call))).unwrap_or_default();
+        let first_missed =
+            self.first_missed.as_ref().map(|call| format!(" (first in {})", printable(call))).unwrap_or_default();
         let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (self.changes[&change], change.name()));
         let not_recorded = self.incomparable - self.blocked_requests;
         let mut text = format!("{} decisions replayed against {}\n", self.evaluated, self.policy);
