@@ -19,6 +19,7 @@ mod redis_server;
 
 mod commands;
 mod compilation;
+mod dev;
 mod documents;
 mod drain;
 mod fleet;
@@ -51,3 +52,4 @@ mod stores;
 mod tls;
 mod tokens;
 mod two_fleets;
+mod warnings;
