@@ -151,6 +151,7 @@ fn is_valid(keys: KeySet, token: &str) -> bool {
         require_exp: false,
         algorithms: keys.algorithms(),
         keys: KeySource::Fixed(keys),
+        warning: None,
     };
     let tokens: Tokens = [("any".to_owned(), profile)].into_iter().collect();
     match tokens.verify(token, 0) {

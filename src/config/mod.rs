@@ -100,6 +100,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Options that change without a restart.
     pub live: Arc<LiveOptions>,
+    /// Secrets that can be guessed: the option, and what would be right. Logged at the start and at each reload.
+    pub warnings: Vec<String>,
     /// All options as they were written, for comparison with a later configuration.
     pub snapshot: ConfigSnapshot,
 }
@@ -213,6 +215,8 @@ impl Config {
             ));
         }
         let stream = stream::check_stream(&raw.stream)?;
+        let tokens = policy::load_tokens(&raw.policy.tokens)?;
+        let warnings = validate::short_tokens(&live).chain(tokens.warnings().map(str::to_owned)).collect();
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
@@ -233,7 +237,7 @@ impl Config {
             policy_mode,
             lookup_prefixes: prefixes,
             settings: policy::resolve_settings(&raw.policy.settings)?,
-            tokens: policy::load_tokens(&raw.policy.tokens)?,
+            tokens,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
             server: server::check_server(&raw.server, &limits)?,
@@ -245,6 +249,7 @@ impl Config {
             node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
+            warnings,
             snapshot,
         })
     }
@@ -268,6 +273,13 @@ impl Config {
     /// The records of the node of this name below `cache-dir`; `None` without a `cache-dir`.
     pub fn node_records(&self, node: &str) -> Option<NodeRecords> {
         self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
+    }
+
+    /// Logs the warnings.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("configuration: {warning}");
+        }
     }
 
     /// Whether a peer's address is a trusted proxy's.

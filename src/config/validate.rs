@@ -12,12 +12,15 @@ use ipnet::{IpNet, Ipv4Net};
 use regex::{RegexSet, RegexSetBuilder};
 use tracing_subscriber::EnvFilter;
 
+use crate::config::reloadable::LiveOptions;
 use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
 use crate::util::files;
 
 /// Maximum size of a host name; the kernel accepts 64 bytes.
 const MAX_HOST_NAME_BYTES: u64 = 256;
+/// A shorter bearer token can be guessed.
+const MIN_TOKEN_BYTES: usize = 16;
 /// The maximum duration of a step of a shutdown or rotation.
 pub const MAX_STEP: Duration = Duration::from_secs(86_400);
 
@@ -31,6 +34,18 @@ pub fn parse_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
 /// Whether a text can be a bearer token.
 pub fn is_token(token: &str) -> bool {
     !token.is_empty() && token.bytes().all(|b| b.is_ascii_graphic())
+}
+
+/// Warnings of bearer tokens that can be guessed.
+pub fn short_tokens(live: &LiveOptions) -> impl Iterator<Item = String> {
+    let is_short = |token: &String| token.len() < MIN_TOKEN_BYTES;
+    let options = [
+        ("control.token", live.control_token.as_ref().is_some_and(is_short)),
+        ("redis-rest.tokens", live.rest_tokens.iter().any(is_short)),
+    ];
+    options.into_iter().filter(|(_, is_short)| *is_short).map(|(key, _)| {
+        format!("{key}: a token shorter than {MIN_TOKEN_BYTES} characters can be guessed; generate one with `openssl rand -hex 16`")
+    })
 }
 
 pub fn check_positive(key: &str, time: Duration) -> Result<Duration, ConfigError> {

@@ -23,6 +23,17 @@ pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
     origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(host))
 }
 
+/// Whether an origin is that of a page on this machine.
+pub fn is_local_origin(origin: &str) -> bool {
+    let url = url::Url::parse(origin).ok();
+    url.is_some_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    })
+}
+
 /// Whether the request has one of these bearer tokens, compared in constant time.
 pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a String>) -> bool {
     let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
@@ -57,6 +68,17 @@ mod tests {
         let foreign = |host, origin| is_foreign_page(&request(host, Some(origin), None));
         assert!(!foreign("127.0.0.1:80", "http://127.0.0.1:80"));
         assert!(foreign("127.0.0.1:80", "http://evil.example") && foreign("127.0.0.1:80", "null"));
+        for (origin, expect) in [
+            ("http://localhost:3000", true),
+            ("https://127.0.0.1", true),
+            ("http://[::1]:80", true),
+            ("http://192.0.2.1", false),
+            ("http://localhost.evil.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local_origin(origin), expect, "{origin}");
+        }
         let tokens = vec!["one".to_owned(), "two".to_owned()];
         let shows = |token| shows_token(request("h", None, token).headers(), &tokens);
         assert!(shows(Some("Bearer two")) && shows(Some("bearer one")));

@@ -65,7 +65,9 @@ pub enum ApiError {
     Unauthorized { token_sent: bool },
     #[error("the bearer token is not one of redis-rest.tokens")]
     InvalidRestToken,
-    #[error("the playground is for this machine only; --playground-unsafe opens it to all")]
+    #[error(
+        "`tidegate dev` answers this machine only, by an IP address or localhost; --playground-unsafe opens it to all"
+    )]
     LoopbackOnly,
     #[error("{0}")]
     InvalidParameter(String),
