@@ -112,7 +112,7 @@ async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
     })
 }
 
-/// A line about the store's clock, if it differs from that of this machine so much that times would be misread.
+/// A line about the store's clock, if times would be misread because the clock of this machine differs.
 fn describe_clock(store_now: Option<u64>) -> String {
     let Some(store_now) = store_now else {
         return "the store's time is not known (its user needs the right to TIME): some of these may have ended\n"
@@ -124,8 +124,8 @@ fn describe_clock(store_now: Option<u64>) -> String {
         return String::new();
     }
     let distance = humantime::format_duration(Duration::from_secs(distance.as_secs()));
-    let direction = if store_now > own_now { "ahead of" } else { "behind" };
-    format!("times are those of the store's clock, which is {distance} {direction} this machine's\n")
+    let direction = if store_now > own_now { "fast" } else { "slow" };
+    format!("times are those of the store's clock, which is {distance} {direction} against the clock of this machine\n")
 }
 
 async fn lift(target: &Target, id: &str, as_json: bool) -> anyhow::Result<()> {

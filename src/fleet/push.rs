@@ -172,6 +172,7 @@ pub async fn push(
     if !options.allow_no_nodes && managed_nodes(store).await?.is_empty() {
         return Err(PushError::NoNodes);
     }
+    store.forget_expired_nodes().await?;
     let blobs = store_blobs(store, &record, &bundle).await?;
     let pending = record::to_json(&PendingPush { record: record.clone() });
     if !store.set_pending(&pending, PENDING_EXPIRY).await? {

@@ -124,12 +124,12 @@ pub fn truncate(text: &str, max_chars: usize) -> String {
     if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
 
-/// Parses a record.
+/// Parses a record. The error may quote a part of it.
 pub fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
     if record.len() > MAX_RECORD_BYTES {
         return Err(format!("the record has more than {MAX_RECORD_BYTES} bytes"));
     }
-    serde_json::from_slice(record).map_err(|error| error.to_string())
+    serde_json::from_slice(record).map_err(|error| printable(&error.to_string()).into_owned())
 }
 
 /// Serializes a record.

@@ -19,7 +19,8 @@ use crate::authz::authorizer::Authorizer;
 use crate::authz::cache::CacheSelector;
 use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
-use crate::fleet::commands::{CommandHandler, ResyncReason};
+use crate::fleet::commands::{CommandHandler, CommandReplies, ResyncReason};
+use crate::fleet::node_status::live_nodes;
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{NewRevocation, RevocationIds};
@@ -62,7 +63,7 @@ pub struct RevocationResult {
     pub streams: u64,
     /// The same, by node name.
     pub nodes: BTreeMap<String, u64>,
-    /// Subscribed nodes that did not reply in time; they apply the revocation nevertheless.
+    /// Subscribed or live nodes that did not reply in time; they apply the revocation nevertheless.
     pub missing: usize,
     /// The stored revocation, where a duration was given.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -330,12 +331,23 @@ pub async fn revoke(
     let id = revocation.as_ref().map(|revocation| revocation.id.clone());
     let command = RevocationCommand::Revoke { subject, channel, id };
     let replies = commands::send_and_wait(store, keys, &json!(command), REPLY_TIMEOUT).await?;
+    let silent = live_without_reply(store, keys, &replies).await;
     if let Some(duration) = duration.filter(|duration| started.elapsed() >= *duration) {
         return Err(RevokeError::Ended(duration));
     }
     let nodes: BTreeMap<String, u64> =
         replies.by_node.into_iter().filter_map(|(node, streams)| Some((node, streams.as_u64()?))).collect();
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: replies.missing, revocation, now })
+    let missing = replies.missing.max(silent);
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing, revocation, now })
+}
+
+/// The number of live nodes that have not replied. A node that has just lost its link is not subscribed any more, but its status has not
+/// expired.
+async fn live_without_reply(store: &dyn EventStore, keys: &FleetKeys, replies: &CommandReplies) -> usize {
+    let Some(fleet) = store.fleet(keys) else { return 0 };
+    // The report does not fail because the nodes cannot be listed.
+    let live = live_nodes(&*fleet).await.unwrap_or_default();
+    live.iter().filter(|node| !replies.by_node.contains_key(&node.name)).count()
 }
 
 /// A revocation without its end, as it is passed to the store.

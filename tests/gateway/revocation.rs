@@ -553,7 +553,7 @@ async fn is_revoked(gateway: &Gateway, channel: &str) -> bool {
 #[tokio::test]
 async fn revocations_end_by_the_clock_of_the_store() {
     let gateway = Gateway::start("").await;
-    // The clock of the store is years behind that of the gateway.
+    // The clock of the store is years slow against that of the gateway.
     assert!(gateway.store.now() + 300 * 24 * HOUR < tidegate::util::clock::now_ms());
     let started = gateway.store.now();
     let revocation = revoke_for_an_hour(&gateway, "a").await;
@@ -569,7 +569,7 @@ async fn revocations_end_by_the_clock_of_the_store() {
     assert_eq!(listed(&gateway).await, ["b", "a"]);
     assert!(is_revoked(&gateway, "a").await && is_revoked(&gateway, "b").await);
 
-    // It is set forward: what has ended is not listed any more, and stays in the store until another one is written.
+    // It is set forward: revocations that have ended are not listed any more, and stay in the store until another one is written.
     gateway.store.set_clock(started + 2 * HOUR);
     for _ in 0..2 {
         assert_eq!((listed(&gateway).await, stored(&gateway).await), (Vec::<String>::new(), 2));

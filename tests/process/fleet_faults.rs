@@ -233,6 +233,8 @@ async fn node_clocks_may_differ_by_days() {
     let score = async |redis: &mut MultiplexedConnection, name: &str| {
         redis_command::<Option<f64>>(redis, &["ZSCORE", NODES, name]).await
     };
+    assert!(score(&mut redis, "gone").await.is_some(), "reading removes nothing");
+    let _b = fleet.node("b").await;
     assert!(score(&mut redis, "ghost").await.is_some() && score(&mut redis, "gone").await.is_none());
 }
 

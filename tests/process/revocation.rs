@@ -53,6 +53,17 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
     }
     let output = run_tidegate(&["revoke", "--all", "--control", &control]).await;
     assert_eq!((output.code(), &*output.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{output:?}");
+    // A node that lost its link a moment ago receives no commands, but its status has not expired.
+    let mut admin = redis.connect().await;
+    let status = redis::cmd("GET").arg("tidegate:{default}:nodes:status:a").query_async(&mut admin).await;
+    let mut status: Value = serde_json::from_str(&status.map(|text: String| text).expect("a status")).expect("JSON");
+    status["name"] = json!("cut-off");
+    let mut pipe = redis::pipe();
+    pipe.set_ex("tidegate:{default}:nodes:status:cut-off", status.to_string(), 600);
+    pipe.zadd("tidegate:{default}:nodes", "cut-off", 1);
+    let () = pipe.query_async(&mut admin).await.expect("written");
+    let output = run_tidegate(&["revoke", "--all", "--json", "--control", &control]).await;
+    assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0, "b": 0}, "missing": 1}));
 }
 
 #[tokio::test]

@@ -130,7 +130,7 @@ pub fn read_for(component: &Path) -> Result<Option<Signature>, SignatureError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error(
-        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`"
+        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`, or with --key of the command that pushes it"
     )]
     Unsigned,
     #[error(

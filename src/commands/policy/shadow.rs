@@ -121,7 +121,8 @@ pub async fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     }
     print(args.json, &answer, || {
         let by = verification.map(|proof| format!("{}\n", describe_proof(proof))).unwrap_or_default();
-        report.text() + &by
+        let removed = if args.stop { "removed the shadow policy; its last results:\n" } else { "" };
+        format!("{removed}{}{by}", report.text(args.stop))
     })?;
     let failures: Vec<String> = report.nodes.iter().flatten().filter_map(describe_failure).collect();
     if args.file.is_some() && !failures.is_empty() {
@@ -208,7 +209,8 @@ const COUNT_LABELS: [&str; 8] = [
 ];
 
 impl ShadowSummary {
-    fn text(&self) -> String {
+    /// The report, of a policy that is evaluated or was removed.
+    fn text(&self, is_removed: bool) -> String {
         let (digest, source, share) = (printable(&self.digest), printable(&self.source), self.share);
         // Without trailing zeros: 0.1 is printed as 10, not as 10.000.
         let percent = (share * 1e5).round() / 1e3;
@@ -217,7 +219,9 @@ impl ShadowSummary {
         text += &count_lines(self.counts.named().map(|(_, count)| count).into_iter().zip(COUNT_LABELS));
         if let Some(nodes) = &self.nodes {
             text.extend(nodes.iter().map(describe_node));
-            if nodes.is_empty() {
+            if is_removed {
+                // Nothing will be evaluated any more.
+            } else if nodes.is_empty() {
                 text += "  no node is alive; nodes that start will evaluate it\n";
             } else if self.disagreements.is_none() {
                 text += "each node lists its own differences: use --control\n";
@@ -293,7 +297,7 @@ mod tests {
                 "shadow": { "outcome": "rejected", "status": 401 },
             }],
         });
-        golden("policy-shadow.txt", &ShadowSummary::deserialize(&report).expect("a report").text());
+        golden("policy-shadow.txt", &ShadowSummary::deserialize(&report).expect("a report").text(false));
         let counts = json!({ "agree": 4000, "allow_to_reject": 1, "reject_to_allow": 0, "other": 1, "error": 0,
             "incomparable": 3, "dropped": 12, "cached": 100 });
         let fleet = json!({
@@ -305,6 +309,6 @@ mod tests {
                 { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "failure": null },
             ],
         });
-        golden("policy-shadow-fleet.txt", &ShadowSummary::deserialize(&fleet).expect("a report").text());
+        golden("policy-shadow-fleet.txt", &ShadowSummary::deserialize(&fleet).expect("a report").text(false));
     }
 }

@@ -61,7 +61,7 @@ impl SigningArgs {
     }
 }
 
-/// The key of the operator, and the keys that prove what was signed before.
+/// The key of the operator, and the keys that prove an earlier signature.
 pub struct Signer {
     /// None if the command does not sign.
     key: Option<SigningKey>,
