@@ -5,6 +5,7 @@ pub mod client_key;
 pub mod clock;
 pub mod descriptors;
 pub(crate) mod duration;
+pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;

@@ -14,6 +14,7 @@ mod client;
 mod control_port;
 mod emitter;
 mod event_source;
+mod memory;
 mod processes;
 mod redis_server;
 
