@@ -60,7 +60,9 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     let expected = "expected a filter such as info or warn,tidegate=debug";
-    EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
+    // h2 warns of frames that a client may send in any number. A directive of the option takes precedence.
+    EnvFilter::try_new(format!("h2=error,{text}"))
+        .map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
 /// Patterns of names.
@@ -95,4 +97,16 @@ pub fn build_node_name(listen: SocketAddr) -> String {
 
 fn is_of_names(c: char) -> bool {
     c.is_ascii_alphanumeric() || "-._:[]".contains(c)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn log_filter_hides_what_clients_can_cause_in_http2() {
+        let filter = |text| parse_log_filter(text).expect("a filter").to_string();
+        assert!(filter("info").contains("h2=error"));
+        assert!(!filter("h2=debug").contains("h2=error"));
+    }
 }
