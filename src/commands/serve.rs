@@ -54,6 +54,7 @@ pub fn start(
 ) -> anyhow::Result<()> {
     let inherited = InheritedSockets::take()?;
     let (log, _guard) = logging::init(&start.config.live.log_filter, start.config.log_format)?;
+    start.config.log_warnings();
     crate::commands::use_ring();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;

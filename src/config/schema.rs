@@ -176,7 +176,7 @@ section! {
         cpu_time: HumanDuration = HumanDuration(Duration::from_millis(100)) => PolicyEnv,
         /// Wall-clock limit of one decision, including look-ups.
         timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
-        /// Memory limit of one instance: all its linear memories and tables.
+        /// Memory limit of one instance: all its linear memories and tables, and the objects that it makes in the host.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
@@ -359,7 +359,7 @@ section! {
 section! {
     /// `[channels]`
     Channels {
-        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels.
+        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels. `?` and `[…]` match one character, of any language.
         allow: Vec<String> = vec!["*".into()] => Live,
         /// Patterns of names that may not be channels; they take precedence over `allow`. Names that begin with `tidegate:` are never
         /// channels.
@@ -406,7 +406,8 @@ section! {
 section! {
     /// `[server]`
     Server {
-        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted.
+        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted; see
+        /// [Client addresses](operations/deployment.md#client-addresses).
         trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
         max_header_size: ByteSize = ByteSize::kib(64) => Restart,

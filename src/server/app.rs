@@ -22,6 +22,7 @@ use crate::server::api_error::{ApiError, REFUSAL_CODES};
 use crate::server::connection::deadline::EndCause;
 use crate::server::connection::limits::{PortKind, PortLimits, refusal_name};
 use crate::server::control::stream_stats::StreamStatsCache;
+use crate::server::data::client_address::ForwardingWarnings;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
 use crate::shadow::shadow_policy::ShadowEvaluator;
@@ -72,6 +73,7 @@ pub struct App {
     pub commands: Arc<Commands>,
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
+    pub(super) forwarding_warnings: ForwardingWarnings,
     pub(super) rejection_delay: RejectionDelay,
     pub(super) stream_context: StreamContext,
     pub(super) phase: watch::Sender<Phase>,
@@ -122,12 +124,9 @@ impl App {
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let records = config.node_records(&node);
-        let revocations = Arc::new(RevocationService {
-            authorizer: Arc::clone(&authorizer),
-            streams: streams.clone(),
-            store: Arc::clone(hub.store()),
-            keys: keys.clone(),
-        });
+        let store = Arc::clone(hub.store());
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), store, keys.clone());
+        let revocations = Arc::new(revocations);
         let commands = Commands::new(&hub, keys, node, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
@@ -142,6 +141,7 @@ impl App {
                 replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
                 ping_interval: config.stream.ping_interval,
             },
+            forwarding_warnings: ForwardingWarnings::default(),
             phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),

@@ -8,6 +8,7 @@ mod body;
 mod connection;
 mod control;
 pub mod data;
+pub(crate) mod host;
 mod recent_rejections;
 mod respond;
 
@@ -124,9 +125,12 @@ async fn rotate(app: Arc<App>) {
     }
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
+async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
     if head_size(&request) > app.config.max_header_size {
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
+    }
+    if let Err(error) = host::normalize_host(&mut request) {
+        return error.into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);

@@ -52,11 +52,15 @@ pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 #[derive(Clone, Copy, Debug)]
 pub struct Endless;
 
-/// A response with a complete body.
+/// No cache stores a response, unless it says otherwise: some statuses may be cached even without a header (404, 410, 301).
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A response with a complete body, which no cache stores.
 pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = http::Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
@@ -67,11 +71,12 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// A policy's own response.
+/// A policy's own response, which no cache stores unless the policy says otherwise.
 pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Option<InFlightGuard>) -> Response {
     let mut response = http::Response::new(InFlightBody { body: Full::new(body), guard }.boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(NO_STORE);
     response
 }
 
@@ -103,9 +108,7 @@ pub fn ok(value: impl Serialize) -> Response {
 
 /// A JSON response, which no cache stores.
 pub fn json(status: StatusCode, value: &Value) -> Response {
-    let mut response = full(status, "application/json", value.to_string());
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    full(status, "application/json", value.to_string())
 }
 
 /// The entity tag of a policy: its digest in quotes.

@@ -5,6 +5,7 @@
 //! read is never polled, so its connection is aborted after a grace period.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -94,8 +95,8 @@ pub struct StreamInfo {
     /// The client's subject, as the policy named it.
     pub subject: Option<Box<str>>,
     pub channels: Box<[Arc<str>]>,
-    /// The client's address.
-    pub address: Box<str>,
+    /// The client's address; `None` if a trusted proxy does not name it.
+    pub address: Option<IpAddr>,
     /// When the stream was opened, in ms since the Unix epoch.
     pub since: u64,
     /// When the grant expires, in ms since the Unix epoch.

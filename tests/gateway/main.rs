@@ -14,6 +14,7 @@ mod raw_http2;
 
 mod activation;
 mod activation_under_load;
+mod client_address;
 mod connections;
 mod control_port;
 mod decision_cache;
@@ -24,6 +25,7 @@ mod evaluation_permits;
 mod event_order;
 mod gaps;
 mod grants;
+mod host;
 mod http2;
 mod http;
 mod memory_limits;

@@ -13,19 +13,24 @@ pub const JSON: &str = "content-type: application/json\r\n";
 
 /// Sends a request; returns the status and the JSON of the answer. `headers` are whole lines.
 pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
-    let (status, body) = exchange(to, method, target, headers, body).await;
+    let (status, body) = send_for_text(to, method, target, headers, body).await;
     (status, serde_json::from_str(&body).unwrap_or_default())
 }
 
 /// The value of a metric without labels.
 pub async fn metric(control: SocketAddr, name: &str) -> f64 {
-    let (status, text) = exchange(control, "GET", "/metrics", "", b"").await;
+    let (status, text) = get_text(control, "/metrics").await;
     assert_eq!(status, 200, "{text}");
     let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}: {text}"))
 }
 
-async fn exchange(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, String) {
+/// The status and the text of the answer to a `GET`.
+async fn get_text(to: SocketAddr, target: &str) -> (u16, String) {
+    send_for_text(to, "GET", target, "", b"").await
+}
+
+async fn send_for_text(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, String) {
     let length = body.len();
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
