@@ -24,7 +24,10 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
-    for warning in &config.warnings {
+    // A start raises the limit; this command may do so, too.
+    let _ = descriptors::raise_limit();
+    let connections = config.server.connection_warning(config.stream.max_streams, descriptors::limit());
+    for warning in config.warnings.iter().chain(&connections) {
         eprintln!("tidegate: warning: configuration: {warning}");
     }
     let checked = match &config.policy_mode {
@@ -34,10 +37,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let (digest, cases) = checked.unzip();
     let store = config.store.url.to_string();
     let allow_all = config.policy_mode == PolicyMode::AllowAll;
-    let warnings = warnings(&config);
-    let json = json!({
-        "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all, "warnings": warnings,
-    });
+    let json = json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all });
     print(args.json, &json, || {
         let policy = match (digest, cases) {
             (Some(digest), Some(cases @ 1..)) => format!("{digest}, {cases} test cases passed"),
@@ -45,16 +45,8 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
             (None, _) if allow_all => "none: every client may read every channel".into(),
             (None, _) => "from the fleet (not contacted)".into(),
         };
-        let warnings: String = warnings.iter().map(|warning| format!("warning {warning}\n")).collect();
-        format!("store   {store} (not contacted)\npolicy  {policy}\n{warnings}ok\n")
+        format!("store   {store} (not contacted)\npolicy  {policy}\nok\n")
     })
-}
-
-/// What a start would only warn of.
-fn warnings(config: &Config) -> Vec<String> {
-    // A start raises the limit; this command may do so, too.
-    let _ = descriptors::raise_limit();
-    config.server.connection_warning(config.stream.max_streams, descriptors::limit()).into_iter().collect()
 }
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.

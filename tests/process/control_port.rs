@@ -26,7 +26,7 @@ pub async fn metric(control: SocketAddr, name: &str) -> f64 {
 }
 
 /// The status and the text of the answer to a `GET`.
-pub async fn get_text(to: SocketAddr, target: &str) -> (u16, String) {
+async fn get_text(to: SocketAddr, target: &str) -> (u16, String) {
     send_for_text(to, "GET", target, "", b"").await
 }
 

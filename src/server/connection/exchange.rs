@@ -73,8 +73,11 @@ impl Exchange {
         let is_endless = response.extensions().get::<Endless>().is_some();
         if !is_endless {
             let body = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-            let bytes = header_bytes(response.headers()).saturating_add(body).saturating_add(EXCHANGE_BYTES);
-            *self.memory.lock() = Some(self.activity.take_memory(bytes)?);
+            let bytes = header_bytes(response.headers()).saturating_add(body);
+            // An HTTP/1.1 connection has one small response at a time, which counts with the connection: probes are always answered.
+            if self.stream.get().is_some() || bytes > EXCHANGE_BYTES {
+                *self.memory.lock() = Some(self.activity.take_memory(bytes.saturating_add(EXCHANGE_BYTES))?);
+            }
             self.end_unless_read(bytes);
         }
         Ok(response.map(|body| CountedBody { body, exchange: self, is_endless, has_data: false, phase: Phase::Data }))
