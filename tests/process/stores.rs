@@ -110,6 +110,10 @@ async fn documented_redis_permissions_are_sufficient() {
     let emitted =
         run_tidegate(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    let revoked = run_tidegate(&["revoke", "--channel", "none", "--for", "1h", "--store", &store]).await;
+    assert_eq!(revoked.code(), Some(0), "{revoked:?}");
+    let listed = run_tidegate(&["revoke", "--list", "--json", "--store", &store]).await;
+    assert!(listed.stdout.contains("none") && !listed.stdout.contains("\"now\":null"), "{listed:?}");
     assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
 
     let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);

@@ -211,8 +211,8 @@ impl EventStore for RedisStore {
         };
         let read: Result<(u64, Vec<(String, Vec<u8>)>), RedisError> = read.invoke_async(&mut connection).await;
         match (read, ids) {
-            // A user who may only read may not run scripts, and perhaps not ask for the time.
-            (Err(error), RevocationIds::All) if error.code() == Some("NOPERM") => {
+            // A user who may only read may not run scripts, or not ask for the time in one.
+            (Err(error), RevocationIds::All) if matches!(error.code(), Some("NOPERM" | "ERR")) => {
                 let time: Result<(u64, u64), RedisError> = cmd("TIME").query_async(&mut connection).await;
                 let now =
                     time.ok().map(|(seconds, micros)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
