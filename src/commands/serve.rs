@@ -69,6 +69,7 @@ async fn serve(
     on_listening: impl FnOnce(SocketAddr, &Arc<App>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let Start { config, files, load } = start;
+    startup::raise_descriptor_limit(&config);
     // From here on SIGHUP does not end the process.
     let reload = reload_signal()?;
     let sockets = inherited.bind(&config)?;

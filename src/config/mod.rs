@@ -6,6 +6,7 @@ pub(crate) mod interpolation;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
+pub mod server;
 pub(crate) mod sources;
 pub(crate) mod stream;
 pub(crate) mod validate;
@@ -26,6 +27,7 @@ use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
+use crate::config::server::ServerConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::validate::{check_positive, check_size, parse_address};
 use crate::egress::Egress;
@@ -87,6 +89,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
+    /// Bounds of connections.
+    pub server: ServerConfig,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -233,12 +237,13 @@ impl Config {
             },
             cache_dir,
             policy_mode,
-            limits,
             lookup_prefixes: prefixes,
             settings: policy::resolve_settings(&raw.policy.settings)?,
             tokens,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
+            server: server::check_server(&raw.server, &limits)?,
+            limits,
             trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
@@ -290,13 +295,26 @@ impl Config {
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
 /// configuration file, else the default. A file that exists but is not valid is an error, because it may name another fleet.
 pub fn fleet_name() -> Result<FleetName, ConfigError> {
+    let name = option_for_command("fleet", "name")?;
+    let name = name.as_ref().and_then(toml::Value::as_str);
+    name.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)
+}
+
+/// The trusted keys for a command that needs no other option of the configuration: `TIDEGATE_POLICY_TRUSTED_KEYS`, else
+/// `policy.trusted-keys` in the configuration file, else none.
+pub fn trusted_keys() -> Result<Vec<PathBuf>, ConfigError> {
+    let keys = option_for_command("policy", "trusted-keys")?;
+    keys.map_or_else(|| Ok(Vec::new()), |keys| keys.try_into().map_err(|error| invalid("policy.trusted-keys", error)))
+}
+
+/// An option of the environment or of the configuration file, if that exists.
+fn option_for_command(table: &str, name: &str) -> Result<Option<toml::Value>, ConfigError> {
     let (file, is_named) = Config::locate(None);
-    let mut table = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
-    let variable = sources::variable_name("fleet.name");
+    let mut config = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
+    let variable = sources::variable_name(&format!("{table}.{name}"));
     let value = std::env::var(&variable).ok().map(|value| (variable, value));
-    sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
-    let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
-    fleet.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)
+    sources::merge(&mut config, sources::parse_environment(value.into_iter())?);
+    Ok(config.get(table).and_then(|table| table.get(name)).cloned())
 }
 
 /// The default directory for data that can be recreated: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory; none if the

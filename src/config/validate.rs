@@ -73,7 +73,9 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
     let expected = "expected a filter such as info or warn,tidegate=debug";
-    EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
+    // h2 warns of frames that a client may send in any number. A directive of the option takes precedence.
+    EnvFilter::try_new(format!("h2=error,{text}"))
+        .map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
 }
 
 /// Networks, with those of IPv4-mapped addresses as IPv4 networks, since addresses are compared in canonical form.
@@ -254,5 +256,12 @@ mod tests {
         for wrong in ["[", "[!", "{a", "a}", "[b-a]", "a\\"] {
             assert!(Glob::new(wrong).is_err() && compile_patterns("k", &[wrong.to_owned()]).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn log_filter_hides_what_clients_can_cause_in_http2() {
+        let filter = |text| parse_log_filter(text).expect("a filter").to_string();
+        assert!(filter("info").contains("h2=error"));
+        assert!(!filter("h2=debug").contains("h2=error"));
     }
 }

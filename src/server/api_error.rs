@@ -194,6 +194,7 @@ impl ApiError {
             Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
 
             Self::Revoke(RevokeError::InvalidRequest(_)) => (S::BAD_REQUEST, "invalid_revocation"),
+            Self::Revoke(RevokeError::Ended(_)) => (S::CONFLICT, "revocation_ended"),
             Self::Revoke(RevokeError::Full) => (S::CONFLICT, "too_many_revocations"),
             Self::NoSuchRevocation => (S::NOT_FOUND, "no_such_revocation"),
 

@@ -1,7 +1,6 @@
 //! The server: the data port, the control port, and their life cycle until the graceful shutdown: report not ready, keep serving for
 //! `drain.delay`, stop accepting connections, then close streams spread over `drain.duration`.
 
-mod accept_queue;
 mod access;
 mod api_error;
 pub mod app;
@@ -26,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, Phase};
-use crate::server::connection::PortKind;
+use crate::server::connection::limits::PortKind;
 use crate::server::respond::Response;
 
 /// A node opens its ports once it has processed the fleet's commands; without the store, after this time.

@@ -48,6 +48,10 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for InFlightBody<B>
 /// The response of every handler.
 pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
+/// Marks a response that ends by itself only when its stream does, so that it has no time in which it must be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;
+
 /// No cache stores a response, unless it says otherwise: some statuses may be cached even without a header (404, 410, 301).
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
@@ -79,6 +83,7 @@ pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Opti
 /// An event stream.
 pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
     let mut response = http::Response::new(body.boxed_unsync());
+    response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));

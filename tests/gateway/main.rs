@@ -10,10 +10,12 @@ mod client;
 mod faulty_store;
 mod harness;
 mod origin;
+mod raw_http2;
 
 mod activation;
 mod activation_under_load;
 mod client_address;
+mod connections;
 mod control_port;
 mod decision_cache;
 mod decision_log;

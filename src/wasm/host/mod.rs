@@ -5,6 +5,7 @@ pub(crate) mod body_drain;
 pub(crate) mod context;
 pub(crate) mod http;
 pub(crate) mod lookup;
+pub(crate) mod objects;
 pub(crate) mod tokens;
 pub(crate) mod wasi;
 
