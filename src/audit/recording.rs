@@ -267,6 +267,24 @@ mod tests {
         assert!(is_full.load(Ordering::Relaxed));
     }
 
+    #[test]
+    fn addresses_are_recorded_and_read_again() {
+        #[derive(Serialize, Deserialize)]
+        struct Line(#[serde(with = "RecordedRequest")] Request);
+
+        let line = |address: &str| {
+            format!(
+                r#"{{"id":"1","method":"GET","scheme":"http","authority":"h","path_with_query":"/","headers":[],"client_address":"{address}"}}"#
+            )
+        };
+        for address in ["192.0.2.1", "2001:db8::7", ""] {
+            let Line(request) = serde_json::from_str(&line(address)).expect("a recorded request");
+            assert_eq!(request.client_address, address.parse().ok(), "an empty one is unknown");
+            assert_eq!(serde_json::to_string(&Line(request)).expect("JSON"), line(address));
+        }
+        assert!(serde_json::from_str::<Line>(&line("me")).is_err());
+    }
+
     struct Text(&'static str);
 
     impl QueuedLine for Text {

@@ -216,7 +216,9 @@ impl Config {
         }
         let stream = stream::check_stream(&raw.stream)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
-        let warnings = validate::short_tokens(&live).chain(tokens.warnings().map(str::to_owned)).collect();
+        let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
+            .chain(tokens.warnings().map(str::to_owned))
+            .collect();
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";

@@ -12,7 +12,6 @@ use ipnet::{IpNet, Ipv4Net};
 use regex::{RegexSet, RegexSetBuilder};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::reloadable::LiveOptions;
 use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
 use crate::util::files;
@@ -37,12 +36,9 @@ pub fn is_token(token: &str) -> bool {
 }
 
 /// Warnings of bearer tokens that can be guessed.
-pub fn short_tokens(live: &LiveOptions) -> impl Iterator<Item = String> {
+pub fn short_tokens(control: Option<&String>, rest: &[String]) -> impl Iterator<Item = String> {
     let is_short = |token: &String| token.len() < MIN_TOKEN_BYTES;
-    let options = [
-        ("control.token", live.control_token.as_ref().is_some_and(is_short)),
-        ("redis-rest.tokens", live.rest_tokens.iter().any(is_short)),
-    ];
+    let options = [("control.token", control.is_some_and(is_short)), ("redis-rest.tokens", rest.iter().any(is_short))];
     options.into_iter().filter(|(_, is_short)| *is_short).map(|(key, _)| {
         format!("{key}: a token shorter than {MIN_TOKEN_BYTES} characters can be guessed; generate one with `openssl rand -hex 16`")
     })

@@ -19,6 +19,7 @@ use crate::policy::info::PolicyInfo;
 use crate::rollout::replace::ReplaceError;
 use crate::rollout::stage::{ActivationError, Stage};
 use crate::server::data::request::InvalidAck;
+use crate::server::host::InvalidHost;
 use crate::server::respond::{self, Response};
 use crate::store::StoreError;
 use crate::store::command::CommandError;
@@ -55,8 +56,8 @@ pub enum ApiError {
     MethodNotAllowed { allow: String },
     #[error("the request line and headers are larger than {max_bytes} bytes (server.max-header-size)")]
     HeaderTooLarge { max_bytes: usize },
-    #[error("{0}; right would be one Host header such as gate.example or 127.0.0.1:8080")]
-    InvalidHost(&'static str),
+    #[error(transparent)]
+    InvalidHost(#[from] InvalidHost),
     #[error("requests of web pages of other origins are not allowed")]
     OriginNotAllowed,
     #[error("use the address of this port, or localhost, or set control.token")]

@@ -130,7 +130,7 @@ async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr,
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
     if let Err(error) = host::normalize_host(&mut request) {
-        return error.into_response();
+        return ApiError::from(error).into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);

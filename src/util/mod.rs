@@ -9,6 +9,7 @@ pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
+pub(crate) mod named;
 pub(crate) mod printable;
 pub(crate) mod ratio;
 pub mod shares;

@@ -90,17 +90,20 @@ fn too_old() -> StoreError {
     )
 }
 
+/// The text of an error without its kind, which the library appends (`… - Io`).
+fn describe(error: &RedisError) -> String {
+    error.to_string().replacen(&format!(" - {:?}", error.kind()), "", 1)
+}
+
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         use redis::ErrorKind::{AuthenticationFailed, Extension, Server};
         use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
         match error.kind() {
             _ if error.code() == Some("WRONGTYPE") => Self::WrongType,
-            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => {
-                Self::Unavailable(error.to_string())
-            }
-            Server(_) | Extension | AuthenticationFailed => Self::Refused(error.to_string()),
-            _ => Self::Unavailable(error.to_string()),
+            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => Self::Unavailable(describe(&error)),
+            Server(_) | Extension | AuthenticationFailed => Self::Refused(describe(&error)),
+            _ => Self::Unavailable(describe(&error)),
         }
     }
 }
@@ -108,7 +111,7 @@ impl From<RedisError> for StoreError {
 /// The error of an emitter's command. Redis replies `ERR` to an invalid command; every other code (`NOPERM`, `OOM`, `MISCONF`) is about the
 /// state of the server.
 fn command_error(error: RedisError) -> StoreError {
-    if error.code() == Some("ERR") { StoreError::InvalidCommand(error.to_string()) } else { error.into() }
+    if error.code() == Some("ERR") { StoreError::InvalidCommand(describe(&error)) } else { error.into() }
 }
 
 impl FromRedisValue for StreamId {
