@@ -255,6 +255,12 @@ impl Config {
         }
     }
 
+    /// Checks that no other user can change what `cache-dir` contains: machine code, policies to roll back to, the last sequence.
+    pub fn check_cache_dir(&self) -> Result<(), ConfigError> {
+        let fault = self.cache_dir.as_deref().and_then(|cache_dir| PolicyStore::new(cache_dir).fault());
+        fault.map_or(Ok(()), |fault| Err(invalid("cache-dir", fault)))
+    }
+
     /// This node's name: the configured one, or the host name with the address of the data port.
     pub fn node_at(&self, listen: SocketAddr) -> String {
         self.node_name.clone().unwrap_or_else(|| validate::build_node_name(listen))

@@ -7,6 +7,7 @@ pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
+pub(crate) mod private_dir;
 pub(crate) mod ratio;
 pub mod shares;
 

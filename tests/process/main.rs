@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the tests of the gateway use the other functions")]
 mod guests;
 
+mod cache_dir;
 mod client;
 mod control_port;
 mod emitter;
@@ -21,6 +22,7 @@ mod commands;
 mod compilation;
 mod documents;
 mod drain;
+mod fifos;
 mod fleet;
 mod fleet_faults;
 mod fleet_shadow;
