@@ -75,7 +75,7 @@ Settings for an app that uses @upstash/realtime:"#,
         );
         if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
-            println!("UPSTASH_REDIS_REST_TOKEN={token}");
+            println!("UPSTASH_REDIS_REST_TOKEN={}", token.reveal());
         }
         println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>\n");
         Ok(())

@@ -15,6 +15,7 @@ use crate::config::ConfigError;
 use crate::fleet::revocation;
 use crate::fleet::revocation::{RevocationRequest, RevocationResult, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
+use crate::util::duration::parse_argument;
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["subject", "channel", "all", "list", "lift"]))]
@@ -29,7 +30,7 @@ pub struct RevokeArgs {
     #[arg(long, conflicts_with_all = ["subject", "channel"])]
     all: bool,
     /// Also reject matching requests for this time, such as 15m, whatever the policy decides
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_argument)]
     time: Option<Duration>,
     /// List the active revocations
     #[arg(long, conflicts_with_all = ["subject", "channel", "all", "time", "lift"])]

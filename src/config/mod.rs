@@ -3,6 +3,7 @@
 pub(crate) mod cors;
 pub(crate) mod diff;
 pub(crate) mod interpolation;
+pub(crate) mod mistake;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
@@ -156,10 +157,10 @@ impl Config {
         if let Some(path) = file {
             sources::merge(&mut table, Self::read_file(path)?);
         }
-        let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         sources::merge(&mut table, sources::parse_environment(variables)?);
         sources::merge(&mut table, flags);
-        table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
+        mistake::deserialize(table).map_err(|mistake| ConfigError(format!("configuration: {mistake}")))
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -184,7 +185,7 @@ impl Config {
             return Err(invalid("control.listen", what));
         }
         let live = LiveOptions::validate(&raw)?;
-        let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
+        let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(invalid(
                 "memory-store.seed",
@@ -283,7 +284,7 @@ pub fn fleet_name() -> Result<FleetName, ConfigError> {
     let (file, is_named) = Config::locate(None);
     let mut table = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
     let variable = sources::variable_name("fleet.name");
-    let value = std::env::var(&variable).ok().map(|value| (variable, value));
+    let value = std::env::var_os(&variable).map(|value| (variable, value));
     sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
     let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
     fleet.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)

@@ -21,9 +21,7 @@ pub const MAX_STEP: Duration = Duration::from_secs(86_400);
 
 /// An address to listen on.
 pub fn parse_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| {
-        invalid(key, format!("{text:?} is not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
-    })
+    text.parse().map_err(|_| invalid(key, "not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
 }
 
 /// Whether a text can be a bearer token.
@@ -59,18 +57,17 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 }
 
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    let expected = "expected a filter such as info or warn,tidegate=debug";
-    EnvFilter::try_new(text).map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
+    EnvFilter::try_new(text).map_err(|_| invalid("log.filter", "expected a filter such as info or warn,tidegate=debug"))
 }
 
 /// Patterns of names.
 pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<GlobSet, ConfigError> {
     let mut set = GlobSetBuilder::new();
-    for pattern in patterns {
+    for (n, pattern) in patterns.iter().enumerate() {
         let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-        set.add(glob.map_err(|error| invalid(key, error))?);
+        set.add(glob.map_err(|error| invalid(&format!("{key}[{n}]"), error.kind()))?);
     }
-    set.build().map_err(|error| invalid(key, error))
+    set.build().map_err(|error| invalid(key, error.kind()))
 }
 
 pub fn parse_fleet_name(name: &str) -> Result<FleetName, ConfigError> {
@@ -82,7 +79,7 @@ pub fn check_node_name(name: String) -> Result<String, ConfigError> {
     if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
         return Ok(name);
     }
-    Err(invalid("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
+    Err(invalid("fleet.node-name", "must have 1 to 64 letters, digits and -._:[]"))
 }
 
 /// The default name of a node: the host name and an address.

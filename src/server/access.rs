@@ -6,6 +6,8 @@ use http::header::{AUTHORIZATION, HOST, HeaderValue};
 use http::{HeaderMap, Request};
 use subtle::ConstantTimeEq;
 
+use crate::util::hidden::Hidden;
+
 /// The host and port that the client addressed.
 pub fn host<B>(request: &Request<B>) -> Option<String> {
     let from_uri = request.uri().authority().map(ToString::to_string);
@@ -28,13 +30,13 @@ pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
 }
 
 /// Whether the request has one of these bearer tokens, compared in constant time.
-pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a String>) -> bool {
+pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a Hidden>) -> bool {
     let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let shown = match header.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
         _ => b"",
     };
-    tokens.into_iter().fold(false, |any, token| any | bool::from(token.as_bytes().ct_eq(shown)))
+    tokens.into_iter().fold(false, |any, token| any | bool::from(token.reveal().as_bytes().ct_eq(shown)))
 }
 
 #[cfg(test)]
@@ -61,7 +63,7 @@ mod tests {
         let foreign = |host, origin| is_foreign_page(&request(host, Some(origin), None));
         assert!(!foreign("127.0.0.1:80", "http://127.0.0.1:80"));
         assert!(foreign("127.0.0.1:80", "http://evil.example") && foreign("127.0.0.1:80", "null"));
-        let tokens = vec!["one".to_owned(), "two".to_owned()];
+        let tokens = ["one".into(), "two".into()];
         let shows = |token| shows_token(request("h", None, token).headers(), &tokens);
         assert!(shows(Some("Bearer two")) && shows(Some("bearer one")));
         assert!(!shows(Some("Bearer three")) && !shows(Some("two")) && !shows(None) && !shows(Some("Bearer ")));

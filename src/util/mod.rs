@@ -6,6 +6,7 @@ pub mod clock;
 pub(crate) mod duration;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
+pub(crate) mod hidden;
 pub mod id;
 pub(crate) mod private_dir;
 pub(crate) mod ratio;
