@@ -30,6 +30,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     for warning in config.warnings.iter().chain(&connections) {
         eprintln!("tidegate: warning: configuration: {warning}");
     }
+    config.check_cache_dir()?;
     let checked = match &config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => Some(check_policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,

@@ -3,6 +3,7 @@
 pub(crate) mod cors;
 pub(crate) mod diff;
 pub(crate) mod interpolation;
+pub(crate) mod mistake;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
@@ -162,10 +163,10 @@ impl Config {
         if let Some(path) = file {
             sources::merge(&mut table, Self::read_file(path)?);
         }
-        let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         sources::merge(&mut table, sources::parse_environment(variables)?);
         sources::merge(&mut table, flags);
-        table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
+        mistake::deserialize(table).map_err(|mistake| ConfigError(format!("configuration: {mistake}")))
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -190,7 +191,7 @@ impl Config {
             return Err(invalid("control.listen", what));
         }
         let live = LiveOptions::validate(&raw)?;
-        let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
+        let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(invalid(
                 "memory-store.seed",
@@ -267,6 +268,12 @@ impl Config {
         }
     }
 
+    /// Checks that no other user can change what `cache-dir` contains: machine code, policies to roll back to, the last sequence.
+    pub fn check_cache_dir(&self) -> Result<(), ConfigError> {
+        let fault = self.cache_dir.as_deref().and_then(|cache_dir| PolicyStore::new(cache_dir).fault());
+        fault.map_or(Ok(()), |fault| Err(invalid("cache-dir", fault)))
+    }
+
     /// This node's name: the configured one, or the host name with the address of the data port.
     pub fn node_at(&self, listen: SocketAddr) -> String {
         self.node_name.clone().unwrap_or_else(|| validate::build_node_name(listen))
@@ -312,7 +319,7 @@ fn option_for_command(table: &str, name: &str) -> Result<Option<toml::Value>, Co
     let (file, is_named) = Config::locate(None);
     let mut config = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
     let variable = sources::variable_name(&format!("{table}.{name}"));
-    let value = std::env::var(&variable).ok().map(|value| (variable, value));
+    let value = std::env::var_os(&variable).map(|value| (variable, value));
     sources::merge(&mut config, sources::parse_environment(value.into_iter())?);
     Ok(config.get(table).and_then(|table| table.get(name)).cloned())
 }

@@ -72,11 +72,12 @@ fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
     if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
         return Err(invalid(
             "stream.path",
-            format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
+            "must begin with / and have no ?, # or space, such as /api/realtime or /api/realtime/*",
         ));
     }
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(invalid("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
+        let what = "/redis, /healthz and /playground are the gateway's own endpoints: name another path";
+        return Err(invalid("stream.path", what));
     }
     Ok((path.to_owned(), path != text))
 }

@@ -33,10 +33,8 @@ pub enum StoreUrlError {
          such as redis://user:password@127.0.0.1:6379/0"
     )]
     Scheme,
-    #[error(
-        "not a valid Redis URL ({0}): expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock"
-    )]
-    Invalid(String),
+    #[error("not a valid Redis URL{0}: expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock")]
+    Invalid(&'static str),
 }
 
 impl FromStr for StoreUrl {
@@ -48,12 +46,17 @@ impl FromStr for StoreUrl {
         }
         let url = Url::parse(text).map_err(|error| match error {
             ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
-            other => StoreUrlError::Invalid(other.to_string()),
+            ParseError::InvalidPort => StoreUrlError::Invalid(" (its port is not a number up to 65535)"),
+            ParseError::EmptyHost => StoreUrlError::Invalid(" (its host is missing)"),
+            _ => StoreUrlError::Invalid(""),
         })?;
         if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix") {
             return Err(StoreUrlError::Scheme);
         }
-        let info = text.into_connection_info().map_err(|error| StoreUrlError::Invalid(error.to_string()))?;
+        let info = text.into_connection_info().map_err(|_| {
+            // The crate's error may contain a part of the URL.
+            StoreUrlError::Invalid(" (its host, path, database or parameters)")
+        })?;
         // Notifications arrive as push messages, which only RESP3 has.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let shown = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath]);

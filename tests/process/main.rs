@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the tests of the gateway use the other functions")]
 mod guests;
 
+mod cache_dir;
 mod client;
 mod control_port;
 mod emitter;
@@ -24,6 +25,7 @@ mod connections;
 mod dev;
 mod documents;
 mod drain;
+mod fifos;
 mod fleet;
 mod fleet_faults;
 mod fleet_shadow;

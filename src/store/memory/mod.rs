@@ -16,13 +16,20 @@ use crate::store::{
 use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "expected a string, a list of strings (a set) or a table of strings (a hash)")]
 pub enum Seed {
     /// A string key.
     Text(String),
     Set(HashSet<String>),
     Hash(BTreeMap<String, String>),
+}
+
+/// Shows no value: a session may be a secret.
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// The approximate bytes of a stream or an entry in addition to its texts; counted so that many small ones are bounded too.
