@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use globset::GlobSet;
 use ipnet::IpNet;
 use toml::Table;
@@ -87,6 +88,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
+    /// Bytes for the bodies of requests and the answers of `/redis`.
+    pub body_memory: usize,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -209,6 +212,7 @@ impl Config {
             ));
         }
         let stream = stream::check_stream(&raw.stream)?;
+        let body_memory = check_body_memory(raw.server.body_memory, &stream)?;
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
@@ -235,6 +239,7 @@ impl Config {
             stream,
             trusted_proxies: raw.server.trusted_proxies,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
+            body_memory,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
             node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
@@ -269,6 +274,16 @@ impl Config {
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// A body of `/redis` has up to twice `stream.max-event-size`, and needs six times its size.
+fn check_body_memory(size: ByteSize, stream: &StreamConfig) -> Result<usize, ConfigError> {
+    let least = (stream.hub.max_event_size as u64) * 12 + (1 << 20);
+    if size.as_u64() < least {
+        let what = format!("{size}: must be at least {} for events of stream.max-event-size", ByteSize(least));
+        return Err(invalid("server.body-memory", what));
+    }
+    validate::check_size("server.body-memory", size, 0, 1 << 40)
 }
 
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the

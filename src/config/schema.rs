@@ -410,6 +410,9 @@ section! {
         trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
         max_header_size: ByteSize = ByteSize::kib(64) => Restart,
+        /// Memory for requests and answers of `/redis`, for `POST /v1/emit` and for uploads of policies; see [below](#memory). At least
+        /// 12 times `stream.max-event-size` and 1 MiB.
+        body_memory: ByteSize = ByteSize::mib(128) => Restart,
     }
 }
 

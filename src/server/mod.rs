@@ -6,6 +6,7 @@ mod access;
 mod api_error;
 pub mod app;
 mod body;
+mod body_budget;
 mod connection;
 mod control;
 pub mod data;

@@ -98,7 +98,14 @@ pub fn ok(value: impl Serialize) -> Response {
 
 /// A JSON response, which no cache stores.
 pub fn json(status: StatusCode, value: &Value) -> Response {
-    let mut response = full(status, "application/json", value.to_string());
+    let mut response = json_text(value.to_string().into());
+    *response.status_mut() = status;
+    response
+}
+
+/// A response with the status 200 and this JSON.
+pub fn json_text(text: Bytes) -> Response {
+    let mut response = full(StatusCode::OK, "application/json", text);
     response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

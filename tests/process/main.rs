@@ -28,6 +28,7 @@ mod fleet_shadow;
 mod fleet_trust;
 mod hostile_components;
 mod isolation;
+mod memory_terms;
 mod node_names;
 mod notifications;
 mod policies;
