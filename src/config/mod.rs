@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use regex::RegexSet;
 use toml::Table;
@@ -92,6 +93,8 @@ pub struct Config {
     pub max_header_size: usize,
     /// Bounds of connections.
     pub server: ServerConfig,
+    /// Bytes for the bodies of requests and the answers of `/redis`.
+    pub body_memory: usize,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -220,6 +223,7 @@ impl Config {
         let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
             .chain(tokens.warnings().map(str::to_owned))
             .collect();
+        let body_memory = check_body_memory(raw.server.body_memory, &stream)?;
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
@@ -247,6 +251,7 @@ impl Config {
             limits,
             trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
+            body_memory,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
             node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
@@ -297,6 +302,16 @@ impl Config {
         let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// A body of `/redis` has up to twice `stream.max-event-size`, and needs six times its size.
+fn check_body_memory(size: ByteSize, stream: &StreamConfig) -> Result<usize, ConfigError> {
+    let least = (stream.hub.max_event_size as u64) * 12 + (1 << 20);
+    if size.as_u64() < least {
+        let what = format!("{size}: must be at least {} for events of stream.max-event-size", ByteSize(least));
+        return Err(invalid("server.body-memory", what));
+    }
+    validate::check_size("server.body-memory", size, 0, 1 << 40)
 }
 
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the

@@ -426,6 +426,9 @@ section! {
         /// Memory of the data port for heads over 8 KiB that are still arriving, and for responses other than streams that are not yet
         /// written; at least twice `policy.max-response-size`.
         connection_memory: ByteSize = ByteSize::mib(64) => Restart,
+        /// Memory for requests and answers of `/redis`, for `POST /v1/emit` and for uploads of policies; see [below](#memory). At least
+        /// 12 times `stream.max-event-size` and 1 MiB.
+        body_memory: ByteSize = ByteSize::mib(128) => Restart,
     }
 }
 

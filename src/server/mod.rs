@@ -5,6 +5,7 @@ mod access;
 mod api_error;
 pub mod app;
 mod body;
+mod body_budget;
 mod connection;
 mod control;
 pub mod data;

@@ -1,6 +1,8 @@
 //! `/redis`, in brief: `tests/e2e` has the rest.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Reply, send_request};
 use crate::harness::Gateway;
@@ -106,4 +108,52 @@ async fn event_emitted_over_rest_is_delivered_and_can_be_read() {
     gateway.store.disconnect();
     let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn subscriptions_count_as_streams() {
+    let gateway = Gateway::start(&format!("{TOML}stream.max-streams = 2")).await;
+    let subscribe = async || {
+        let mut socket = TcpStream::connect(gateway.data).await.expect("connected");
+        let head =
+            "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer two\r\ncontent-length: 0\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.expect("an answer");
+        (String::from_utf8_lossy(&status[9..]).into_owned(), socket)
+    };
+    let (first, second, third) = (subscribe().await, subscribe().await, subscribe().await);
+    assert_eq!([&*first.0, &*second.0, &*third.0], ["200", "200", "503"]);
+    assert_eq!(gateway.app.streams.count(), 2);
+    drop(first);
+    while gateway.app.streams.count() == 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(subscribe().await.0, "200");
+}
+
+#[tokio::test]
+async fn answers_are_limited() {
+    let gateway = Gateway::start(&format!("{TOML}stream.max-event-size = '1KiB'")).await;
+    let data = json!("x".repeat(1000));
+    for _ in 0..300 {
+        gateway.store.add("c", "e", &data).await;
+    }
+    // 64 KiB are free of charge, and 128 KiB the limit.
+    for (count, status) in [(10, 200), (50, 200), (80, 200), (150, 400), (300, 400)] {
+        let range = json!(["XRANGE", "c", "-", "+", "COUNT", count]);
+        let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
+        assert_eq!(reply.status, status, "{count}: {:.300}", reply.body);
+        match reply.json()["result"].as_array() {
+            Some(rows) => assert_eq!(rows.len(), count),
+            None => {
+                assert!(reply.json()["error"].as_str().is_some_and(|error| error.contains("COUNT")), "{}", reply.body)
+            }
+        }
+        // The commands of a pipeline share the limit, and the others are executed.
+        let reply = post(&gateway, "/redis/pipeline", &[TOKEN], &json!([range, ["PUBLISH", "c", "{}"], range])).await;
+        let results = reply.json();
+        assert_eq!(results[0]["result"].is_array(), status == 200, "{count}");
+        assert_eq!((results[1]["result"].is_number(), results[2]["result"].is_array()), (true, count <= 50), "{count}");
+    }
 }

@@ -33,6 +33,7 @@ mod fleet_trust;
 mod forged_records;
 mod hostile_components;
 mod isolation;
+mod memory_terms;
 mod node_names;
 mod notifications;
 mod policies;

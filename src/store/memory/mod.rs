@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
+use crate::store::command::{Keep, NewId, Reply, RestCommand, TEXT_OVERHEAD_BYTES, bound};
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::store::{
     EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
@@ -349,7 +349,7 @@ impl EventStore for MemoryStore {
                 state.evict(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
-            RestCommand::Range { key, start, end, count } => {
+            RestCommand::Range { key, start, end, count, max_bytes } => {
                 let empty = Ok(Reply::List(Vec::new()));
                 let (Some(start), Some(end)) = (bound(start, true), bound(end, false)) else { return empty };
                 let state = self.state();
@@ -357,8 +357,16 @@ impl EventStore for MemoryStore {
                 let from = stream.entries.partition_point(|(id, _)| *id < start);
                 let count = count.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
                 let text = |text: &str| Reply::Text(text.as_bytes().to_vec());
-                let rows = stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
-                let rows = rows.map(|(id, fields)| {
+                let rows = || stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
+                let size = |text: &str| text.len() + TEXT_OVERHEAD_BYTES;
+                let fields = |fields: &[(String, String)]| {
+                    fields.iter().map(|(name, value)| size(name) + size(value)).sum::<usize>()
+                };
+                let ids = |id: StreamId| size(&id.to_string()) + TEXT_OVERHEAD_BYTES;
+                if rows().map(|(id, all)| ids(*id) + fields(all)).sum::<usize>() > *max_bytes {
+                    return Err(StoreError::AnswerTooLarge(*max_bytes));
+                }
+                let rows = rows().map(|(id, fields)| {
                     let fields = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
                     Reply::List(vec![text(&id.to_string()), Reply::List(fields)])
                 });

@@ -1,7 +1,8 @@
 //! The store of a fleet: a Redis (7.0 or newer) or a Valkey.
 //!
-//! A node has four connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
-//! wait for; one for replays and emits, so that a long history does not delay live events; and one for components.
+//! A node has five connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
+//! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
+//! read, so that they delay neither; and one for components.
 
 pub(crate) mod fleet;
 pub(crate) mod notifications;
@@ -14,7 +15,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Keep, Reply, RestCommand, Trim};
+use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
@@ -35,9 +36,12 @@ pub struct RedisStore {
     live: ConnectionManager,
     /// For replays and emits.
     bulk: ConnectionManager,
+    /// For the ranges of `/redis`.
+    ranges: ConnectionManager,
     /// For components.
     blobs: ConnectionManager,
     read: Script,
+    range: Script,
     emit: Script,
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
@@ -59,8 +63,10 @@ impl RedisStore {
         Ok(Self {
             live: connection(timeout)?,
             bulk: connection(timeout)?,
+            ranges: connection(timeout)?,
             blobs: connection(timeout.max(MIN_BLOB_TIMEOUT))?,
             read: Script::new(include_str!("read.lua")),
+            range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
@@ -260,13 +266,14 @@ impl EventStore for RedisStore {
                 }
                 add.arg(id.to_string()).arg(fields).query_async(&mut connection).await
             }
-            RestCommand::Range { key, start, end, count } => {
-                let mut range = cmd("XRANGE");
-                range.arg(key).arg(start).arg(end);
-                if let Some(count) = count {
-                    range.arg("COUNT").arg(*count);
+            RestCommand::Range { key, start, end, count, max_bytes } => {
+                let mut range = self.range.key(key);
+                range.arg(start).arg(end).arg(count.map_or_else(String::new, |count| count.to_string()));
+                range.arg(*max_bytes).arg(TEXT_OVERHEAD_BYTES);
+                match range.invoke_async(&mut self.ranges.clone()).await {
+                    Ok(Value::Nil) => return Err(StoreError::AnswerTooLarge(*max_bytes)),
+                    result => result,
                 }
-                range.query_async(&mut connection).await
             }
             RestCommand::Publish { key, message } => {
                 cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await
