@@ -99,7 +99,7 @@ section! {
         /// The control port.
         control: Control = Control::default() => Table,
         /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
-        /// Flag: `--store`.
+        /// Databases of one Redis do not separate environments: see [Redis](operations/deployment.md#redis). Flag: `--store`.
         store: Hidden = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
@@ -354,6 +354,9 @@ section! {
         replay_memory: ByteSize = ByteSize::mib(32) => Restart,
         /// How often the gateway checks a quiet channel for entries whose notification was lost.
         reconcile_interval: HumanDuration = HumanDuration::from_secs(5) => Restart,
+        /// Deliver entries that were trimmed before they were read from their notifications; `false`: report them as a `gap`. Nothing proves
+        /// that a notification is genuine; see [Notifications](protocol.md#notifications).
+        fill_holes: bool = true => Restart,
     }
 }
 

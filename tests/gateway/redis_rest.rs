@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Reply, send_request};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, with_timeout};
 
 const TOML: &str =
     "redis-rest.tokens = ['one', 'two']\nchannels.deny = ['secret*']\npolicy.lookup.prefixes = ['session:']\n";
@@ -156,4 +156,28 @@ async fn answers_are_limited() {
         assert_eq!(results[0]["result"].is_array(), status == 200, "{count}");
         assert_eq!((results[1]["result"].is_number(), results[2]["result"].is_array()), (true, count <= 50), "{count}");
     }
+}
+
+#[tokio::test]
+async fn subscriber_that_does_not_read_is_closed_with_the_reason() {
+    let gateway = Gateway::start(TOML).await;
+    let mut subscriber = TcpStream::connect(gateway.data).await.expect("a connection");
+    let (name, value) = TOKEN;
+    let head = format!("POST /redis/subscribe/c HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nConnection: close\r\n\r\n");
+    subscriber.write_all(head.as_bytes()).await.expect("the gateway reads");
+    let mut received = Vec::new();
+    while !String::from_utf8_lossy(&received).contains("data: subscribe,c,1") {
+        assert_ne!(subscriber.read_buf(&mut received).await.expect("a response"), 0);
+    }
+    // More than the sockets and the queue hold.
+    let message = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        gateway.store.publish("c", &message).await;
+        tokio::task::yield_now().await;
+    }
+    with_timeout("the response ends", subscriber.read_to_end(&mut received)).await.expect("no error");
+    let text = String::from_utf8_lossy(&received);
+    let messages = text.matches("data: message,c,x").count();
+    assert!(messages < 40 - 8, "{messages} messages");
+    assert!(text.contains(": closed: messages were dropped"), "{}", &text[text.len() - 200..]);
 }

@@ -34,6 +34,14 @@ use crate::util::client_key::ClientKey;
 const MAX_COMMANDS: usize = 1000;
 /// Pause after which a silent subscription sends a comment.
 const HEARTBEAT: Duration = Duration::from_secs(25);
+/// The last frame of a subscription whose messages were dropped. The protocol has no frame for an error, so it is a comment.
+const TOO_SLOW: &str = ": closed: messages were dropped, because this subscriber did not read them in time\n\n";
+
+enum SubscriptionPhase {
+    Opening,
+    Open,
+    Ended,
+}
 
 /// Bytes of memory for each byte of a body: the body, the command that is parsed of it, and the copies that the client of the store makes.
 const BODY_MEMORY_FACTOR: usize = 6;
@@ -280,23 +288,27 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap, abort: AbortSignal) -
     let permit = app.streams.admit(abort).ok_or(ApiError::TooManyStreams { max: app.config.stream.max_streams })?;
     // A line break would end a frame.
     let name = channel.replace(['\n', '\r'], " ");
-    let frames = stream::unfold((app.hub.subscribe_raw(&channel), false), move |(mut subscription, is_ready)| {
+    let start = (app.hub.subscribe_raw(&channel), SubscriptionPhase::Opening);
+    let frames = stream::unfold(start, move |(mut subscription, phase)| {
         let name = name.clone();
         async move {
-            let frame = if is_ready {
-                match tokio::time::timeout(HEARTBEAT, subscription.next()).await {
-                    // In JSON a line break is whitespace between tokens; other messages lose it.
-                    Ok(message) => {
-                        let text = String::from_utf8_lossy(&message?).replace(['\n', '\r'], " ");
-                        format!("data: message,{name},{text}\n\n")
-                    }
-                    Err(_) => ": ping\n\n".to_owned(),
+            let (frame, phase) = match phase {
+                SubscriptionPhase::Opening => {
+                    subscription.ready().await;
+                    (format!("data: subscribe,{name},1\n\n"), SubscriptionPhase::Open)
                 }
-            } else {
-                subscription.ready().await;
-                format!("data: subscribe,{name},1\n\n")
+                SubscriptionPhase::Open => match tokio::time::timeout(HEARTBEAT, subscription.next()).await {
+                    // In JSON a line break is whitespace between tokens; other messages lose it.
+                    Ok(Some(message)) => {
+                        let text = String::from_utf8_lossy(&message).replace(['\n', '\r'], " ");
+                        (format!("data: message,{name},{text}\n\n"), SubscriptionPhase::Open)
+                    }
+                    Ok(None) => (TOO_SLOW.to_owned(), SubscriptionPhase::Ended),
+                    Err(_) => (": ping\n\n".to_owned(), SubscriptionPhase::Open),
+                },
+                SubscriptionPhase::Ended => return None,
             };
-            Some((Bytes::from(frame), (subscription, true)))
+            Some((Bytes::from(frame), (subscription, phase)))
         }
     });
     let (draining, mut options) = (app.draining(), app.options.subscribe());

@@ -281,9 +281,8 @@ impl EventStore for MemoryStore {
         let fields = [("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let now = (self.clock)();
-        let (id, prev) = {
+        let id = {
             let mut state = self.state();
-            let prev = state.streams.get(channel).map_or(StreamId::ZERO, |s| s.last);
             let id = state.add(channel, NewId::Auto, now, fields)?;
             if let Some(max) = retention.max_length {
                 state.trim(channel, &Keep::MaxLen(max));
@@ -292,9 +291,9 @@ impl EventStore for MemoryStore {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
             state.evict(self.barrier_stream.get());
-            (id, prev)
+            id
         };
-        self.publish(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
+        self.publish(channel, &format!(r#"{},"id":"{id}"}}"#, notification_head(channel, event)));
         Ok(id)
     }
 

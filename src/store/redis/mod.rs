@@ -88,6 +88,18 @@ impl RedisStore {
             _ => Ok(()),
         }
     }
+
+    /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
+    pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
+        let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.clone()).await?;
+        let own = self.client.get_connection_info().redis_settings().db();
+        Ok(databases(&keyspace).filter(|database| *database != own).collect())
+    }
+}
+
+/// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
+fn databases(keyspace: &str) -> impl Iterator<Item = i64> {
+    keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok())
 }
 
 fn too_old() -> StoreError {

@@ -23,6 +23,7 @@ async fn chunk(stream: &mut EventStream) -> Option<Bytes> {
 #[tokio::test]
 async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let settings = HubSettings {
+        fill_holes: true,
         buffer_memory: 16 << 20,
         reconcile_interval: Duration::from_secs(5),
         max_event_size: 8 << 20,
