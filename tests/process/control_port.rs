@@ -11,7 +11,7 @@ use crate::processes::{wait_until, with_timeout};
 pub const WASM: &str = "content-type: application/wasm\r\n";
 pub const JSON: &str = "content-type: application/json\r\n";
 
-/// Sends a request; returns the status and the JSON of the answer. `headers` are whole lines.
+/// Sends a request; returns the status and the JSON of the answer, or its text as a string. `headers` are whole lines.
 pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
     let length = body.len();
     let head = format!(
@@ -28,7 +28,7 @@ pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &
     let answer = with_timeout("an answer of the control port", answer).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("the response head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, serde_json::from_str(body).unwrap_or_default())
+    (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
 }
 
 /// The answer of `GET /v1/policy`.

@@ -21,6 +21,7 @@ mod commands;
 mod compilation;
 mod documents;
 mod drain;
+mod fairness;
 mod fleet;
 mod fleet_faults;
 mod fleet_shadow;

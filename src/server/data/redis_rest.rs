@@ -132,7 +132,8 @@ fn subscribe(app: &App, channel: &str, headers: HeaderMap) -> Result<Response, A
     app.check_channel(&channel)?;
     // A line break would end a frame.
     let name = channel.replace(['\n', '\r'], " ");
-    let frames = stream::unfold((app.hub.subscribe_raw(&channel), false), move |(mut subscription, is_ready)| {
+    let subscription = app.hub.subscribe_raw(&channel).map_err(ApiError::ChannelMemoryExhausted)?;
+    let frames = stream::unfold((subscription, false), move |(mut subscription, is_ready)| {
         let name = name.clone();
         async move {
             let frame = if is_ready {

@@ -10,6 +10,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
+use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
@@ -215,7 +216,7 @@ impl EventStore for MemoryStore {
         let _ = self.handler.set(handler);
     }
 
-    fn subscribe(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>, _client: &Arc<ClientKey>) {
         self.state().subscribed.insert(Arc::clone(channel));
         let (handler, channel) = (self.handler.get().cloned(), Arc::clone(channel));
         tokio::spawn(async move {
