@@ -54,7 +54,7 @@ pub async fn measure() {
 }
 
 fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
-    let permit = streams.admit(AbortSignal::default()).expect("a permit");
+    let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
     let info = StreamInfo {
         request_id: "0123456789abcdef".into(),
         subject: Some("alice".into()),

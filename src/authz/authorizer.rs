@@ -16,6 +16,7 @@ use crate::authz::revocation_list::RevocationList;
 use crate::policy::info::{PolicyInfo, PolicyOrigin};
 use crate::policy::{Decision, Failure, Grant, Limits, Outcome, Rejection, Request};
 use crate::telemetry::metrics::Metrics;
+use crate::util::client_key::ClientKey;
 use crate::util::clock::now_ms;
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
@@ -165,21 +166,26 @@ impl Authorizer {
 
     /// Evaluates a request without effect: nothing is reported, and revocations are not applied. For test cases and benchmarks.
     pub async fn evaluate(&self, request: &Request, channels: &[String]) -> Decision {
-        self.evaluate_by(self.active.load(), request, channels).await.decision
+        self.evaluate_by(self.active.load(), request, channels, &Arc::default()).await.decision
     }
 
-    /// Decides a request that is about to be answered.
+    /// Decides a request of a client that is about to be answered.
     ///
     /// If the active policy changes during the evaluation, the result is discarded and the request is evaluated once more. The second
     /// evaluation holds an in-flight guard, which delays [`Swap::drained`], so that frequent activations cannot starve a request. The
     /// caller keeps the returned guard until the head of the response is written.
-    pub async fn authorize(&self, request: &Request, channels: &[String]) -> (Decision, Option<InFlightGuard>) {
+    pub async fn authorize(
+        &self,
+        request: &Request,
+        channels: &[String],
+        client: &Arc<ClientKey>,
+    ) -> (Decision, Option<InFlightGuard>) {
         let generation = self.active.load();
         let number = generation.as_ref().map_or(0, |generation| generation.info.generation);
         let mut generations = self.active.generations();
         let evaluation = tokio::select! {
             biased;
-            evaluation = self.evaluate_by(generation.clone(), request, channels) => Some(evaluation),
+            evaluation = self.evaluate_by(generation.clone(), request, channels, client) => Some(evaluation),
             _ = generations.wait_for(|active| *active > number) => None,
         };
         let guard = generation.as_ref().map(|generation| self.active.guard_if_active(generation));
@@ -188,7 +194,7 @@ impl Authorizer {
             (Some(evaluation), None) if self.active.load().is_none() => (evaluation, None),
             _ => {
                 let (generation, guard) = self.active.load_guarded().unzip();
-                (self.evaluate_by(generation, request, channels).await, guard)
+                (self.evaluate_by(generation, request, channels, client).await, guard)
             }
         };
         self.metrics.decided(evaluation.decision.duration, evaluation.decision.cached);
@@ -200,6 +206,7 @@ impl Authorizer {
         generation: Option<Arc<PolicyGeneration>>,
         request: &Request,
         channels: &[String],
+        client: &Arc<ClientKey>,
     ) -> Evaluation {
         let start = Instant::now();
         let cached =
@@ -214,7 +221,8 @@ impl Authorizer {
                 EvaluationOutput { outcome, reason, trace: None }
             }
             (Some(generation), None) => {
-                let output = self.evaluator.evaluate(generation, request, channels, !observations.is_empty()).await;
+                let output =
+                    self.evaluator.evaluate(generation, request, channels, client, !observations.is_empty()).await;
                 output.unwrap_or_else(|failure| Outcome::Failed(failure).into())
             }
         };

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use crate::authz::generation::PolicyGeneration;
 use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
+use crate::util::client_key::ClientKey;
+use crate::util::fair_queue::{FairPermit, FairSemaphore};
 use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyContext, wit};
 use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
@@ -23,8 +25,8 @@ const KEY_WAIT_FRACTION: f64 = 0.75;
 const MAX_CONCURRENT_TEARDOWNS: usize = 4;
 
 pub struct Evaluator {
-    /// One permit per instance.
-    permits: Arc<Semaphore>,
+    /// One permit per instance; clients are served in turns.
+    permits: FairSemaphore,
     teardown_permits: Arc<Semaphore>,
     concurrency: usize,
     queue_timeout: Duration,
@@ -50,7 +52,7 @@ impl Evaluator {
     pub fn new(limits: &Limits) -> Self {
         let Limits { concurrency, queue_timeout, .. } = *limits;
         Self {
-            permits: Arc::new(Semaphore::new(concurrency)),
+            permits: FairSemaphore::new(concurrency),
             teardown_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_TEARDOWNS)),
             concurrency,
             queue_timeout,
@@ -66,16 +68,17 @@ impl Evaluator {
         self.waiting_for_keys.load(Ordering::Relaxed)
     }
 
-    /// Evaluates a request on an instance of its own, as soon as a permit is available. `traced` records the host calls.
+    /// Evaluates a request on an instance of its own, as soon as a permit is available for this client. `traced` records the host calls.
     pub async fn evaluate(
         &self,
         generation: &Arc<PolicyGeneration>,
         request: &Request,
         channels: &[String],
+        client: &Arc<ClientKey>,
         traced: bool,
     ) -> Result<EvaluationOutput, Failure> {
         let (wit_request, wit_channels) = (Arc::new(host::to_wit(request)), Arc::from(channels));
-        let mut permit = self.permit().await?;
+        let mut permit = self.permit(client).await?;
         let start = tokio::time::Instant::now();
         let limits = &generation.context.limits;
         let (deadline, epoch) = (start + limits.timeout, generation.cache.epoch());
@@ -103,19 +106,17 @@ impl Evaluator {
             params.lookups = result.decision.lookups;
             let _waiting = CountGuard::new(&self.waiting_for_keys);
             keys.until(keys_until).await;
-            permit = self.permit().await?;
+            permit = self.permit(client).await?;
         }
     }
 
-    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
-        // The semaphore is never closed, so the only error is the timeout.
-        let permit = tokio::time::timeout(self.queue_timeout, Arc::clone(&self.permits).acquire_owned()).await;
-        permit.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Busy)
+    async fn permit(&self, client: &Arc<ClientKey>) -> Result<FairPermit, Failure> {
+        tokio::time::timeout(self.queue_timeout, self.permits.acquire(client)).await.map_err(|_| Failure::Busy)
     }
 
     /// Drops an instance, then its permit. A heavy instance is dropped on a blocking thread, off the request's path; not in the
     /// low-priority pool, because other decisions wait for the permit.
-    async fn tear_down(&self, spent: SpentInstance, permit: OwnedSemaphorePermit) {
+    async fn tear_down(&self, spent: SpentInstance, permit: FairPermit) {
         if !spent.is_heavy() {
             drop((spent, permit));
             return;
@@ -149,8 +150,8 @@ async fn evaluate_once(
     request: &Arc<wit::Request>,
     channels: &Arc<[String]>,
     params: EvaluationParams,
-    permit: OwnedSemaphorePermit,
-) -> Result<(InstanceResult, OwnedSemaphorePermit), Failure> {
+    permit: FairPermit,
+) -> Result<(InstanceResult, FairPermit), Failure> {
     let prewarmed = generation.take_prewarmed();
     let budget = prewarmed.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.reset_cpu_budget()));
     let call = {

@@ -11,11 +11,12 @@ use crate::event::StreamId;
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
 const FRAME_OVERHEAD_BYTES: usize = 64;
 
-/// The memory limit of all event buffers of a node. Each channel may use an equal share, so that a busy channel cannot evict
-/// the events of others.
+/// The memory limit of all event buffers of a node. Each channel that had an event may use an equal share, so that a busy channel
+/// cannot evict the events of others, and many channels without events leave them their memory.
 #[derive(Debug)]
 pub struct BufferBudget {
     bytes: ByteBudget,
+    /// Buffers that had an event.
     buffers: AtomicUsize,
 }
 
@@ -26,6 +27,11 @@ impl BufferBudget {
 
     pub fn used_bytes(&self) -> usize {
         self.bytes.used()
+    }
+
+    /// Whether more than half is used: buffers over their share have to be trimmed.
+    pub fn is_scarce(&self) -> bool {
+        self.used_bytes() > self.bytes.limit() / 2
     }
 }
 
@@ -40,12 +46,13 @@ pub struct EventBuffer {
     first_index: u64,
     /// The buffer has every frame after this position.
     floor: StreamId,
+    /// It had an event, so it counts in the budget.
+    is_counted: bool,
 }
 
 impl EventBuffer {
     pub fn new(budget: Arc<BufferBudget>) -> Self {
-        budget.buffers.fetch_add(1, Ordering::Relaxed);
-        Self { budget, frames: VecDeque::new(), bytes: 0, first_index: 0, floor: StreamId::ZERO }
+        Self { budget, frames: VecDeque::new(), bytes: 0, first_index: 0, floor: StreamId::ZERO, is_counted: false }
     }
 
     pub fn floor(&self) -> StreamId {
@@ -76,6 +83,9 @@ impl EventBuffer {
         self.bytes += size;
         self.budget.bytes.take(size);
         self.frames.push_back(frame);
+        if !std::mem::replace(&mut self.is_counted, true) {
+            self.budget.buffers.fetch_add(1, Ordering::Relaxed);
+        }
         self.trim();
     }
 
@@ -109,7 +119,7 @@ impl EventBuffer {
 impl Drop for EventBuffer {
     fn drop(&mut self) {
         self.budget.bytes.release(self.bytes);
-        self.budget.buffers.fetch_sub(1, Ordering::Relaxed);
+        self.budget.buffers.fetch_sub(self.is_counted.into(), Ordering::Relaxed);
     }
 }
 
@@ -143,13 +153,15 @@ mod tests {
         assert!(a.frames_from(1).is_none() && a.frames_from(2).is_some());
         let mut b = EventBuffer::new(Arc::clone(&budget));
         a.trim();
-        assert_eq!(a.frames.len(), 2);
+        assert_eq!(a.frames.len(), 4, "a buffer without events leaves its share to others");
         b.push(frame(1, 5_000));
         assert_eq!(
             (b.frames.len(), b.floor()),
             (0, StreamId::new(1, 0)),
             "too large for the buffer, not for the store"
         );
+        a.trim();
+        assert_eq!(a.frames.len(), 2);
         drop((a, b));
         assert_eq!((budget.used_bytes(), budget.buffers.load(Ordering::Relaxed)), (0, 0));
     }

@@ -1,7 +1,6 @@
 //! The hub owns the channels of this node and their lifetimes. It holds one subscription for each channel, however many
 //! streams read it, and passes the store's notifications on.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,20 +13,26 @@ use tokio::time::Instant;
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
+use crate::channel::lifetimes::{Due, Lifetimes};
 use crate::channel::membership::Membership;
 use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
-use crate::channel::reader::{StoreReader, jitter};
+use crate::channel::reader::StoreReader;
 use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
 use crate::telemetry::metrics::Metrics;
+use crate::util::client_key::ClientKey;
+use crate::util::client_shares::ClientShare;
+use crate::util::shares::Refusal;
 
 /// The hub's part of the configuration.
 #[derive(Clone, Debug)]
 pub struct HubSettings {
     /// Bytes of all event buffers.
     pub buffer_memory: usize,
+    /// Bytes of all channels, without their events.
+    pub channel_memory: usize,
     /// How often a channel's position is checked against the store, in case a notification was lost.
     pub reconcile_interval: Duration,
     /// Bytes. A larger entry becomes a gap.
@@ -41,15 +46,17 @@ pub struct HubSettings {
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
 /// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
 const MAX_RECONCILED_PER_INTERVAL: usize = 250;
+/// Channels that the timers visit under one lock: streams that open meanwhile wait for less than a millisecond.
+const MAX_CHANNELS_PER_STEP: usize = 256;
 
 /// The channels of a node. Clones share them.
 #[derive(Clone)]
 pub struct Hub(Arc<HubShared>);
 
-struct HubShared {
+pub(super) struct HubShared {
     settings: HubSettings,
-    /// Lock order: this map first, then the state of a channel.
-    channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
+    /// Lock order: the lifetimes first, then the state of a channel.
+    channels: Mutex<Lifetimes>,
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
     sequencers: Arc<SequencerBudgets>,
@@ -62,8 +69,9 @@ struct HubShared {
 impl Hub {
     /// Starts a hub on a store, and becomes the store's notification handler.
     pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
+        let HubSettings { channel_memory, linger, reconcile_interval, .. } = settings;
         let shared = Arc::new(HubShared {
-            channels: Mutex::default(),
+            channels: Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval)),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
             sequencers: Arc::default(),
@@ -91,33 +99,60 @@ impl Hub {
     pub fn add_barrier(&self, key: &str) -> Arc<CommandBarrier> {
         let barrier = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
         self.store().set_barrier_stream(&barrier.key);
-        self.store().subscribe(&barrier.key);
+        self.store().subscribe(&barrier.key, &Arc::default());
         Arc::clone(barrier)
     }
 
-    /// Joins a channel; dropping the membership leaves it.
-    #[must_use]
-    pub fn join(&self, name: &str) -> Membership {
-        // The map stays locked until the membership is entered, so that the timers cannot remove and unsubscribe the channel
-        // in between.
+    /// Joins channels on behalf of a client: all of them, or none if there is no room. Dropping a membership leaves its channel.
+    pub fn join<'a>(
+        &self,
+        names: impl Iterator<Item = &'a str> + Clone,
+        client: &Arc<ClientKey>,
+    ) -> Result<Vec<Membership>, Refusal> {
+        // The channels stay locked until the memberships are entered, so that no channel is removed in between.
         let mut channels = self.0.channels.lock();
-        let channel = channels.get(name).cloned().unwrap_or_else(|| {
-            let channel = Arc::new(self.0.new_channel(name.into()));
-            self.store().subscribe(&channel.name);
-            channels.insert(Arc::clone(&channel.name), Arc::clone(&channel));
-            channel
-        });
-        Membership::new(channel)
+        let shares = names.clone().map(|name| channels.share(name, client)).collect::<Result<Vec<_>, _>>()?;
+        let joined = names.zip(shares).map(|(name, share)| self.join_one(&mut channels, name, share, client)).collect();
+        while let Some(evicted) = channels.evict(None) {
+            self.store().unsubscribe(&evicted.name);
+        }
+        Ok(joined)
+    }
+
+    fn join_one(
+        &self,
+        channels: &mut Lifetimes,
+        name: &str,
+        share: Option<ClientShare>,
+        client: &Arc<ClientKey>,
+    ) -> Membership {
+        let new_channel = |name, due| self.0.new_channel(name, due, Arc::downgrade(&self.0));
+        let joined @ (channel, _) = &channels.join(name, share, client, new_channel);
+        if channel.state.lock().link == Link::Down {
+            self.store().subscribe(&channel.name, client);
+        }
+        Membership::new(joined.clone())
     }
 
     /// Subscribes to the raw messages of a channel.
-    pub fn subscribe_raw(&self, name: &str) -> RawSubscription {
-        RawSubscription::new(self.join(name))
+    pub fn subscribe_raw(&self, name: &str) -> Result<RawSubscription, Refusal> {
+        let joined = self.join(std::iter::once(name), &Arc::default())?;
+        joined.into_iter().next().map(RawSubscription::new).ok_or(Refusal::Exhausted)
+    }
+
+    /// Subscribes to the raw messages of one of Tidegate's own channels, which do not count among those of clients.
+    pub fn subscribe_own(&self, name: &str) -> RawSubscription {
+        RawSubscription::new(self.join_one(&mut self.0.channels.lock(), name, None, &Arc::default()))
     }
 
     /// The number of channels, with those that linger.
     pub fn channel_count(&self) -> usize {
-        self.0.channels.lock().len()
+        self.0.channels.lock().by_name.len()
+    }
+
+    /// Bytes of all channels, with those that linger, without their events.
+    pub fn channel_bytes(&self) -> usize {
+        self.0.channels.lock().bytes()
     }
 
     /// Bytes in all event buffers.
@@ -139,10 +174,17 @@ impl NotificationHandler for HubShared {
         if let Some(barrier) = self.barrier_of(channel) {
             return barrier.set_subscribed(true);
         }
-        let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
+        let Some(channel) = self.find(channel) else { return };
         let mut state = channel.state.lock();
         state.link = Link::CatchingUp;
         channel.request_read(state);
+    }
+
+    fn refused(&self, channel: &str) {
+        let Some(channel) = self.find(channel) else { return };
+        let mut state = channel.state.lock();
+        state.link = Link::Refused;
+        state.wake_members();
     }
 
     fn notified(&self, channel: &str, payload: &[u8]) {
@@ -152,7 +194,7 @@ impl NotificationHandler for HubShared {
             }
             return;
         }
-        let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
+        let Some(channel) = self.find(channel) else { return };
         channel.notify(payload, Instant::now());
     }
 
@@ -163,14 +205,26 @@ impl NotificationHandler for HubShared {
         if let Some(barrier) = self.reader.barrier.get() {
             barrier.set_subscribed(false);
         }
-        for channel in self.channels.lock().values() {
+        for channel in self.channels.lock().by_name.values() {
             channel.state.lock().link = Link::Down;
         }
     }
 }
 
 impl HubShared {
-    fn new_channel(&self, name: Arc<str>) -> Channel {
+    fn find(&self, channel: &str) -> Option<Arc<Channel>> {
+        self.channels.lock().by_name.get(channel).cloned()
+    }
+
+    /// Removes a member, and the channel if it was never opened.
+    pub(super) fn leave(&self, channel: &Arc<Channel>, member: usize) {
+        let mut channels = self.channels.lock();
+        if channels.leave(channel, member) {
+            self.reader.store.unsubscribe(&channel.name);
+        }
+    }
+
+    fn new_channel(&self, name: Arc<str>, due: Due, hub: Weak<Self>) -> Channel {
         let state = ChannelState {
             link: Link::Down,
             opened: false,
@@ -181,12 +235,13 @@ impl HubShared {
             epoch: 0,
             reset_to: StreamId::ZERO,
             members: Slab::new(),
+            share: None,
+            due,
             raw_messages: RawMessages::new(Arc::clone(&self.raw_queues)),
-            idle_since: Instant::now(),
-            reconcile_at: Instant::now(),
             reads: Reads::default(),
         };
-        Channel { name, state: Mutex::new(state), reader: Arc::clone(&self.reader), wake_reader: Notify::new() }
+        let (state, reader) = (Mutex::new(state), Arc::clone(&self.reader));
+        Channel { name, state, reader, hub, wake_reader: Notify::new() }
     }
 
     fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
@@ -199,24 +254,85 @@ async fn run_timers(hub: Weak<HubShared>) {
     loop {
         tokio::time::sleep(TIMER_INTERVAL).await;
         let Some(hub) = hub.upgrade() else { return };
+        while hub.remove_expired() {
+            tokio::task::yield_now().await;
+        }
+        hub.start_due_reads();
+        let mut position = Default::default();
+        while hub.buffers.is_scarce() {
+            let step = hub.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
+            if step.is_empty() {
+                break;
+            }
+            step.iter().for_each(|channel| channel.state.lock().buffer.trim());
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl HubShared {
+    /// Removes channels whose linger time is over. Returns whether there may be more.
+    fn remove_expired(&self) -> bool {
+        let (now, mut channels) = (Instant::now(), self.channels.lock());
+        for _ in 0..MAX_CHANNELS_PER_STEP {
+            let Some(expired) = channels.evict(Some(now)) else { return false };
+            self.reader.store.unsubscribe(&expired.name);
+        }
+        true
+    }
+
+    fn start_due_reads(&self) {
         let now = Instant::now();
-        let mut due = Vec::new();
-        hub.channels.lock().retain(|name, channel| {
-            let mut state = channel.state.lock();
-            state.buffer.trim();
-            if state.members.is_empty() {
-                let keep = now.duration_since(state.idle_since) < hub.settings.linger;
-                if !keep {
-                    hub.reader.store.unsubscribe(name);
-                }
-                return keep;
+        for _ in 0..MAX_RECONCILED_PER_INTERVAL {
+            let Some(channel) = self.channels.lock().next_to_reconcile(now) else { return };
+            let state = channel.state.lock();
+            if state.link.is_subscribed() {
+                channel.request_read(state);
             }
-            if state.reconcile_at <= now && due.len() < MAX_RECONCILED_PER_INTERVAL && state.link != Link::Down {
-                state.reconcile_at = now + jitter(hub.settings.reconcile_interval);
-                due.push(Arc::clone(channel));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeSet, HashMap};
+
+    use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::util::clock::system_clock;
+
+    #[tokio::test(start_paused = true)]
+    async fn timers_visit_all_channels_in_steps() {
+        let settings = HubSettings {
+            buffer_memory: 1 << 20,
+            channel_memory: 16 << 20,
+            reconcile_interval: Duration::from_secs(5),
+            max_event_size: 1 << 20,
+            linger: Duration::from_secs(30),
+            fill_holes: true,
+        };
+        let store = Arc::new(MemoryStore::new(1 << 20, HashMap::new(), system_clock()));
+        let hub = Hub::start(store, settings, Arc::default());
+        let names: Vec<String> = (0..2000).map(|n| n.to_string()).collect();
+        let mut joined = hub.join(names.iter().map(|name| &**name), &Arc::default()).expect("there is room");
+        while !joined.iter().all(|membership| membership.channel.state.lock().opened) {
+            tokio::task::yield_now().await;
+        }
+        joined.truncate(1000);
+        let (mut position, mut visited) = (Default::default(), BTreeSet::new());
+        loop {
+            let step = hub.0.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
+            if step.is_empty() {
+                break;
             }
-            true
-        });
-        due.iter().for_each(|channel| channel.request_read(channel.state.lock()));
+            assert!(step.len() <= MAX_CHANNELS_PER_STEP);
+            visited.extend(step.iter().map(|channel| Arc::clone(&channel.name)));
+        }
+        assert_eq!((visited.len(), hub.channel_count()), (2000, 2000));
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        assert_eq!(hub.channel_count(), 1000, "those without members are removed");
+        drop(joined);
+        tokio::time::sleep(Duration::from_secs(31)).await;
+        assert_eq!((hub.channel_count(), hub.channel_bytes()), (0, 0));
     }
 }

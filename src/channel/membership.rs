@@ -4,12 +4,11 @@
 use std::sync::Arc;
 use std::task::Waker;
 
-use tokio::time::Instant;
-
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::Page;
+use crate::util::client_key::ClientKey;
 
 /// Where a stream wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,8 +70,8 @@ impl Cursor {
 pub enum OpenResult {
     /// The channel is not current yet. The waker is called when that changes.
     Pending,
-    /// The key does not hold a stream. The waker is called when that changes.
-    WrongType,
+    /// The key does not hold a stream, or the store refuses the subscription. The waker is called when that changes.
+    Unreadable,
     /// The cursor, and the gap before it if entries are known to be missing.
     Opened(Cursor, Option<Gap>),
 }
@@ -97,14 +96,31 @@ pub struct Membership {
     member: usize,
 }
 
+/// A member of a channel, as the channel sees it.
+pub(super) struct Member {
+    /// Set while the member waits.
+    pub waker: Option<Waker>,
+    pub client: Arc<ClientKey>,
+}
+
+impl Member {
+    pub fn new(client: &Arc<ClientKey>) -> Self {
+        Self { waker: None, client: Arc::clone(client) }
+    }
+}
+
 impl Membership {
-    pub(super) fn new(channel: Arc<Channel>) -> Self {
-        let member = channel.state.lock().members.insert(None);
+    pub(super) fn new((channel, member): (Arc<Channel>, usize)) -> Self {
         Self { channel, member }
     }
 
     pub fn name(&self) -> &Arc<str> {
         &self.channel.name
+    }
+
+    pub fn client(&self) -> Arc<ClientKey> {
+        let channel = self.channel.state.lock();
+        channel.members.get(self.member).map_or_else(Arc::default, |member| Arc::clone(&member.client))
     }
 
     /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
@@ -137,8 +153,8 @@ impl Membership {
             }
         }
         channel.register_waker(self.member, waker);
-        if channel.link == Link::WrongType {
-            return OpenResult::WrongType;
+        if matches!(channel.link, Link::WrongType | Link::Refused) {
+            return OpenResult::Unreadable;
         }
         if channel.reads.awaited {
             self.channel.request_read(channel);
@@ -223,8 +239,8 @@ impl Membership {
 
 impl Drop for Membership {
     fn drop(&mut self) {
-        let mut channel = self.channel.state.lock();
-        channel.members.try_remove(self.member);
-        channel.idle_since = Instant::now();
+        if let Some(hub) = self.channel.hub.upgrade() {
+            hub.leave(&self.channel, self.member);
+        }
     }
 }

@@ -6,12 +6,13 @@ pub(crate) mod budget;
 pub(crate) mod buffer;
 pub(crate) mod frame;
 pub mod hub;
+pub(crate) mod lifetimes;
 pub(crate) mod membership;
 pub(crate) mod raw_subscription;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -20,11 +21,16 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::buffer::EventBuffer;
+use crate::channel::hub::HubShared;
+use crate::channel::lifetimes::Due;
+use crate::channel::membership::Member;
 use crate::channel::raw_subscription::RawMessages;
 use crate::channel::reader::StoreReader;
 use crate::channel::sequencer::Sequencer;
 use crate::event::{Notification, StreamId};
 use crate::telemetry::metrics::Metrics;
+use crate::util::client_key::ClientKey;
+use crate::util::client_shares::ClientShare;
 
 /// One channel of this node.
 pub struct Channel {
@@ -32,6 +38,7 @@ pub struct Channel {
     name: Arc<str>,
     state: Mutex<ChannelState>,
     reader: Arc<StoreReader>,
+    hub: Weak<HubShared>,
     /// Wakes the reading task, if there is one, to decide again. It keeps one permit, so that a wake-up between two looks at
     /// the state is not lost.
     wake_reader: Notify,
@@ -48,6 +55,15 @@ enum Link {
     Live,
     /// The key does not hold a stream.
     WrongType,
+    /// The store refuses the subscription. The store's task tries again.
+    Refused,
+}
+
+impl Link {
+    /// Whether reads make sense: the next confirmation of the subscription requests one.
+    const fn is_subscribed(self) -> bool {
+        !matches!(self, Self::Down | Self::Refused)
+    }
 }
 
 struct ChannelState {
@@ -63,12 +79,13 @@ struct ChannelState {
     epoch: u32,
     /// Where the stream ended at the start of this epoch.
     reset_to: StreamId,
-    /// A slot for each member, with its waker while it waits.
-    members: Slab<Option<Waker>>,
+    members: Slab<Member>,
+    /// What the channel costs, as a share of a member; `None` without members, and for the gateway's own channels.
+    share: Option<ClientShare>,
+    /// The hub's key of this channel.
+    due: Due,
     /// Receives the published messages, if there are raw subscriptions.
     raw_messages: RawMessages,
-    idle_since: Instant,
-    reconcile_at: Instant,
     reads: Reads,
 }
 
@@ -81,6 +98,9 @@ struct Reads {
     in_flight: bool,
     /// A stream waits for a read that shows where the stream ends.
     awaited: bool,
+    /// The reading task waits for a permit; and the clients that joined since it began to wait.
+    waits_for_permit: bool,
+    joined_while_waiting: Vec<Arc<ClientKey>>,
     /// Reads are numbered from one. These are the numbers of the last one that was started and of the last one that was
     /// absorbed.
     started: u64,
@@ -125,15 +145,15 @@ impl Channel {
 impl ChannelState {
     fn register_waker(&mut self, member: usize, waker: &Waker) {
         match self.members.get_mut(member) {
-            Some(Some(known)) if known.will_wake(waker) => {}
-            Some(slot) => *slot = Some(waker.clone()),
+            Some(Member { waker: Some(known), .. }) if known.will_wake(waker) => {}
+            Some(member) => member.waker = Some(waker.clone()),
             None => {}
         }
     }
 
     /// Wakes all members that wait. Each registers again once it has taken everything.
     fn wake_members(&mut self) {
-        self.members.iter_mut().filter_map(|(_, slot)| slot.take()).for_each(Waker::wake);
+        self.members.iter_mut().filter_map(|(_, member)| member.waker.take()).for_each(Waker::wake);
     }
 
     /// Moves frames that are ready from the sequencer to the buffer. Returns the deadline of the first staged entry that

@@ -6,7 +6,6 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
@@ -15,10 +14,17 @@ use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::{EventStore, Page, ReadLimits, StoreError};
 use crate::util::backoff::Backoff;
+use crate::util::client_key::ClientKey;
+use crate::util::fair_queue::{FairPermit, FairSemaphore};
 
-/// Concurrent reads of all channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
+/// Concurrent reads of all open channels. Memory for their pages is at most this times [`PAGE_BYTES`], except for single larger
 /// entries.
 const MAX_CONCURRENT_READS: usize = 16;
+/// Concurrent reads that open a channel. They have permits of their own, so that the events of open channels do not wait for
+/// them, and fetch no entries.
+const MAX_CONCURRENT_OPENS: usize = 16;
+/// Members that are compared to find the one that is best off; of more, a sample.
+const MAX_COMPARED_MEMBERS: usize = 64;
 const PAGE_ENTRIES: usize = 256;
 /// A larger entry comes in a page of its own.
 const PAGE_BYTES: usize = 256 * 1024;
@@ -30,15 +36,17 @@ pub(crate) struct StoreReader {
     pub(super) store: Arc<dyn EventStore>,
     /// A larger entry becomes a gap.
     pub(super) max_event_size: usize,
-    permits: Semaphore,
+    read_permits: FairSemaphore,
+    open_permits: FairSemaphore,
     /// Set at most once, at start; a node without commands has none.
     pub(super) barrier: OnceLock<Arc<CommandBarrier>>,
 }
 
 impl StoreReader {
     pub fn new(store: Arc<dyn EventStore>, max_event_size: usize) -> Self {
-        let permits = Semaphore::new(MAX_CONCURRENT_READS);
-        Self { store, max_event_size, permits, barrier: OnceLock::new() }
+        let (read_permits, open_permits) =
+            (FairSemaphore::new(MAX_CONCURRENT_READS), FairSemaphore::new(MAX_CONCURRENT_OPENS));
+        Self { store, max_event_size, read_permits, open_permits, barrier: OnceLock::new() }
     }
 
     /// Reads a page of a channel. It is returned only when all commands that precede it were read.
@@ -69,9 +77,12 @@ impl Channel {
                 ReadStep::WaitUntil(deadline) => {
                     let _ = tokio::time::timeout_at(deadline, self.wake_reader.notified()).await;
                 }
-                ReadStep::Read { after, entries, with_grace } => {
-                    // An error means that the semaphore is closed, which never happens.
-                    let permit = self.reader.permits.acquire().await;
+                ReadStep::Read { opens } => {
+                    let permits = if opens { &self.reader.open_permits } else { &self.reader.read_permits };
+                    let Some(permit) = self.permit(permits).await else { continue };
+                    // A bound, so that the state is not locked in the body.
+                    let read = self.state.lock().begin_read();
+                    let Some(PlannedRead { after, entries, with_grace }) = read else { continue };
                     let result = self.reader.read(&self.name, after, entries, bytes).await;
                     drop(permit);
                     bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
@@ -86,42 +97,100 @@ impl Channel {
     }
 }
 
+impl Channel {
+    /// Waits for a permit on behalf of the member that is best off; `None` if there is no need to read any more.
+    async fn permit(&self, permits: &FairSemaphore) -> Option<FairPermit> {
+        let mut client = self.state.lock().best_off(permits);
+        let permit = loop {
+            tokio::select! {
+                biased;
+                permit = permits.acquire(&client) => break Some(permit),
+                better = self.better_off_than(&client, permits) => match better {
+                    Some(better) => client = better,
+                    None => break None,
+                }
+            }
+        };
+        let reads = &mut self.state.lock().reads;
+        (reads.waits_for_permit, reads.joined_while_waiting) = (false, Vec::new());
+        permit
+    }
+
+    /// Waits until a client joins that is served before this one; `None` if there is no need to read any more.
+    async fn better_off_than(&self, client: &Arc<ClientKey>, permits: &FairSemaphore) -> Option<Arc<ClientKey>> {
+        loop {
+            self.wake_reader.notified().await;
+            let mut state = self.state.lock();
+            if !state.link.is_subscribed() {
+                return None;
+            }
+            let joined = std::mem::take(&mut state.reads.joined_while_waiting);
+            let best = permits.best_off(joined.iter().chain([client]));
+            if let Some(better) = best.filter(|best| *best != client) {
+                return Some(Arc::clone(better));
+            }
+        }
+    }
+}
+
 /// What the reading task does next.
 enum ReadStep {
     Stop,
     WaitUntil(Instant),
+    /// Read, as soon as there is a permit.
     Read {
-        after: StreamId,
-        entries: usize,
-        /// Entries wait for their notifications: the channel was live when the read began.
-        with_grace: bool,
+        opens: bool,
     },
+}
+
+struct PlannedRead {
+    after: StreamId,
+    entries: usize,
+    /// Entries wait for their notifications: the channel was live when the read began.
+    with_grace: bool,
 }
 
 impl ChannelState {
     fn next_step(&mut self) -> ReadStep {
         let deadline = self.flush_ready(Instant::now());
-        // On a link that is down, the next confirmation of the subscription requests a read.
-        if self.link != Link::Down {
-            let is_requested = self.reads.requested || (self.opened && self.sequencer.needs_read());
-            if is_requested && !self.sequencer.is_full() {
-                self.reads.requested = false;
-                self.reads.in_flight = true;
-                self.reads.started += 1;
-                self.sequencer.begin_read();
-                return ReadStep::Read {
-                    after: self.sequencer.read_to(),
-                    // Opening takes the end of the stream only.
-                    entries: if self.opened { PAGE_ENTRIES } else { 0 },
-                    with_grace: self.link == Link::Live,
-                };
-            }
-            if let Some(deadline) = deadline {
-                return ReadStep::WaitUntil(deadline);
-            }
+        if self.wants_read() {
+            self.reads.waits_for_permit = true;
+            return ReadStep::Read { opens: !self.opened };
+        }
+        if let Some(deadline) = deadline.filter(|_| self.link.is_subscribed()) {
+            return ReadStep::WaitUntil(deadline);
         }
         self.reads.has_task = false;
         ReadStep::Stop
+    }
+
+    fn wants_read(&self) -> bool {
+        let is_requested = self.reads.requested || (self.opened && self.sequencer.needs_read());
+        self.link.is_subscribed() && is_requested && !self.sequencer.is_full()
+    }
+
+    /// Begins a read, if it is still wanted now that there is a permit.
+    fn begin_read(&mut self) -> Option<PlannedRead> {
+        if !self.wants_read() {
+            return None;
+        }
+        self.reads.requested = false;
+        self.reads.in_flight = true;
+        self.reads.started += 1;
+        self.sequencer.begin_read();
+        Some(PlannedRead {
+            after: self.sequencer.read_to(),
+            // Opening takes the end of the stream only.
+            entries: if self.opened { PAGE_ENTRIES } else { 0 },
+            with_grace: self.link == Link::Live,
+        })
+    }
+
+    /// The member that would be served first.
+    fn best_off(&self, permits: &FairSemaphore) -> Arc<ClientKey> {
+        let step = self.members.len().div_ceil(MAX_COMPARED_MEMBERS).max(1);
+        let clients = self.members.iter().step_by(step).map(|(_, member)| &member.client);
+        permits.best_off(clients).cloned().unwrap_or_default()
     }
 
     /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.
@@ -129,7 +198,7 @@ impl ChannelState {
         self.reads.in_flight = false;
         match result {
             // If the link was lost during the read, the page does not make the channel current.
-            Ok(_) if self.link == Link::Down => self.reads.requested = true,
+            Ok(_) if !self.link.is_subscribed() => self.reads.requested = true,
             Ok(page) => {
                 self.reads.requested |= self.opened && !page.complete;
                 let link_before = self.link;
@@ -140,7 +209,7 @@ impl ChannelState {
                 }
             }
             Err(StoreError::WrongType) => {
-                if self.link != Link::WrongType && self.link != Link::Down {
+                if self.link != Link::WrongType && self.link.is_subscribed() {
                     self.link = Link::WrongType;
                     self.opened = false;
                     self.wake_members();

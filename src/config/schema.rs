@@ -183,8 +183,9 @@ section! {
         /// Number of instances that are started in advance, for policies that take longer than 100 µs to start or export `preparation`;
         /// each instance is used once.
         prewarmed_instances: usize = 8 => Restart,
-        /// How long a decision waits for a free instance; then the response is 503.
-        queue_timeout: HumanDuration = HumanDuration::from_secs(1) => Restart,
+        /// How long a decision waits for a free instance; then the response is 503. Clients are served in turns, so a long wait is that of a
+        /// client with many requests.
+        queue_timeout: HumanDuration = HumanDuration::from_secs(5) => Restart,
         /// Time limit for compiling a component, in a separate process that may use at most 3 GiB of memory.
         compile_timeout: HumanDuration = HumanDuration::from_secs(120) => Restart,
         /// Maximum size of the headers and body of a policy's response.
@@ -348,6 +349,9 @@ section! {
         max_channels_per_stream: usize = 100 => Restart,
         /// Maximum number of open streams on this node; the next request gets a 503.
         max_streams: usize = 20_000 => Restart,
+        /// Memory for the channels that are open, or were open in the last 30 s, without their events: 2 KiB and the name for each. A stream
+        /// whose channels do not fit gets a 503.
+        channel_memory: ByteSize = ByteSize::mib(256) => Restart,
         /// Memory for the event buffers: recent events of all channels, shared by their streams.
         buffer_memory: ByteSize = ByteSize::mib(128) => Restart,
         /// Memory for replays from the store: streams that resume from an old position or read slowly.

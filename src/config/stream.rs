@@ -58,6 +58,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
         max_streams: check_range("stream.max-streams", raw.max_streams, 1, 10_000_000)?,
         replay_memory: check_size("stream.replay-memory", raw.replay_memory, 1 << 20, 1 << 40)?,
         hub: HubSettings {
+            channel_memory: check_size("stream.channel-memory", raw.channel_memory, 1 << 20, 1 << 40)?,
             buffer_memory: check_size("stream.buffer-memory", raw.buffer_memory, 0, 1 << 40)?,
             reconcile_interval: check_positive("stream.reconcile-interval", raw.reconcile_interval.0)?,
             fill_holes: raw.fill_holes,

@@ -15,6 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
 use crate::util::files;
+use crate::util::hidden::Hidden;
 
 /// Maximum size of a host name; the kernel accepts 64 bytes.
 const MAX_HOST_NAME_BYTES: u64 = 256;
@@ -34,8 +35,8 @@ pub fn is_token(token: &str) -> bool {
 }
 
 /// Warnings of bearer tokens that can be guessed.
-pub fn short_tokens(control: Option<&String>, rest: &[String]) -> impl Iterator<Item = String> {
-    let is_short = |token: &String| token.len() < MIN_TOKEN_BYTES;
+pub fn short_tokens(control: Option<&Hidden>, rest: &[Hidden]) -> impl Iterator<Item = String> {
+    let is_short = |token: &Hidden| token.reveal().len() < MIN_TOKEN_BYTES;
     let options = [("control.token", control.is_some_and(is_short)), ("redis-rest.tokens", rest.iter().any(is_short))];
     options.into_iter().filter(|(_, is_short)| *is_short).map(|(key, _)| {
         format!("{key}: a token shorter than {MIN_TOKEN_BYTES} characters can be guessed; generate one with `openssl rand -hex 16`")
@@ -102,7 +103,10 @@ pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<RegexSet, Conf
         in_characters(glob.regex()).ok_or_else(|| invalid(&key, "cannot be compiled"))
     };
     let expressions = patterns.iter().enumerate().map(expression).collect::<Result<Vec<_>, _>>()?;
-    RegexSetBuilder::new(expressions).dot_matches_new_line(true).build().map_err(|_| invalid(key, "the patterns together are too large"))
+    RegexSetBuilder::new(expressions)
+        .dot_matches_new_line(true)
+        .build()
+        .map_err(|_| invalid(key, "the patterns together are too large"))
 }
 
 /// The expression of a glob, in which globset matches single bytes and writes each byte of other characters than ASCII as `\xNN`.

@@ -314,7 +314,7 @@ mod tests {
     }
 
     fn subscribe(hub: &Hub, store: &MemoryFleetStore) -> RawSubscription {
-        hub.subscribe_raw(&store.keys().policy_changed())
+        hub.subscribe_own(&store.keys().policy_changed())
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,7 +42,7 @@ impl Fleet {
             tracing::debug!(%error, "the names of expired nodes cannot be removed; the next push removes them");
         }
         let status = heartbeat.status();
-        let record_notifications = hub.subscribe_raw(&node.store.keys().policy_changed());
+        let record_notifications = hub.subscribe_own(&node.store.keys().policy_changed());
         tasks.push(tokio::spawn(heartbeat.run(record_notifications)).abort_handle());
         Arc::new(Self { node, status, tasks })
     }

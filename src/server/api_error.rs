@@ -24,6 +24,7 @@ use crate::server::host::InvalidHost;
 use crate::server::respond::{self, Response};
 use crate::store::StoreError;
 use crate::store::command::CommandError;
+use crate::util::shares::Refusal;
 
 /// Longest pause between two parts of a body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,8 +49,14 @@ pub enum BodyError {
 pub const RETRY_AFTER_SECONDS: &str = "2";
 
 /// Codes of the errors with which the gateway itself refuses a stream request.
-pub const REFUSAL_CODES: [&str; 5] =
-    ["invalid_ack", "too_many_channels", "channel_not_allowed", "too_many_streams", "revoked"];
+pub const REFUSAL_CODES: [&str; 6] = [
+    "invalid_ack",
+    "too_many_channels",
+    "channel_not_allowed",
+    "too_many_streams",
+    "channel_memory_exhausted",
+    "revoked",
+];
 
 /// Why a request fails. [`Display`](std::fmt::Display) is the operator's text; [`ApiError::message`] is the client's.
 #[derive(Debug, thiserror::Error)]
@@ -92,8 +99,10 @@ pub enum ApiError {
     TooManyChannels { count: usize, max: usize },
     #[error("{0:?} is not a channel here (channels.allow, channels.deny)")]
     ChannelNotAllowed(String),
-    #[error("this node has {max} streams already (stream.max-streams)")]
-    TooManyStreams { max: usize },
+    #[error("{}", too_many_streams(*.max, *.refusal))]
+    TooManyStreams { max: usize, refusal: Refusal },
+    #[error("{}", channel_memory_exhausted(*.0))]
+    ChannelMemoryExhausted(Refusal),
     #[error("an operator revoked this access for a while")]
     Revoked,
     #[error(transparent)]
@@ -156,6 +165,24 @@ pub enum ApiError {
     Internal(String),
 }
 
+fn too_many_streams(max: usize, refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Exhausted => format!("this node has {max} streams already (stream.max-streams)"),
+        Refusal::ShareExceeded => {
+            format!("this node has almost {max} streams (stream.max-streams), and this client has its share of them")
+        }
+    }
+}
+
+fn channel_memory_exhausted(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Exhausted => "there is no room for more channels on this node (stream.channel-memory)",
+        Refusal::ShareExceeded => {
+            "there is little room for more channels on this node (stream.channel-memory), and this client has its share of it"
+        }
+    }
+}
+
 fn active_policy(active: Option<&PolicyInfo>) -> String {
     let digest = active.map_or("no policy", |info| &*info.digest);
     format!("{digest} is active, which if-match or if-none-match does not allow")
@@ -190,6 +217,7 @@ impl ApiError {
             Self::TooManyChannels { .. } => (S::BAD_REQUEST, "too_many_channels"),
             Self::ChannelNotAllowed(_) => (S::FORBIDDEN, "channel_not_allowed"),
             Self::TooManyStreams { .. } => (S::SERVICE_UNAVAILABLE, "too_many_streams"),
+            Self::ChannelMemoryExhausted(_) => (S::SERVICE_UNAVAILABLE, "channel_memory_exhausted"),
             Self::Revoked => (S::FORBIDDEN, "revoked"),
             Self::Decision(Failure::NoPolicy | Failure::Busy) => (S::SERVICE_UNAVAILABLE, "unavailable"),
             Self::Decision(_) => (S::INTERNAL_SERVER_ERROR, "decision_error"),

@@ -18,6 +18,7 @@ use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
+use crate::util::client_key::ClientKey;
 
 /// Why an operation of a store failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -99,6 +100,8 @@ pub struct Retention {
 pub trait NotificationHandler: Send + Sync {
     /// The subscription to this channel is confirmed: every message that is published from now on is passed to `notified`.
     fn subscribed(&self, channel: &str);
+    /// The store refuses to subscribe to this channel. It tries again until `unsubscribe`.
+    fn refused(&self, channel: &str);
     /// A message was published on the channel.
     fn notified(&self, channel: &str, payload: &[u8]);
     /// The connection failed: no channel is subscribed until `subscribed` is called for it again.
@@ -121,9 +124,10 @@ pub trait KeyLookup: Send + Sync + 'static {
 pub trait EventStore: KeyLookup {
     /// Passes notifications to this handler from now on. Called once.
     fn start(&self, handler: Weak<dyn NotificationHandler>);
-    /// Subscribes to a channel's notifications until `unsubscribe`, also after reconnects. Neither method calls the handler itself, because
-    /// the hub calls both under its lock.
-    fn subscribe(&self, channel: &Arc<str>);
+    /// Subscribes to a channel's notifications until `unsubscribe`, also after reconnects; clients are served in turns. While it is not
+    /// confirmed, it may be called for further clients that wait. Neither method calls the handler itself, because the hub calls both
+    /// under its lock.
+    fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>);
     fn unsubscribe(&self, channel: &str);
     /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);

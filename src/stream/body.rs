@@ -19,7 +19,9 @@ use crate::stream::chunk::Chunk;
 use crate::stream::large_frames::HeldFrame;
 use crate::stream::position::Positions;
 use crate::stream::registry::{StreamInfo, StreamPermit};
+use crate::util::client_key::ClientKey;
 use crate::util::clock::now_ms;
+use crate::util::shares::Refusal;
 
 /// One channel of a stream that is about to start.
 pub struct ChannelStart {
@@ -46,19 +48,20 @@ pub struct EventStream {
 }
 
 impl EventStream {
-    /// A stream of these channels. `positions` are those of the URL's whole list.
+    /// A stream of these channels, if there is room for them. `positions` are those of the URL's whole list.
     pub fn new(
         context: StreamContext,
         permit: StreamPermit,
-        channels: Vec<ChannelStart>,
+        channels: &[ChannelStart],
         positions: Positions,
-    ) -> Self {
-        let readers = channels
-            .into_iter()
-            .map(|channel| ChannelReader::new(channel.number, context.hub.join(&channel.name), channel.start))
-            .collect();
+        client: &Arc<ClientKey>,
+    ) -> Result<Self, Refusal> {
+        let joined = context.hub.join(channels.iter().map(|channel| &*channel.name), client)?;
+        let readers = channels.iter().zip(joined);
+        let readers =
+            readers.map(|(channel, joined)| ChannelReader::new(channel.number, joined, channel.start)).collect();
         let ping_timer = Box::pin(tokio::time::sleep(context.ping_interval));
-        Self {
+        Ok(Self {
             context,
             permit,
             readers,
@@ -69,7 +72,7 @@ impl EventStream {
             ended: false,
             last_write: Instant::now(),
             ping_timer,
-        }
+        })
     }
 
     /// The channels that the stream reads.

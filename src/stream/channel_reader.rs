@@ -59,7 +59,7 @@ impl ChannelReader {
                 ReadPhase::Opening { start, required_read, error_sent } => {
                     match self.membership.open(*start, required_read, cx.waker()) {
                         OpenResult::Pending => return false,
-                        OpenResult::WrongType => {
+                        OpenResult::Unreadable => {
                             if !std::mem::replace(error_sent, true) {
                                 chunk.push_error(self.membership.name());
                             }
@@ -129,7 +129,8 @@ impl ChannelReader {
     }
 
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> ReadPhase {
-        let page = read_page(context.clone(), Arc::clone(self.membership.name()), cursor, is_first);
+        let (client, channel) = (self.membership.client(), Arc::clone(self.membership.name()));
+        let page = read_page(context.clone(), client, channel, cursor, is_first);
         ReadPhase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
 }

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::policy::stream_selector::StreamSelector;
 use crate::util::named::named_variants;
+use crate::util::shares::{Refusal, Share, Shares};
 
 /// A stream is not rotated before this age: its client may have reconnected for the last rotation just now. At most half of
 /// the window is spent on that: the other half spreads streams that were opened together.
@@ -36,7 +37,9 @@ const MAX_RECENT_REVOCATIONS: usize = 256;
 pub struct StreamRegistry(Arc<RegistryShared>);
 
 struct RegistryShared {
-    max_streams: usize,
+    /// The limit on streams, and its shares by network and, for the decided ones, by subject.
+    networks: Shares<IpAddr>,
+    subjects: Shares<Arc<str>>,
     state: Mutex<RegistryState>,
     /// Wakes the timers: a new step may be due before those that they know of.
     step_added: Notify,
@@ -145,7 +148,8 @@ impl StreamRegistry {
     /// Starts a registry and the task that ends its streams. Must be called within a runtime.
     pub fn new(max_streams: usize) -> Self {
         let shared = Arc::new(RegistryShared {
-            max_streams,
+            networks: Shares::new(max_streams),
+            subjects: Shares::new(max_streams),
             state: Mutex::default(),
             step_added: Notify::new(),
             all_closed: Notify::new(),
@@ -173,20 +177,25 @@ impl StreamRegistry {
         registered.filter(|(_, info)| matches(info)).take(limit).collect()
     }
 
-    /// A permit for one more stream on this connection; `None` if there are too many.
-    #[must_use]
-    pub fn admit(&self, abort: AbortSignal) -> Option<StreamPermit> {
+    /// A permit for one more stream of this network on this connection, unless there are too many.
+    pub fn admit(&self, network: Option<IpAddr>, abort: AbortSignal) -> Result<StreamPermit, Refusal> {
+        let share = self.0.networks.take(network, 1)?;
         let mut state = self.0.state.lock();
-        if state.streams.len() >= self.0.max_streams {
-            return None;
-        }
         state.last_id += 1;
         let id = state.last_id;
         let signal = Arc::new(EndSignal { abort, ..EndSignal::default() });
         let stream =
             RegisteredStream { signal: Arc::clone(&signal), info: None, opened_at: Instant::now(), planned_end: None };
         state.streams.insert(id, stream);
-        Some(StreamPermit { registry: self.clone(), signal, id, revocations: state.revocations })
+        let revocations = state.revocations;
+        Ok(StreamPermit {
+            registry: self.clone(),
+            signal,
+            id,
+            revocations,
+            network_share: Some(share),
+            subject_share: None,
+        })
     }
 
     /// Ends all streams of older generations, spread over a window, so that their clients are authorized again. Streams that
@@ -334,9 +343,19 @@ pub struct StreamPermit {
     id: u64,
     /// The number of revocations when the permit was given.
     revocations: u64,
+    /// `None` once the stream is closed.
+    network_share: Option<Share<IpAddr>>,
+    /// `None` before the subject is known, and for an anonymous client.
+    subject_share: Option<Share<Arc<str>>>,
 }
 
 impl StreamPermit {
+    /// Counts the stream for its subject, which the decision named, unless the subject has too many.
+    pub fn set_subject(&mut self, subject: Arc<str>) -> Result<(), Refusal> {
+        self.subject_share = Some(self.registry.0.subjects.take(Some(subject), 1)?);
+        Ok(())
+    }
+
     /// Registers who reads the stream, and when its grant expires. A rotation, a revocation or a drain that began since the
     /// permit was given applies at once.
     pub fn register(&self, info: StreamInfo, expires: Option<Instant>) {
@@ -382,6 +401,8 @@ impl StreamPermit {
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
+        // First, so that there is room for another stream once this one is gone from the registry.
+        (self.network_share, self.subject_share) = (None, None);
         let mut state = self.registry.0.state.lock();
         let Some(stream) = state.streams.remove(&self.id) else { return };
         if let Some((at, reason)) = stream.planned_end {

@@ -12,6 +12,7 @@ use crate::store::Page;
 use crate::stream::StreamContext;
 use crate::stream::replay_budget::PendingPage;
 use crate::util::backoff::Backoff;
+use crate::util::client_key::ClientKey;
 
 /// Entries of one read. A larger entry comes in a page of its own.
 const PAGE_BYTES: usize = 64 * 1024;
@@ -27,20 +28,27 @@ pub struct ReplayPage {
     pub end: StreamId,
 }
 
-/// Reads one page after a cursor. It retries until the store answers and the key holds a stream. `is_first` is the first read of a
-/// replay: a deleted entry in the middle of the stream is reported by that read only.
-pub async fn read_page(context: StreamContext, channel: Arc<str>, cursor: Cursor, is_first: bool) -> ReplayPage {
+/// Reads one page after a cursor on behalf of a client. It retries until the store answers and the key holds a stream. `is_first` is the
+/// first read of a replay: a deleted entry in the middle of the stream is reported by that read only.
+pub async fn read_page(
+    context: StreamContext,
+    client: Arc<ClientKey>,
+    channel: Arc<str>,
+    cursor: Cursor,
+    is_first: bool,
+) -> ReplayPage {
     let (StreamContext { hub, replay_budget, .. }, after) = (context, cursor.position);
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
     hub.metrics().replay_page(is_first);
     let (mut page, permit) = loop {
+        let turn = replay_budget.turns.acquire(&client).await;
         let permit = replay_budget.acquire(bytes).await;
         match hub.read(&channel, after, bytes).await {
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
             Ok(page) => break (page, permit),
             Err(_) => {
                 // Other replays may use the memory meanwhile.
-                drop(permit);
+                drop((turn, permit));
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         }

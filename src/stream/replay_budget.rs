@@ -8,9 +8,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use crate::channel::frame::SequencedFrame;
+use crate::util::fair_queue::FairSemaphore;
 
 /// Bytes of memory for a byte of entries: the reply, its decoded fields, and the frames. Small entries need the most.
 const MEMORY_FACTOR: usize = 4;
+/// Concurrent reads of all replays. Further ones wait for their client's turn, before they take memory.
+const MAX_CONCURRENT_READS: usize = 32;
 /// The bytes of one semaphore permit.
 const PERMIT_BYTES: usize = 1024;
 /// References to dropped pages are removed when the list is full and at least this long.
@@ -18,6 +21,8 @@ const MIN_PURGED_PAGES: usize = 64;
 
 /// The limit on the pages of all replays.
 pub struct ReplayBudget {
+    /// A permit for each read in progress.
+    pub(super) turns: FairSemaphore,
     permits: usize,
     free: Arc<Semaphore>,
     /// The pages that wait for their clients, oldest first.
@@ -29,7 +34,8 @@ impl ReplayBudget {
     pub fn new(bytes: usize) -> Self {
         let permits = (bytes / PERMIT_BYTES).clamp(1, Semaphore::MAX_PERMITS);
         let free = Arc::new(Semaphore::new(permits));
-        Self { permits, free, pages: Mutex::default(), page_added: Notify::new() }
+        let turns = FairSemaphore::new(MAX_CONCURRENT_READS);
+        Self { turns, permits, free, pages: Mutex::default(), page_added: Notify::new() }
     }
 
     pub fn used_bytes(&self) -> usize {

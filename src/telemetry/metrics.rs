@@ -88,6 +88,8 @@ pub struct Metrics {
     pub pubsub_connects: IntCounter,
     /// Pub/sub connections to the store that were lost or could not be established.
     pub pubsub_failures: IntCounter,
+    /// Subscriptions to a channel that the store refused.
+    pub subscriptions_refused: IntCounter,
 }
 
 impl Metrics {
@@ -163,6 +165,10 @@ impl Metrics {
             pubsub_failures: builder.counter(
                 "tidegate_store_pubsub_failures_total",
                 "Pub/sub connections to the store that were lost or could not be established.",
+            ),
+            subscriptions_refused: builder.counter(
+                "tidegate_store_subscriptions_refused_total",
+                "Subscriptions to a channel that the store refused; each is tried again.",
             ),
             registry: builder.0,
         }

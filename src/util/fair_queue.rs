@@ -1,6 +1,6 @@
 //! Queues whose clients are served in turns, so that a flood by one client does not delay the others: first between networks, within a
-//! network between subjects (before the decision: connections). Who has the least in service is served first, and of equals the one that
-//! was served longest ago.
+//! network between subjects (before the decision: connections). The client with the least in service is served first, and of equals the one
+//! that was served longest ago.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -65,10 +65,11 @@ impl FairSemaphore {
         self.0.lock().free
     }
 
-    /// Of these clients, the one that would be served first.
+    /// Of these clients, one that would be served first.
     pub fn best_off<'a>(&self, clients: impl IntoIterator<Item = &'a Arc<ClientKey>>) -> Option<&'a Arc<ClientKey>> {
-        let state = self.0.lock();
-        clients.into_iter().min_by_key(|client| state.waiting.load(client))
+        let (state, mut clients) = (self.0.lock(), clients.into_iter());
+        // Without a queue, it makes no difference.
+        if state.free > 0 { clients.next() } else { clients.min_by_key(|client| state.waiting.load(client)) }
     }
 }
 
@@ -142,7 +143,7 @@ impl<T> FairQueue<T> {
         })
     }
 
-    /// Removes an item before its turn; `None` if it was served already.
+    /// Removes an item that waits; `None` if it was served already.
     pub fn remove(&mut self, client: &ClientKey, ticket: u64) -> Option<T> {
         self.networks.change(&client.network, |network| {
             let item = network.queue.change(&inner(client), |client| {
@@ -292,7 +293,7 @@ mod tests {
             queue.push(&client(2, ""), item);
         }
         assert_eq!(served(&mut queue), ["a1", "c1", "b1", "c2", "a2", "c3", "b2", "a3", "a4"]);
-        assert!(queue.is_empty() && queue.networks.entries.is_empty(), "nobody is remembered");
+        assert!(queue.is_empty() && queue.networks.entries.is_empty(), "no client is remembered");
     }
 
     #[test]

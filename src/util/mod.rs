@@ -2,6 +2,7 @@
 
 pub mod backoff;
 pub mod client_key;
+pub mod client_shares;
 pub mod clock;
 pub mod descriptors;
 pub(crate) mod duration;

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 /// With less than this part of the limit left (a fifth), a holder gets no more than an equal share.
 const RESERVED_PART: usize = 5;
 
-/// A resource with a limit, and who holds how much of it. `K` names a holder. Clones share the resource.
+/// A resource with a limit, and how much of it each holder has. `K` names a holder. Clones share the resource.
 #[derive(Debug)]
 pub struct Shares<K>(Arc<Inner<K>>);
 
@@ -40,7 +40,7 @@ pub struct Share<K: Hash + Eq> {
 /// Why a share was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// Not so much is left.
+    /// Less than this amount is left.
     Exhausted,
     /// The resource is scarce, and the holder has its equal share.
     ShareExceeded,
@@ -67,7 +67,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         Self(Arc::new(Inner { limit, newcomers, held }))
     }
 
-    /// Takes an amount for a holder. `None` is a holder to whom only the limit applies, such as a trusted proxy.
+    /// Takes an amount for a holder. `None` is a holder that only the limit bounds, such as a trusted proxy.
     pub fn take(&self, holder: Option<K>, amount: usize) -> Result<Share<K>, Refusal> {
         let Inner { limit, newcomers, held } = &*self.0;
         let mut held = held.lock();
@@ -107,17 +107,39 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     }
 }
 
+impl<K: Hash + Eq + Clone> Share<K> {
+    pub fn holder(&self) -> Option<&K> {
+        self.holder.as_ref()
+    }
+
+    /// Another holder has it from now on, whatever that holder has already.
+    pub fn transfer(&mut self, holder: Option<K>) {
+        let mut held = self.resource.held.lock();
+        held.give_back(self.holder.as_ref(), self.amount);
+        if let Some(holder) = holder.as_ref().filter(|_| self.amount > 0) {
+            *held.by_holder.entry(holder.clone()).or_default() += self.amount;
+        }
+        self.holder = holder;
+    }
+}
+
+impl<K: Hash + Eq> Held<K> {
+    fn give_back(&mut self, holder: Option<&K>, amount: usize) {
+        let Some(holder) = holder else { return };
+        if let Some(own) = self.by_holder.get_mut(holder) {
+            *own -= amount;
+            if *own == 0 {
+                self.by_holder.remove(holder);
+            }
+        }
+    }
+}
+
 impl<K: Hash + Eq> Drop for Share<K> {
     fn drop(&mut self) {
         let mut held = self.resource.held.lock();
         held.total -= self.amount;
-        let Some(holder) = &self.holder else { return };
-        if let Some(own) = held.by_holder.get_mut(holder) {
-            *own -= self.amount;
-            if *own == 0 {
-                held.by_holder.remove(holder);
-            }
-        }
+        held.give_back(self.holder.as_ref(), self.amount);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The embedded store over a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
@@ -11,6 +11,7 @@ use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
+use tidegate::util::client_key::ClientKey;
 
 /// The initial time of the store's clock.
 pub const START: u64 = 1_732_464_000_000;
@@ -30,7 +31,8 @@ pub struct FaultyStore {
     read_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
     lookup_gate: tokio::sync::RwLock<()>,
-    reads: AtomicUsize,
+    /// The channels that were read, in this order.
+    reads: Mutex<Vec<String>>,
     adds: AtomicU64,
 }
 
@@ -73,7 +75,7 @@ impl FaultyStore {
             max_deleted: Mutex::default(),
             read_gate: tokio::sync::RwLock::default(),
             lookup_gate: tokio::sync::RwLock::default(),
-            reads: AtomicUsize::new(0),
+            reads: Mutex::default(),
             adds: AtomicU64::new(0),
         })
     }
@@ -147,7 +149,12 @@ impl FaultyStore {
 
     /// Number of reads of channels so far, by the hub and by streams.
     pub fn reads(&self) -> usize {
-        self.reads.load(Ordering::Relaxed)
+        self.read_order().len()
+    }
+
+    /// The channels that were read so far.
+    pub fn read_order(&self) -> Vec<String> {
+        self.reads.lock().expect("no test panics under this lock").clone()
     }
 
     /// Number of subscriptions so far.
@@ -228,7 +235,7 @@ impl FaultyStore {
             fresh.set_barrier_stream(&barrier_stream);
         }
         *self.memory.lock().expect("no test panics under this lock") = Arc::clone(&fresh);
-        subscribed.iter().for_each(|channel| fresh.subscribe(channel));
+        subscribed.iter().for_each(|channel| fresh.subscribe(channel, &Arc::default()));
     }
 
     /// A stock emitter's `XADD`.
@@ -338,6 +345,10 @@ impl NotificationHandler for Relay {
         handler.notified(channel, payload);
     }
 
+    fn refused(&self, channel: &str) {
+        panic!("the embedded store refuses no subscription: {channel}");
+    }
+
     fn lost(&self, reason: &str) {
         panic!("the embedded store never loses its connection: {reason}");
     }
@@ -352,13 +363,13 @@ impl EventStore for FaultyStore {
         state.subscribed.clear();
     }
 
-    fn subscribe(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>) {
         {
             let mut state = self.relay.state();
             state.subscribed.insert(Arc::clone(channel));
             state.subscriptions += usize::from(!is_own(channel));
         }
-        self.memory().subscribe(channel);
+        self.memory().subscribe(channel, client);
     }
 
     fn unsubscribe(&self, channel: &str) {
@@ -373,7 +384,7 @@ impl EventStore for FaultyStore {
 
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         if !is_own(channel) {
-            self.reads.fetch_add(1, Ordering::Relaxed);
+            self.reads.lock().expect("no test panics under this lock").push(channel.into());
         }
         let _permit = self.read_gate.read().await;
         self.check_link()?;

@@ -23,6 +23,7 @@ mod drain;
 mod egress;
 mod evaluation_permits;
 mod event_order;
+mod fairness;
 mod gaps;
 mod grants;
 mod host;

@@ -25,6 +25,7 @@ mod connections;
 mod dev;
 mod documents;
 mod drain;
+mod fairness;
 mod fifos;
 mod fleet;
 mod fleet_faults;

@@ -61,6 +61,15 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
     connections(app, builder);
     builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channel_count()));
     builder
+        .gauge(
+            "tidegate_channel_bytes",
+            "Memory used by the channels that this node reads, without their events, in bytes.",
+        )
+        .set(count(app.hub.channel_bytes()));
+    builder
+        .gauge("tidegate_channel_limit_bytes", "Memory limit of channels in bytes (stream.channel-memory).")
+        .set(count(app.config.stream.hub.channel_memory));
+    builder
         .gauge("tidegate_event_buffer_bytes", "Memory used by the event buffers of all channels in bytes.")
         .set(count(app.hub.buffer_bytes()));
     builder

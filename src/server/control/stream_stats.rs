@@ -120,7 +120,7 @@ mod tests {
         let streams = StreamRegistry::new(10_000);
         let mut permits = Vec::new();
         for n in 0..2_000u64 {
-            let permit = streams.admit(AbortSignal::default()).expect("a permit");
+            let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
             let info = StreamInfo {
                 request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),

@@ -285,10 +285,13 @@ impl Serialize for JsonReply<'_> {
 fn subscribe(app: &App, channel: &str, headers: HeaderMap, abort: AbortSignal) -> Result<Response, ApiError> {
     let channel = percent_decode_str(channel).decode_utf8_lossy();
     app.check_channel(&channel)?;
-    let permit = app.streams.admit(abort).ok_or(ApiError::TooManyStreams { max: app.config.stream.max_streams })?;
+    // Of a client with a token only the limit applies.
+    let max = app.config.stream.max_streams;
+    let permit = app.streams.admit(None, abort).map_err(|refusal| ApiError::TooManyStreams { max, refusal })?;
     // A line break would end a frame.
     let name = channel.replace(['\n', '\r'], " ");
-    let start = (app.hub.subscribe_raw(&channel), SubscriptionPhase::Opening);
+    let subscription = app.hub.subscribe_raw(&channel).map_err(ApiError::ChannelMemoryExhausted)?;
+    let start = (subscription, SubscriptionPhase::Opening);
     let frames = stream::unfold(start, move |(mut subscription, phase)| {
         let name = name.clone();
         async move {

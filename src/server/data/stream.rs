@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::channel::membership::StartPosition;
 use crate::config::cors::Cors;
-use crate::policy::{Decision, Grant, Outcome};
+use crate::policy::{self, Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
@@ -20,6 +20,7 @@ use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::{Position, Positions};
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
+use crate::util::client_key::ClientKey;
 use crate::util::clock::now_ms;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
@@ -77,14 +78,15 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let policy_request = for_policy(request, peer, &app.config);
     app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
-    let client = app.rejection_delay.client_key(delay, &policy_request);
-    app.rejection_delay.wait(delay, client).await;
+    let retry_key = app.rejection_delay.client_key(delay, &policy_request);
+    app.rejection_delay.wait(delay, retry_key).await;
     let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
-    let Some(permit) = app.streams.admit(abort) else {
-        return Err(refused(app, ApiError::TooManyStreams { max: app.config.stream.max_streams }));
-    };
-    let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels).await;
-    app.rejection_delay.record(client, &decision.outcome);
+    let client = Arc::new(client_key(app, &policy_request, peer));
+    let max = app.config.stream.max_streams;
+    let too_many = |refusal| refused(app, ApiError::TooManyStreams { max, refusal });
+    let mut permit = app.streams.admit(client.network, abort).map_err(too_many)?;
+    let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels, &client).await;
+    app.rejection_delay.record(retry_key, &decision.outcome);
     app.metrics.stream_requested(outcome(&decision));
     app.recent_rejections.record(&policy_request.id, &query.channels, &decision);
     let grant = match decision.outcome {
@@ -95,7 +97,13 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     };
     let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
     let (entries, positions) = start_positions(query, last_event_id, &grant);
-    let body = EventStream::new(app.stream_context.clone(), permit, entries, positions);
+    let subject: Option<Arc<str>> = grant.subject.as_deref().map(Into::into);
+    if let Some(subject) = &subject {
+        permit.set_subject(Arc::clone(subject)).map_err(too_many)?;
+    }
+    let client = Arc::new(ClientKey::clone(&client).with_subject(subject));
+    let body = EventStream::new(app.stream_context.clone(), permit, &entries, positions, &client)
+        .map_err(|refusal| refused(app, ApiError::ChannelMemoryExhausted(refusal)))?;
     let info = StreamInfo {
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
@@ -111,6 +119,12 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         response.headers_mut().append(name, value.clone());
     }
     Ok(response)
+}
+
+/// Who the client is, for fairness between clients, before the decision. A trusted proxy that names no client is not a client.
+fn client_key(app: &App, request: &policy::Request, peer: SocketAddr) -> ClientKey {
+    let address = request.client_address.filter(|address| !app.config.is_trusted_proxy(*address));
+    ClientKey::of_address(address).with_connection(peer)
 }
 
 /// The channels of a request, if the gateway allows them.

@@ -13,6 +13,7 @@ use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, S
 use crate::store::{
     EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
 };
+use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
@@ -225,7 +226,7 @@ impl EventStore for MemoryStore {
         let _ = self.handler.set(handler);
     }
 
-    fn subscribe(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>, _client: &Arc<ClientKey>) {
         self.state().subscribed.insert(Arc::clone(channel));
         let (handler, channel) = (self.handler.get().cloned(), Arc::clone(channel));
         tokio::spawn(async move {

@@ -6,6 +6,7 @@
 
 pub(crate) mod fleet;
 pub(crate) mod notifications;
+pub(crate) mod subscriptions;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -25,6 +26,7 @@ use crate::store::revocations::{
 };
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
+use crate::util::client_key::ClientKey;
 
 /// Reads of at most this many entries use the connection for live events.
 pub const MAX_LIVE_ENTRIES: usize = 256;
@@ -172,9 +174,9 @@ impl EventStore for RedisStore {
         });
     }
 
-    fn subscribe(&self, channel: &Arc<str>) {
+    fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>) {
         if let Some(subscriber) = self.subscriber.get() {
-            subscriber.subscribe(channel);
+            subscriber.subscribe(channel, client);
         }
     }
 

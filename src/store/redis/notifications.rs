@@ -1,6 +1,5 @@
 //! The connection for notifications: it subscribes to every channel once per node, and again after each reconnect.
 
-use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,36 +9,33 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::store::redis::subscriptions::{Batch, Subscriptions};
 use crate::store::{NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::backoff::Backoff;
+use crate::util::client_key::ClientKey;
 
-/// Maximum channels of one `SUBSCRIBE`.
-const MAX_SUBSCRIBE_CHANNELS: usize = 256;
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The delay after the first failed connection.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(100);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
+/// At most one warning about refused channels in this time: clients may ask for any number of them.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
 /// The channels to subscribe to, and the task that keeps them subscribed.
 pub struct NotificationSubscriber {
-    subscriptions: Arc<Subscriptions>,
+    shared: Arc<Shared>,
     /// The task; the set aborts it on drop.
     _task: JoinSet<()>,
 }
 
 #[derive(Default)]
-struct Subscriptions {
-    channels: Mutex<Channels>,
+struct Shared {
+    subscriptions: Mutex<Subscriptions>,
     changed: Notify,
-}
-
-#[derive(Default)]
-struct Channels {
-    wanted: HashSet<Arc<str>>,
-    /// The channels to subscribe to or unsubscribe from, depending on whether they are in `wanted`.
-    changed: HashSet<Arc<str>>,
 }
 
 impl NotificationSubscriber {
@@ -50,42 +46,20 @@ impl NotificationSubscriber {
         handler: Weak<dyn NotificationHandler>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let (subscriptions, mut tasks) = (Arc::<Subscriptions>::default(), JoinSet::new());
-        let task = SubscriberTask { client, timeout, handler, metrics, subscriptions: Arc::clone(&subscriptions) };
-        tasks.spawn(task.run());
-        Self { subscriptions, _task: tasks }
+        let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
+        let (task_shared, last_refusal) = (Arc::clone(&shared), Mutex::new(None));
+        tasks.spawn(SubscriberTask { client, timeout, handler, metrics, shared: task_shared, last_refusal }.run());
+        Self { shared, _task: tasks }
     }
 
-    pub fn subscribe(&self, channel: &Arc<str>) {
-        self.subscriptions.change(|channels| {
-            channels.wanted.insert(Arc::clone(channel));
-            channels.changed.insert(Arc::clone(channel));
-        });
+    pub fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>) {
+        self.shared.subscriptions.lock().subscribe(channel, client);
+        self.shared.changed.notify_one();
     }
 
     pub fn unsubscribe(&self, channel: &str) {
-        self.subscriptions.change(|channels| {
-            if let Some(channel) = channels.wanted.take(channel) {
-                channels.changed.insert(channel);
-            }
-        });
-    }
-}
-
-impl Subscriptions {
-    fn change(&self, change: impl FnOnce(&mut Channels)) {
-        change(&mut self.channels.lock());
-        self.changed.notify_one();
-    }
-
-    /// The channels to subscribe to and to unsubscribe from since the last call; for a new connection, all wanted channels.
-    fn take(&self, is_new_connection: bool) -> (Vec<Arc<str>>, Vec<Arc<str>>) {
-        let mut channels = self.channels.lock();
-        let changed = std::mem::take(&mut channels.changed);
-        if is_new_connection {
-            return (channels.wanted.iter().cloned().collect(), Vec::new());
-        }
-        changed.into_iter().partition(|channel| channels.wanted.contains(channel))
+        self.shared.subscriptions.lock().unsubscribe(channel);
+        self.shared.changed.notify_one();
     }
 }
 
@@ -94,7 +68,9 @@ struct SubscriberTask {
     timeout: Duration,
     handler: Weak<dyn NotificationHandler>,
     metrics: Arc<Metrics>,
-    subscriptions: Arc<Subscriptions>,
+    shared: Arc<Shared>,
+    /// When a refusal was logged last.
+    last_refusal: Mutex<Option<Instant>>,
 }
 
 impl SubscriberTask {
@@ -117,18 +93,23 @@ impl SubscriberTask {
         let mut connection = self.connect(&disconnected).await?;
         retry.reset();
         self.metrics.pubsub_connects.inc();
-        let mut is_new_connection = true;
+        self.shared.subscriptions.lock().restart();
         loop {
-            let (added, removed) = self.subscriptions.take(is_new_connection);
-            is_new_connection = false;
-            for batch in added.chunks(MAX_SUBSCRIBE_CHANNELS) {
-                self.subscribe(&mut connection, batch).await?;
+            // A binding, so that the lock is not held in the body.
+            let batch = self.shared.subscriptions.lock().take(Instant::now());
+            if let Some(Batch { subscribe, unsubscribe }) = batch {
+                if !subscribe.is_empty() {
+                    self.subscribe(&mut connection, &subscribe).await?;
+                }
+                if !unsubscribe.is_empty() {
+                    connection.unsubscribe(&names(&unsubscribe)).await?;
+                }
+                continue;
             }
-            for batch in removed.chunks(MAX_SUBSCRIBE_CHANNELS) {
-                connection.unsubscribe(&names(batch)).await?;
-            }
+            let next_attempt = self.shared.subscriptions.lock().next_attempt();
             tokio::select! {
-                () = self.subscriptions.changed.notified() => {}
+                () = self.shared.changed.notified() => {}
+                () = tokio::time::sleep_until(next_attempt.unwrap_or_else(Instant::now)), if next_attempt.is_some() => {}
                 () = disconnected.notified() => {
                     return Err((ErrorKind::Io, "the connection for notifications was closed").into());
                 }
@@ -171,22 +152,40 @@ impl SubscriberTask {
     async fn subscribe(&self, connection: &mut MultiplexedConnection, batch: &[Arc<str>]) -> Result<(), RedisError> {
         match (connection.subscribe(&names(batch)).await, batch) {
             (Ok(()), _) => {
+                let mut subscriptions = self.shared.subscriptions.lock();
+                batch.iter().for_each(|channel| subscriptions.confirmed(channel));
+                drop(subscriptions);
                 if let Some(handler) = self.handler.upgrade() {
                     batch.iter().for_each(|channel| handler.subscribed(channel));
                 }
             }
-            (Err(error), [channel]) if matches!(error.kind(), ErrorKind::Server(_)) => {
-                tracing::warn!(%channel, %error, "the store refuses to subscribe to this channel");
-            }
+            (Err(error), [channel]) if matches!(error.kind(), ErrorKind::Server(_)) => self.refused(channel, &error),
             // Redis refuses the whole command if its user may not read one of the channels.
             (Err(error), _) if matches!(error.kind(), ErrorKind::Server(_)) => {
-                for channel in batch {
-                    Box::pin(self.subscribe(connection, std::slice::from_ref(channel))).await?;
-                }
+                let (first, second) = batch.split_at(batch.len() / 2);
+                Box::pin(self.subscribe(connection, first)).await?;
+                Box::pin(self.subscribe(connection, second)).await?;
             }
             (Err(error), _) => return Err(error),
         }
         Ok(())
+    }
+
+    fn refused(&self, channel: &Arc<str>, error: &RedisError) {
+        self.metrics.subscriptions_refused.inc();
+        let now = Instant::now();
+        if !self.shared.subscriptions.lock().refused(channel, now) {
+            return;
+        }
+        let mut last = self.last_refusal.lock();
+        if last.is_none_or(|last| last + REFUSAL_LOG_INTERVAL <= now) {
+            *last = Some(now);
+            tracing::warn!(%channel, %error, "the store refuses to subscribe to this channel, and perhaps to others; trying again");
+        }
+        drop(last);
+        if let Some(handler) = self.handler.upgrade() {
+            handler.refused(channel);
+        }
     }
 }
 

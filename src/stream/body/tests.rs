@@ -25,6 +25,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let settings = HubSettings {
         fill_holes: true,
         buffer_memory: 16 << 20,
+        channel_memory: 1 << 20,
         reconcile_interval: Duration::from_secs(5),
         max_event_size: 8 << 20,
         linger: Duration::from_secs(30),
@@ -36,9 +37,11 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let context = StreamContext { hub, replay_budget, large_frames, ping_interval: Duration::from_secs(30) };
     for (revoke, expected) in [(true, ""), (false, "reconnect")] {
         let streams = StreamRegistry::new(1);
-        let permit = streams.admit(AbortSignal::default()).expect("a permit");
+        let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
         let start = ChannelStart { number: 0, name: "c".into(), start: StartPosition::Tail };
-        let mut stream = EventStream::new(context.clone(), permit, vec![start], Positions::new(&["c".into()]));
+        let stream =
+            EventStream::new(context.clone(), permit, &[start], Positions::new(&["c".into()]), &Arc::default());
+        let mut stream = stream.expect("there is room");
         let info = StreamInfo {
             request_id: String::new(),
             subject: None,

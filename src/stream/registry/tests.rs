@@ -19,7 +19,7 @@ fn selector(subject: &str) -> StreamSelector {
 #[tokio::test]
 async fn stream_registered_after_revocation_is_closed() {
     let streams = StreamRegistry::new(10);
-    let admit = || streams.admit(AbortSignal::default()).expect("a permit");
+    let admit = || streams.admit(None, AbortSignal::default()).expect("a permit");
     let is_ended_on_registration = |permit: &StreamPermit, subject| {
         permit.register(info(subject), None);
         permit.is_end_requested(Waker::noop())
@@ -34,10 +34,31 @@ async fn stream_registered_after_revocation_is_closed() {
 }
 
 #[tokio::test]
+async fn scarce_streams_are_refused_to_those_who_have_most() {
+    let streams = StreamRegistry::new(20);
+    let network = |last: u8| Some([192, 0, 2, last].into());
+    let admit = |last| streams.admit(network(last), AbortSignal::default());
+    let many: Vec<_> = (0..16).map(|_| admit(1).expect("not scarce")).collect();
+    let mut first = admit(2).expect("the first of its network");
+    assert_eq!(admit(1).err(), Some(Refusal::ShareExceeded));
+    let mut proxied: Vec<_> =
+        (0..3).map(|_| streams.admit(None, AbortSignal::default()).expect("only the limit applies")).collect();
+    assert_eq!(admit(3).err(), Some(Refusal::Exhausted));
+    drop(many);
+    // By subject, whatever the network.
+    let mut decided: Vec<_> = (0..16).map(|n| admit(10 + n).expect("not scarce any more")).collect();
+    for permit in &mut decided {
+        permit.set_subject("flood".into()).expect("not scarce");
+    }
+    first.set_subject("other".into()).expect("the first of this subject");
+    assert_eq!(proxied[1].set_subject("flood".into()), Err(Refusal::ShareExceeded));
+}
+
+#[tokio::test]
 async fn stream_that_missed_forgotten_revocations_is_closed() {
     let streams = StreamRegistry::new(10);
     for (revocations, ends) in [(MAX_RECENT_REVOCATIONS, false), (MAX_RECENT_REVOCATIONS + 1, true)] {
-        let permit = streams.admit(AbortSignal::default()).expect("a permit");
+        let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
         (0..revocations).for_each(|n| {
             streams.revoke(&selector(&n.to_string()));
         });
@@ -54,7 +75,7 @@ async fn rotated(ages: &[u64], window: Duration) -> Vec<u128> {
     let mut permits = Vec::new();
     for age in ages {
         tokio::time::sleep_until(started + Duration::from_secs(oldest - age)).await;
-        let permit = streams.admit(AbortSignal::default()).expect("a permit");
+        let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
         permit.register(info("alice"), None);
         permits.push(permit);
     }

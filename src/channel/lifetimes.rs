@@ -1,0 +1,181 @@
+//! The channels of a node and their lifetimes: a channel is created when it is first joined, and lingers after its last member left. All
+//! of them together stay within a limit; when a client needs room, the channel that has lingered longest is removed.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::channel::membership::Member;
+use crate::channel::reader::jitter;
+use crate::channel::{Channel, Link};
+use crate::util::client_key::ClientKey;
+use crate::util::client_shares::{ClientShare, ClientShares};
+use crate::util::shares::Refusal;
+
+/// What a channel costs in addition to its name: its state, its task while it is read, its subscription, and a subscription that is being
+/// cancelled. Measured by `tests/process/fairness.rs`.
+const CHANNEL_BYTES: usize = 2048;
+
+/// All channels of a node.
+pub(super) struct Lifetimes {
+    pub by_name: HashMap<Arc<str>, Arc<Channel>>,
+    /// The channels with members, each by its [`Due`].
+    joined: BTreeMap<Due, Arc<Channel>>,
+    /// The channels without members, each by its [`Due`].
+    lingering: BTreeMap<Due, Arc<Channel>>,
+    lingering_bytes: usize,
+    last_number: u64,
+    shares: ClientShares,
+    limit_bytes: usize,
+    linger: Duration,
+    reconcile_interval: Duration,
+}
+
+/// When the channel is reconciled, or removed if it has no members; and the channel's number.
+pub(super) type Due = (Instant, u64);
+
+impl Lifetimes {
+    pub fn new(limit_bytes: usize, linger: Duration, reconcile_interval: Duration) -> Self {
+        Self {
+            by_name: HashMap::new(),
+            joined: BTreeMap::new(),
+            lingering: BTreeMap::new(),
+            lingering_bytes: 0,
+            last_number: 0,
+            shares: ClientShares::new(limit_bytes),
+            limit_bytes,
+            linger,
+            reconcile_interval,
+        }
+    }
+
+    /// Bytes of all channels.
+    pub fn bytes(&self) -> usize {
+        self.shares.total() + self.lingering_bytes
+    }
+
+    /// Takes the share of a client for a channel; `None` if others have joined the channel already.
+    pub fn share(&self, name: &str, client: &ClientKey) -> Result<Option<ClientShare>, Refusal> {
+        let has_members = self.by_name.get(name).is_some_and(|channel| !channel.state.lock().members.is_empty());
+        if has_members { Ok(None) } else { self.shares.take(client, cost(name)).map(Some) }
+    }
+
+    /// Enters a member. `new_channel` creates the channel, if there is none. Returns the channel and the member's slot.
+    pub fn join(
+        &mut self,
+        name: &str,
+        share: Option<ClientShare>,
+        client: &Arc<ClientKey>,
+        new_channel: impl FnOnce(Arc<str>, Due) -> Channel,
+    ) -> (Arc<Channel>, usize) {
+        let now = Instant::now();
+        let channel = if let Some(channel) = self.by_name.get(name) {
+            Arc::clone(channel)
+        } else {
+            self.last_number += 1;
+            let due = (now + jitter(self.reconcile_interval), self.last_number);
+            let channel = Arc::new(new_channel(name.into(), due));
+            self.by_name.insert(Arc::clone(&channel.name), Arc::clone(&channel));
+            self.joined.insert(due, Arc::clone(&channel));
+            channel
+        };
+        let mut state = channel.state.lock();
+        if self.lingering.remove(&state.due).is_some() {
+            self.lingering_bytes -= cost(name);
+            // It was not reconciled while it lingered.
+            state.due.0 = now;
+            self.joined.insert(state.due, Arc::clone(&channel));
+        }
+        if state.members.is_empty() {
+            state.share = share;
+        }
+        let member = state.members.insert(Member::new(client));
+        if state.reads.waits_for_permit {
+            state.reads.joined_while_waiting.push(Arc::clone(client));
+        }
+        drop(state);
+        channel.wake_reader.notify_one();
+        (channel, member)
+    }
+
+    /// Removes a member. Returns whether the channel was removed with it: only a channel that was opened lingers.
+    #[must_use]
+    pub fn leave(&mut self, channel: &Arc<Channel>, member: usize) -> bool {
+        let mut state = channel.state.lock();
+        let Some(left) = state.members.try_remove(member) else { return false };
+        let other = state.members.iter().next().map(|(_, other)| Arc::clone(&other.client));
+        if let Some(other) = other {
+            // Who left does not pay for the others.
+            if let Some(share) = state.share.as_mut().filter(|share| share.is_of(&left.client)) {
+                share.transfer(&other);
+            }
+            return false;
+        }
+        state.share = None;
+        self.joined.remove(&state.due);
+        if !state.opened {
+            drop(state);
+            self.forget(channel);
+            return true;
+        }
+        state.due.0 = Instant::now() + self.linger;
+        self.lingering.insert(state.due, Arc::clone(channel));
+        self.lingering_bytes += cost(&channel.name);
+        false
+    }
+
+    /// Removes the channel that has lingered longest, if there is not enough room, or if its time is over `now`.
+    pub fn evict(&mut self, now: Option<Instant>) -> Option<Arc<Channel>> {
+        let has_room = self.bytes() <= self.limit_bytes;
+        let first = self.lingering.first_entry()?;
+        if has_room && now.is_none_or(|now| first.key().0 > now) {
+            return None;
+        }
+        let channel = first.remove();
+        self.lingering_bytes -= cost(&channel.name);
+        self.forget(&channel);
+        Some(channel)
+    }
+
+    /// The next channel whose reconciling read is due.
+    pub fn next_to_reconcile(&mut self, now: Instant) -> Option<Arc<Channel>> {
+        let first = self.joined.first_entry().filter(|first| first.key().0 <= now)?;
+        let channel = first.remove();
+        let mut state = channel.state.lock();
+        state.due.0 = now + jitter(self.reconcile_interval);
+        self.joined.insert(state.due, Arc::clone(&channel));
+        drop(state);
+        Some(channel)
+    }
+
+    /// Up to `count` channels after this position. A walk over all channels in steps may miss one that moves meanwhile.
+    pub fn step(&self, after: &mut (bool, Option<Due>), count: usize) -> Vec<Arc<Channel>> {
+        let (is_lingering, position) = after;
+        loop {
+            let map = if *is_lingering { &self.lingering } else { &self.joined };
+            let from = position.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
+            let step: Vec<_> = map.range((from, std::ops::Bound::Unbounded)).take(count).collect();
+            if let Some((last, _)) = step.last() {
+                *position = Some(**last);
+                return step.into_iter().map(|(_, channel)| Arc::clone(channel)).collect();
+            }
+            if std::mem::replace(is_lingering, true) {
+                return Vec::new();
+            }
+            *position = None;
+        }
+    }
+
+    fn forget(&mut self, channel: &Arc<Channel>) {
+        self.by_name.remove(&channel.name);
+        // Ends the reading task, also while it waits for a permit.
+        channel.state.lock().link = Link::Down;
+        channel.wake_reader.notify_one();
+    }
+}
+
+fn cost(name: &str) -> usize {
+    CHANNEL_BYTES + name.len()
+}
