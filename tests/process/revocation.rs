@@ -291,7 +291,7 @@ async fn forged_texts_do_not_reach_the_terminal() {
         let failed = run_tidegate(&[&["revoke", "--lift", "\u{1b}[2J"], &target[..]].concat()).await;
         assert!(failed.code() == Some(1) && !failed.stderr.contains(is_hidden), "{failed:?}");
     }
-    // Such a name can be lifted by its JSON text.
-    let lifted = run_tidegate(&["revoke", "--lift", forged, "--store", &store]).await;
+    // The JSON text has the id to lift it.
+    let lifted = run_tidegate(&["revoke", "--lift", forged, "--control", &control]).await;
     assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "removed\n"), "{lifted:?}");
 }
