@@ -24,6 +24,9 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
     config.check_cache_dir()?;
+    for warning in &config.warnings {
+        eprintln!("tidegate: warning: {}: {}", warning.key, warning.what);
+    }
     let checked = match &config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => Some(check_policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,

@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
 use crate::config::policy::{PolicyMode, ShadowConfig};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, StoreConfig, Warning};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::Fleet;
@@ -45,6 +45,10 @@ pub async fn compose(
     sockets: &BoundSockets,
     playground: Option<Playground>,
 ) -> anyhow::Result<(Arc<App>, Option<LocalCache>)> {
+    // The built-in token of `tidegate dev` is short.
+    if playground.is_none() {
+        config.warnings.iter().for_each(Warning::log);
+    }
     let node = node_name(&config, sockets)?;
     if let Some(cache_dir) = &config.cache_dir {
         PolicyStore::warn_of_obsolete_directories(cache_dir);

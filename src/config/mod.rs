@@ -53,6 +53,21 @@ fn invalid(key: &str, what: impl std::fmt::Display) -> ConfigError {
     ConfigError(format!("configuration: {key}: {what}"))
 }
 
+/// A valid value that should be another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The option.
+    pub key: String,
+    pub what: &'static str,
+}
+
+impl Warning {
+    /// Writes the warning to the log.
+    pub fn log(&self) {
+        tracing::warn!(key = self.key, "{}", self.what);
+    }
+}
+
 /// The result of reading the configuration.
 #[derive(Debug)]
 pub struct ConfigRead {
@@ -99,6 +114,8 @@ pub struct Config {
     pub live: Arc<LiveOptions>,
     /// All options as they were written, for comparison with a later configuration.
     pub snapshot: ConfigSnapshot,
+    /// For the log, which is not open yet while the first configuration is read.
+    pub warnings: Vec<Warning>,
 }
 
 /// The connection to the store.
@@ -185,6 +202,7 @@ impl Config {
             return Err(invalid("control.listen", what));
         }
         let live = LiveOptions::validate(&raw)?;
+        let mut warnings = reloadable::warn_of_short_tokens(&raw);
         let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(invalid(
@@ -231,7 +249,7 @@ impl Config {
             limits,
             lookup_prefixes: prefixes,
             settings: policy::resolve_settings(&raw.policy.settings)?,
-            tokens: policy::load_tokens(&raw.policy.tokens)?,
+            tokens: policy::load_tokens(&raw.policy.tokens, &mut warnings)?,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
             trusted_proxies: raw.server.trusted_proxies,
@@ -242,6 +260,7 @@ impl Config {
             log_format: raw.log.format,
             live: Arc::new(live),
             snapshot,
+            warnings,
         })
     }
 

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditWriters;
 use crate::config::reloadable::LiveOptionsSender;
-use crate::config::{Config, ConfigRead};
+use crate::config::{Config, ConfigRead, Warning};
 use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
@@ -180,6 +180,8 @@ impl Reloader {
         let live = config.live_in(&self.startup, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
+        let is_new = |warning: &&Warning| !self.config.warnings.contains(warning);
+        config.warnings.iter().filter(is_new).for_each(Warning::log);
         if !config.takes_keys_from(&self.startup) {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);
         }

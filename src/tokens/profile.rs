@@ -111,10 +111,20 @@ fn invalid(key: &str, reason: impl std::fmt::Display) -> ProfileError {
 /// Replaces the references in a secret; the error says why one cannot be resolved.
 pub type ResolveFn = fn(&str) -> Result<String, String>;
 
-/// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors.
-pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<Profile, ProfileError> {
+/// The warning for a secret that is shorter than [`MIN_SECRET_BYTES`].
+pub const SHORT_SECRET: &str =
+    "a secret shorter than 32 bytes can be guessed from one token; generate one with `openssl rand -base64 32`";
+
+/// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors. `warn` gets the keys of
+/// secrets that are too short.
+pub fn validate(
+    key: &str,
+    raw: &ProfileOptions,
+    resolve: ResolveFn,
+    warn: impl FnMut(String),
+) -> Result<Profile, ProfileError> {
     let error = |reason: &str| invalid(key, reason);
-    let keys = key_source(key, raw, resolve)?;
+    let keys = key_source(key, raw, resolve, warn)?;
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
         return Err(error("secret-encoding is only allowed with secret"));
     }
@@ -138,10 +148,19 @@ pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<P
     })
 }
 
-fn key_source(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<KeySource, ProfileError> {
+fn key_source(
+    key: &str,
+    raw: &ProfileOptions,
+    resolve: ResolveFn,
+    mut warn: impl FnMut(String),
+) -> Result<KeySource, ProfileError> {
     match (&raw.secret, &raw.pem, &raw.jwks, &raw.jwks_url) {
         (Some(secret), None, None, None) => {
-            let bytes = secret_bytes(&format!("{key}.secret"), secret, raw.secret_encoding, resolve)?;
+            let key = format!("{key}.secret");
+            let bytes = secret_bytes(&key, secret, raw.secret_encoding, resolve)?;
+            if bytes.len() < MIN_SECRET_BYTES {
+                warn(key);
+            }
             Ok(KeySource::Fixed(KeySet::from_secret(&bytes)))
         }
         (None, Some(path), None, None) => read_keys(&format!("{key}.pem"), path, KeySet::from_pem),
@@ -168,9 +187,6 @@ fn secret_bytes(
     };
     if bytes.is_empty() {
         return Err(invalid(key, "the secret is empty"));
-    }
-    if bytes.len() < MIN_SECRET_BYTES {
-        tracing::warn!(%key, "a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`");
     }
     Ok(bytes)
 }

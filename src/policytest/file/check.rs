@@ -59,7 +59,8 @@ fn env(file: &File, case: &Case, access: FileAccess<'_>) -> Result<TestEnv, Stri
                 *path = access.resolve(path).map_err(|error| format!("{key}.{kind}: {error}"))?;
             }
         }
-        let profile = profile::validate(&key, &written, |text| Ok(text.into())).map_err(|error| error.to_string())?;
+        let profile =
+            profile::validate(&key, &written, |text| Ok(text.into()), |_| {}).map_err(|error| error.to_string())?;
         tokens.push((name, profile));
     }
     let tokens = tokens.into_iter().collect();
