@@ -3,6 +3,7 @@
 
 use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::audit::writer::{LineCounters, LineWriter, QueuedLine, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
-use crate::policy::{Decision, Request, headers_size, strings_size};
+use crate::policy::{Decision, Request, headers_size, request, strings_size};
 use crate::util::clock::now_ms;
 use crate::util::files;
 use crate::wasm::host_trace::{HostTrace, Octets};
@@ -68,7 +69,16 @@ struct RecordedRequest {
     path_with_query: String,
     #[serde(serialize_with = "serialize_headers", deserialize_with = "deserialize_headers")]
     headers: HeaderMap,
-    client_address: String,
+    #[serde(serialize_with = "serialize_address", deserialize_with = "deserialize_address")]
+    client_address: Option<IpAddr>,
+}
+
+fn serialize_address<S: Serializer>(address: &Option<IpAddr>, to: S) -> Result<S::Ok, S::Error> {
+    address.map_or_else(String::new, |address| address.to_string()).serialize(to)
+}
+
+fn deserialize_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    request::parse_client_address(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
 fn serialize_headers<S: Serializer>(headers: &HeaderMap, to: S) -> Result<S::Ok, S::Error> {
@@ -266,6 +276,24 @@ mod tests {
         let (mut file, is_full) = open(&path, 20);
         file.write(b"more\n").expect("no error");
         assert!(is_full.load(Ordering::Relaxed));
+    }
+
+    #[test]
+    fn addresses_are_recorded_and_read_again() {
+        #[derive(Serialize, Deserialize)]
+        struct Line(#[serde(with = "RecordedRequest")] Request);
+
+        let line = |address: &str| {
+            format!(
+                r#"{{"id":"1","method":"GET","scheme":"http","authority":"h","path_with_query":"/","headers":[],"client_address":"{address}"}}"#
+            )
+        };
+        for address in ["192.0.2.1", "2001:db8::7", ""] {
+            let Line(request) = serde_json::from_str(&line(address)).expect("a recorded request");
+            assert_eq!(request.client_address, address.parse().ok(), "an empty one is unknown");
+            assert_eq!(serde_json::to_string(&Line(request)).expect("JSON"), line(address));
+        }
+        assert!(serde_json::from_str::<Line>(&line("me")).is_err());
     }
 
     struct Text(&'static str);

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::channel::budget::ByteBudget;
 use crate::channel::frame::SequencedFrame;
 use crate::event::StreamId;
 
@@ -14,18 +15,17 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 /// the events of others.
 #[derive(Debug)]
 pub struct BufferBudget {
-    limit_bytes: usize,
-    used_bytes: AtomicUsize,
+    bytes: ByteBudget,
     buffers: AtomicUsize,
 }
 
 impl BufferBudget {
     pub fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, used_bytes: AtomicUsize::new(0), buffers: AtomicUsize::new(0) }
+        Self { bytes: ByteBudget::new(limit_bytes), buffers: AtomicUsize::new(0) }
     }
 
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.bytes.used()
     }
 }
 
@@ -74,15 +74,15 @@ impl EventBuffer {
     pub fn push(&mut self, frame: SequencedFrame) {
         let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
         self.bytes += size;
-        self.budget.used_bytes.fetch_add(size, Ordering::Relaxed);
+        self.budget.bytes.take(size);
         self.frames.push_back(frame);
         self.trim();
     }
 
     /// Evicts until the limits hold. The share of a buffer shrinks when channels are added, so this also runs periodically.
     pub fn trim(&mut self) {
-        let share = self.budget.limit_bytes / self.budget.buffers.load(Ordering::Relaxed).max(1);
-        while !self.frames.is_empty() && (self.bytes > share || self.budget.used_bytes() > self.budget.limit_bytes) {
+        let share = self.budget.bytes.limit() / self.budget.buffers.load(Ordering::Relaxed).max(1);
+        while !self.frames.is_empty() && (self.bytes > share || self.budget.bytes.is_exceeded()) {
             self.pop();
         }
     }
@@ -99,7 +99,7 @@ impl EventBuffer {
         if let Some(frame) = self.frames.pop_front() {
             let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
             self.bytes -= size;
-            self.budget.used_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.budget.bytes.release(size);
             self.first_index += 1;
             self.floor = frame.position;
         }
@@ -108,7 +108,7 @@ impl EventBuffer {
 
 impl Drop for EventBuffer {
     fn drop(&mut self) {
-        self.budget.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.bytes.release(self.bytes);
         self.budget.buffers.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -12,10 +12,12 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
+use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
-use crate::channel::membership::{Membership, RawSubscription};
+use crate::channel::membership::Membership;
+use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::{StoreReader, jitter};
-use crate::channel::sequencer::{PayloadBudget, Sequencer};
+use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
@@ -30,12 +32,12 @@ pub struct HubSettings {
     pub reconcile_interval: Duration,
     /// Bytes. A larger entry becomes a gap.
     pub max_event_size: usize,
+    /// Whether notifications supply entries that were trimmed before they were read.
+    pub fill_holes: bool,
     /// How long a channel without members is kept: clients reconnect.
     pub linger: Duration,
 }
 
-/// Bytes of notifications that wait for a read, on the whole node.
-const MAX_PENDING_NOTIFICATION_BYTES: usize = 8 << 20;
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
 /// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
 const MAX_RECONCILED_PER_INTERVAL: usize = 250;
@@ -50,7 +52,8 @@ struct HubShared {
     channels: Mutex<HashMap<Arc<str>, Arc<Channel>>>,
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
-    payloads: Arc<PayloadBudget>,
+    sequencers: Arc<SequencerBudgets>,
+    raw_queues: Arc<RawQueues>,
     metrics: Arc<Metrics>,
     /// For the log only: whether the store's link is up.
     is_store_up: AtomicBool,
@@ -63,7 +66,8 @@ impl Hub {
             channels: Mutex::default(),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
-            payloads: Arc::new(PayloadBudget::new(MAX_PENDING_NOTIFICATION_BYTES)),
+            sequencers: Arc::default(),
+            raw_queues: Arc::new(RawQueues::new(settings.max_event_size)),
             is_store_up: AtomicBool::new(true),
             settings,
             metrics,
@@ -149,10 +153,7 @@ impl NotificationHandler for HubShared {
             return;
         }
         let Some(channel) = self.channels.lock().get(channel).cloned() else { return };
-        // An event over the limit is not parsed: an empty payload only requests a read.
-        let payload = if payload.len() > self.settings.max_event_size { b"" } else { payload };
-        let read_first = self.reader.barrier.get().is_some_and(|barrier| !barrier.is_synced());
-        channel.notify(payload, read_first, Instant::now());
+        channel.notify(payload, Instant::now());
     }
 
     fn lost(&self, reason: &str) {
@@ -173,14 +174,14 @@ impl HubShared {
         let state = ChannelState {
             link: Link::Down,
             opened: false,
-            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.payloads)),
+            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.sequencers), self.settings.fill_holes),
             buffer: EventBuffer::new(Arc::clone(&self.buffers)),
             metrics: Arc::clone(&self.metrics),
             last_id: StreamId::ZERO,
             epoch: 0,
             reset_to: StreamId::ZERO,
             members: Slab::new(),
-            raw_messages: None,
+            raw_messages: RawMessages::new(Arc::clone(&self.raw_queues)),
             idle_since: Instant::now(),
             reconcile_at: Instant::now(),
             reads: Reads::default(),

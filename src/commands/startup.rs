@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
 use crate::config::policy::{PolicyMode, ShadowConfig};
-use crate::config::{Config, StoreConfig, Warning};
+use crate::config::{Config, StoreConfig};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::Fleet;
@@ -30,6 +30,7 @@ use crate::store::redis::RedisStore;
 use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
+use crate::util::descriptors;
 use crate::util::fingerprint::FileSnapshot;
 use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
@@ -38,6 +39,19 @@ use crate::wasm::component::Policy;
 /// The example policy, built from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
 
+/// Raises the limit on file descriptors as far as it goes, and says how many connections that allows.
+pub fn raise_descriptor_limit(config: &Config) {
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "cannot raise the limit on file descriptors to its hard limit");
+    }
+    let (descriptors, max_streams) = (descriptors::limit(), config.stream.max_streams);
+    let connections = config.server.connection_limit(max_streams, descriptors);
+    tracing::info!(connections, descriptors, "the most connections of the data port");
+    if let Some(warning) = config.server.connection_warning(max_streams, descriptors) {
+        tracing::warn!("{warning}");
+    }
+}
+
 /// Opens the store, the authorizer and the decision log, and composes of them the state that the gateway's handlers share. No policy is
 /// active yet. The cache of the fleet's policy is returned if that is the policy's source.
 pub async fn compose(
@@ -45,10 +59,6 @@ pub async fn compose(
     sockets: &BoundSockets,
     playground: Option<Playground>,
 ) -> anyhow::Result<(Arc<App>, Option<LocalCache>)> {
-    // The built-in token of `tidegate dev` is short.
-    if playground.is_none() {
-        config.warnings.iter().for_each(Warning::log);
-    }
     let node = node_name(&config, sockets)?;
     if let Some(cache_dir) = &config.cache_dir {
         PolicyStore::warn_of_obsolete_directories(cache_dir);
@@ -133,6 +143,8 @@ pub fn follow_configuration(app: &App, files: FileSnapshot, load: LoadFn, reload
 
 /// Follows changes of `log.filter`.
 pub fn follow_log_filter(app: &App, log: LogHandle) {
+    // A second call changes nothing.
+    let _ = app.log_lines.set(Arc::clone(&log.counters));
     let mut options = app.options.subscribe();
     let mut before = app.config.live.log_filter.clone();
     tokio::spawn(async move {

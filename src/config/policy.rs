@@ -7,14 +7,14 @@ use std::sync::Arc;
 use crate::artifact::signature::key::TrustedKeys;
 use crate::config::schema;
 use crate::config::validate::{check_positive, check_range, check_size};
-use crate::config::{ConfigError, Warning, interpolation, invalid};
+use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
-use crate::tokens::profile::{self, ProfileOptions, ResolveFn, SHORT_SECRET};
+use crate::tokens::profile::{self, ProfileOptions, ResolveFn};
 use crate::util::hidden::Hidden;
 
 /// Maximum concurrent outbound requests of all decisions.
@@ -102,11 +102,10 @@ pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
 }
 
 /// The token profiles. Reads files, but fetches no URLs.
-pub fn load_tokens(raw: &BTreeMap<String, ProfileOptions>, warnings: &mut Vec<Warning>) -> Result<Tokens, ConfigError> {
+pub fn load_tokens(raw: &BTreeMap<String, ProfileOptions>) -> Result<Tokens, ConfigError> {
     let resolve: ResolveFn = |text| interpolation::resolve(text).map_err(|error| error.to_string());
     let check = |(name, raw): (&String, &ProfileOptions)| {
-        let warn = |key| warnings.push(Warning { key, what: SHORT_SECRET });
-        let profile = profile::validate(&format!("policy.tokens.{name}"), raw, resolve, warn);
+        let profile = profile::validate(&format!("policy.tokens.{name}"), raw, resolve);
         Ok((name.clone(), profile.map_err(|error| invalid(&error.key, error.reason))?))
     };
     raw.iter().map(check).collect()

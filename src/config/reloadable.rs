@@ -13,15 +13,11 @@ use crate::config::schema::{Decisions, Raw};
 use crate::config::validate::{
     MAX_STEP, check_duration, check_range, check_size, compile_patterns, is_token, parse_log_filter,
 };
-use crate::config::{ChannelRules, ConfigError, Warning, cors, invalid};
+use crate::config::{ChannelRules, ConfigError, cors, invalid};
 use crate::util::hidden::Hidden;
 
 /// The value of `decisions.log` for standard output instead of a file.
 pub const STDOUT: &str = "stdout";
-/// Characters of a bearer token that cannot be guessed over the network: 96 bits in base64.
-const MIN_TOKEN_CHARS: usize = 16;
-const SHORT_TOKEN: &str =
-    "a token shorter than 16 characters can be guessed; generate one with `openssl rand -base64 32`";
 /// The maximum of `reject.delay`.
 const MAX_REJECT_DELAY: Duration = Duration::from_secs(60);
 
@@ -84,16 +80,6 @@ impl LiveOptions {
             log_filter: raw.log.filter.clone(),
         })
     }
-}
-
-/// The bearer tokens that are easily guessed.
-pub fn warn_of_short_tokens(raw: &Raw) -> Vec<Warning> {
-    let control = raw.control.token.iter().map(|token| ("control.token", token));
-    let rest = raw.redis_rest.tokens.iter().map(|token| ("redis-rest.tokens", token));
-    let short = control.chain(rest).filter(|(_, token)| token.reveal().len() < MIN_TOKEN_CHARS);
-    let mut warnings: Vec<_> = short.map(|(key, _)| Warning { key: key.into(), what: SHORT_TOKEN }).collect();
-    warnings.dedup();
-    warnings
 }
 
 fn check_decisions(raw: &Decisions) -> Result<AuditConfig, ConfigError> {

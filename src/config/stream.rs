@@ -60,6 +60,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
         hub: HubSettings {
             buffer_memory: check_size("stream.buffer-memory", raw.buffer_memory, 0, 1 << 40)?,
             reconcile_interval: check_positive("stream.reconcile-interval", raw.reconcile_interval.0)?,
+            fill_holes: raw.fill_holes,
             max_event_size,
             linger: CHANNEL_LINGER,
         },

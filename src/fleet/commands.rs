@@ -93,6 +93,10 @@ pub trait CommandHandler: Send + Sync {
     /// the reply to the sender; an error says why the command is invalid.
     fn handle(&self, command: &str) -> Result<Value, String>;
 
+    /// Completes what commands have begun and what needs a read of the store. Called after each read to the end of the commands, also if there
+    /// were none. No channel delivers events before it succeeds.
+    async fn settle(&self) -> Result<(), StoreError>;
+
     /// Reads the state that missed commands would have set. No channel delivers events before it succeeds.
     async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError>;
 }
@@ -150,7 +154,10 @@ impl Commands {
             }
             unsubscribed_intervals = 0;
             let mut batch = Batch::default();
-            let read = self.read_on(&mut position, &mut batch).await;
+            let read = match self.read_on(&mut position, &mut batch).await {
+                Ok(at) => self.handler.settle().await.map(|()| at),
+                Err(error) => Err(error),
+            };
             if batch.skipped > 1 {
                 tracing::warn!(
                     entries = batch.skipped,
@@ -195,7 +202,7 @@ impl Commands {
                 continue;
             }
             for (id, body) in page.entries {
-                self.handle(id, &body, batch);
+                self.handle(id, body, batch);
                 // After a long outage there are thousands of commands, and each visits all streams.
                 tokio::task::yield_now().await;
                 *read = Position { at: id, added: read.added + 1 };
@@ -226,9 +233,9 @@ impl Commands {
         Ok(Position { at: state.last, added: state.added })
     }
 
-    fn handle(&self, id: StreamId, body: &Body, batch: &mut Batch) {
-        let result = match body {
-            Body::Event { event, data, .. } if event == COMMAND_EVENT => self.handler.handle(data),
+    fn handle(&self, id: StreamId, body: Body, batch: &mut Batch) {
+        let result = match body.into_event() {
+            Some((event, data)) if event == COMMAND_EVENT => self.handler.handle(&data),
             _ => Err("it is not a command".into()),
         };
         match result {
@@ -278,7 +285,7 @@ pub async fn send_and_wait(
         for (at, body) in page.entries {
             after = at;
             received += 1;
-            if let Body::Event { data, .. } = body
+            if let Some((_, data)) = body.into_event()
                 && let Ok(CommandReply { node, answer }) = serde_json::from_str(&data)
             {
                 // Two nodes may have the same name by mistake.

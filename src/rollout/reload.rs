@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::audit::AuditWriters;
 use crate::config::reloadable::LiveOptionsSender;
-use crate::config::{Config, ConfigRead, Warning};
+use crate::config::{Config, ConfigRead};
 use crate::rollout::file_watcher::FileWatcher;
 use crate::rollout::lock::ActivationGuard;
 use crate::rollout::source_file::PolicySource;
@@ -139,6 +139,7 @@ impl Reloader {
     /// Reads the configuration, and does everything that can fail before it is applied.
     async fn read_and_open(&mut self, path: &str, requested: bool) -> Result<(Config, AuditWriters), String> {
         let config = self.read(path, requested).await?;
+        config.log_warnings();
         let (audit, settings) = (Arc::clone(&self.rollout.inner.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         Ok((config, blocking(open).await?))
@@ -180,8 +181,6 @@ impl Reloader {
         let live = config.live_in(&self.startup, &self.options.borrow());
         self.options.send_replace(live);
         config.keep_from(&self.config);
-        let is_new = |warning: &&Warning| !self.config.warnings.contains(warning);
-        config.warnings.iter().filter(is_new).for_each(Warning::log);
         if !config.takes_keys_from(&self.startup) {
             config.rollout.trust = Arc::clone(&self.config.rollout.trust);
         }

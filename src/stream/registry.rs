@@ -5,6 +5,7 @@
 //! read is never polled, so its connection is aborted after a grace period.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -16,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::policy::stream_selector::StreamSelector;
+use crate::util::named::named_variants;
 
 /// A stream is not rotated before this age: its client may have reconnected for the last rotation just now. At most half of
 /// the window is spent on that: the other half spreads streams that were opened together.
@@ -94,8 +96,8 @@ pub struct StreamInfo {
     /// The client's subject, as the policy named it.
     pub subject: Option<Box<str>>,
     pub channels: Box<[Arc<str>]>,
-    /// The client's address.
-    pub address: Box<str>,
+    /// The client's address; `None` if a trusted proxy does not name it.
+    pub address: Option<IpAddr>,
     /// When the stream was opened, in ms since the Unix epoch.
     pub since: u64,
     /// When the grant expires, in ms since the Unix epoch.
@@ -122,19 +124,12 @@ pub enum EndReason {
     Expired,
 }
 
-impl EndReason {
-    pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
-
-    /// The name in metrics and the control API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rotated => "rotated",
-            Self::Revoked => "revoked",
-            Self::Drained => "drained",
-            Self::Expired => "expired",
-        }
-    }
-}
+named_variants!(EndReason {
+    Rotated => "rotated",
+    Revoked => "revoked",
+    Drained => "drained",
+    Expired => "expired",
+});
 
 /// Tells a connection to abort a stream whose client does not read.
 #[derive(Clone, Debug, Default)]

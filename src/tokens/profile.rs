@@ -111,20 +111,10 @@ fn invalid(key: &str, reason: impl std::fmt::Display) -> ProfileError {
 /// Replaces the references in a secret; the error says why one cannot be resolved.
 pub type ResolveFn = fn(&str) -> Result<String, String>;
 
-/// The warning for a secret that is shorter than [`MIN_SECRET_BYTES`].
-pub const SHORT_SECRET: &str =
-    "a secret shorter than 32 bytes can be guessed from one token; generate one with `openssl rand -base64 32`";
-
-/// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors. `warn` gets the keys of
-/// secrets that are too short.
-pub fn validate(
-    key: &str,
-    raw: &ProfileOptions,
-    resolve: ResolveFn,
-    warn: impl FnMut(String),
-) -> Result<Profile, ProfileError> {
+/// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors.
+pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<Profile, ProfileError> {
     let error = |reason: &str| invalid(key, reason);
-    let keys = key_source(key, raw, resolve, warn)?;
+    let (keys, warning) = key_source(key, raw, resolve)?;
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
         return Err(error("secret-encoding is only allowed with secret"));
     }
@@ -145,30 +135,32 @@ pub fn validate(
         require_exp: raw.require_exp,
         algorithms,
         keys,
+        warning,
     })
 }
 
+/// The keys, and a warning of a secret that can be guessed.
 fn key_source(
     key: &str,
     raw: &ProfileOptions,
     resolve: ResolveFn,
-    mut warn: impl FnMut(String),
-) -> Result<KeySource, ProfileError> {
+) -> Result<(KeySource, Option<String>), ProfileError> {
+    let plain = |source| Ok((source, None));
     match (&raw.secret, &raw.pem, &raw.jwks, &raw.jwks_url) {
         (Some(secret), None, None, None) => {
             let key = format!("{key}.secret");
             let bytes = secret_bytes(&key, secret, raw.secret_encoding, resolve)?;
-            if bytes.len() < MIN_SECRET_BYTES {
-                warn(key);
-            }
-            Ok(KeySource::Fixed(KeySet::from_secret(&bytes)))
+            let warning = (bytes.len() < MIN_SECRET_BYTES).then(|| {
+                format!("{key}: a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`")
+            });
+            Ok((KeySource::Fixed(KeySet::from_secret(&bytes)), warning))
         }
-        (None, Some(path), None, None) => read_keys(&format!("{key}.pem"), path, KeySet::from_pem),
+        (None, Some(path), None, None) => plain(read_keys(&format!("{key}.pem"), path, KeySet::from_pem)?),
         (None, None, Some(path), None) => {
-            read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))
+            plain(read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))?)
         }
         (None, None, None, Some(url)) => {
-            Ok(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url.reveal(), raw)?)))
+            plain(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url.reveal(), raw)?)))
         }
         _ => Err(invalid(key, "expected exactly one of secret, pem, jwks and jwks-url")),
     }

@@ -1,9 +1,10 @@
 //! Who a client is, for fairness between clients.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-/// A client among which a scarce resource is shared: first between networks, then between the subjects of one network.
+/// A client among which a scarce resource is shared: first between networks, then between the subjects of one network, or between its
+/// connections where the subject is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ClientKey {
     /// An IPv4 address, or the /64 network of an IPv6 address, within which a client chooses its addresses. `None` if a trusted
@@ -11,16 +12,25 @@ pub struct ClientKey {
     pub network: Option<IpAddr>,
     /// The subject that the policy named; `None` before the decision, and for anonymous clients.
     pub subject: Option<Arc<str>>,
+    /// The peer of the connection, as long as there is no subject.
+    pub connection: Option<SocketAddr>,
 }
 
 impl ClientKey {
     pub fn of_address(address: Option<IpAddr>) -> Self {
-        Self { network: address.map(network_of), subject: None }
+        Self { network: address.map(network_of), ..Self::default() }
     }
 
     #[must_use]
+    pub fn with_connection(self, peer: SocketAddr) -> Self {
+        Self { connection: Some(peer), ..self }
+    }
+
+    /// The same client after the decision. An anonymous client remains the one of its connection.
+    #[must_use]
     pub fn with_subject(self, subject: Option<Arc<str>>) -> Self {
-        Self { subject, ..self }
+        let connection = self.connection.filter(|_| subject.is_none());
+        Self { subject, connection, ..self }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -62,9 +63,11 @@ impl RejectionDelay {
         }
     }
 
-    /// The key of the client that sent this request; `None` if `reject.delay` is 0. Other credentials are another client.
+    /// The key of the client that sent this request; `None` if `reject.delay` is 0, and if nothing identifies the client: neither an address
+    /// nor credentials. Other credentials are another client.
     pub fn client_key(&self, delay: Duration, request: &Request) -> Option<ClientKey> {
-        if delay.is_zero() {
+        let is_nobody = || request.client_address.is_none() && !has_credentials(&request.headers);
+        if delay.is_zero() || is_nobody() {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
@@ -72,7 +75,7 @@ impl RejectionDelay {
             hasher.write_usize(part.len());
             hasher.write(part);
         };
-        add(request.client_address.as_bytes());
+        add(request.client_address_text().as_bytes());
         add(request.authority.as_bytes());
         let (path, query) = request.path_with_query.split_once('?').unwrap_or((&request.path_with_query, ""));
         add(path.as_bytes());
@@ -118,6 +121,10 @@ impl RejectionDelay {
     pub fn close(&self) {
         self.closed.send_replace(true);
     }
+}
+
+fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(COOKIE) || headers.contains_key(AUTHORIZATION)
 }
 
 impl RejectedClients {

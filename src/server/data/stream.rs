@@ -17,7 +17,7 @@ use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
 use crate::server::respond::{self, InFlightBody, Response};
 use crate::stream::body::{ChannelStart, EventStream};
-use crate::stream::position::Positions;
+use crate::stream::position::{Position, Positions};
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::util::clock::now_ms;
@@ -75,6 +75,7 @@ fn preflight() -> Response {
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
     let policy_request = for_policy(request, peer, &app.config);
+    app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let client = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, client).await;
@@ -99,7 +100,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
-        address: policy_request.client_address.into(),
+        address: policy_request.client_address,
         since: now_ms(),
         expires_at: grant.expires_at,
         generation: decision.policy.map_or(0, |info| info.generation),
@@ -152,13 +153,18 @@ fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> 
             positions.set(number, None);
             continue;
         }
-        let requested = positions.get(number).map_or(ack, StartPosition::Id);
-        let start = match (requested, not_before) {
-            (StartPosition::From(at) | StartPosition::Id(at), Some(bound)) if at < bound => StartPosition::From(bound),
+        let requested = positions.get(number).map_or(ack, Position::start);
+        let start = match (requested.position(), not_before) {
+            (Some(at), Some(bound)) if at < bound => StartPosition::From(bound),
             _ => requested,
         };
         // The position that a browser sends if it is disconnected before the channel is open.
-        positions.set(number, if let StartPosition::Id(id) = start { Some(id) } else { None });
+        let position = match start {
+            StartPosition::Id(id) => Some(Position { id, is_entry: true }),
+            StartPosition::Between(id) => Some(Position { id, is_entry: false }),
+            StartPosition::Tail | StartPosition::From(_) => None,
+        };
+        positions.set(number, position);
         entries.push(ChannelStart { number, name, start });
     }
     (entries, positions)

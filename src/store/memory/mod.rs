@@ -8,8 +8,11 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
-use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
+use crate::store::command::{Keep, NewId, Reply, RestCommand, TEXT_OVERHEAD_BYTES, bound};
+use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
+use crate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
+};
 use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
@@ -52,8 +55,8 @@ struct MemoryState {
     bytes: usize,
     /// The maximum of `bytes`.
     limit: usize,
-    /// Tidegate's own hashes. They do not count in `bytes`, because their writers bound them.
-    hashes: HashMap<String, BTreeMap<String, String>>,
+    /// The revocations of each fleet, by id. They do not count in `bytes`, because their number and size are bounded.
+    revocations: HashMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Default)]
@@ -278,9 +281,8 @@ impl EventStore for MemoryStore {
         let fields = [("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let now = (self.clock)();
-        let (id, prev) = {
+        let id = {
             let mut state = self.state();
-            let prev = state.streams.get(channel).map_or(StreamId::ZERO, |s| s.last);
             let id = state.add(channel, NewId::Auto, now, fields)?;
             if let Some(max) = retention.max_length {
                 state.trim(channel, &Keep::MaxLen(max));
@@ -289,26 +291,43 @@ impl EventStore for MemoryStore {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
             state.evict(self.barrier_stream.get());
-            (id, prev)
+            id
         };
-        self.publish(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
+        self.publish(channel, &format!(r#"{},"id":"{id}"}}"#, notification_head(channel, event)));
         Ok(id)
     }
 
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let state = self.state();
-        let fields = state.hashes.get(key).into_iter().flatten();
-        Ok(fields.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect())
+    async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
+        let (now, state) = ((self.clock)(), self.state());
+        let is_read = |id: &str| match ids {
+            RevocationIds::All => true,
+            RevocationIds::Some(ids) => ids.contains(&id),
+        };
+        let entries = state.revocations.get(key).into_iter().flatten().filter(|(id, _)| is_read(id));
+        let entries = entries.map(|(id, value)| (id.clone(), value.clone().into_bytes())).collect();
+        Ok(StoredRevocations { now: Some(now), entries })
     }
 
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
-        let mut state = self.state();
-        let fields = state.hashes.entry(key.into()).or_default();
-        match value {
-            Some(value) => fields.insert(field.into(), value.into()),
-            None => fields.remove(field),
-        };
+    async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError> {
+        let (now, mut state) = ((self.clock)(), self.state());
+        let stored = state.revocations.entry(key.into()).or_default();
+        stored.retain(|_, value| revocations::end_of(value).is_none_or(|end| end > now));
+        if stored.len() >= new.max_active {
+            return Ok(AddedRevocation { now, until: None });
+        }
+        let until = now.saturating_add(u64::try_from(new.duration.as_millis()).unwrap_or(u64::MAX));
+        let value = new.value.strip_suffix('}').unwrap_or(new.value);
+        stored.insert(new.id.into(), format!(r#"{value},"until":{until}}}"#));
+        Ok(AddedRevocation { now, until: Some(until) })
+    }
+
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+        self.state().revocations.entry(key.into()).or_default().insert(id.into(), value.into());
         Ok(())
+    }
+
+    async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
+        Ok(self.state().revocations.get_mut(key).is_some_and(|stored| stored.remove(id).is_some()))
     }
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
@@ -329,7 +348,7 @@ impl EventStore for MemoryStore {
                 state.evict(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
-            RestCommand::Range { key, start, end, count } => {
+            RestCommand::Range { key, start, end, count, max_bytes } => {
                 let empty = Ok(Reply::List(Vec::new()));
                 let (Some(start), Some(end)) = (bound(start, true), bound(end, false)) else { return empty };
                 let state = self.state();
@@ -337,8 +356,16 @@ impl EventStore for MemoryStore {
                 let from = stream.entries.partition_point(|(id, _)| *id < start);
                 let count = count.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
                 let text = |text: &str| Reply::Text(text.as_bytes().to_vec());
-                let rows = stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
-                let rows = rows.map(|(id, fields)| {
+                let rows = || stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
+                let size = |text: &str| text.len() + TEXT_OVERHEAD_BYTES;
+                let fields = |fields: &[(String, String)]| {
+                    fields.iter().map(|(name, value)| size(name) + size(value)).sum::<usize>()
+                };
+                let ids = |id: StreamId| size(&id.to_string()) + TEXT_OVERHEAD_BYTES;
+                if rows().map(|(id, all)| ids(*id) + fields(all)).sum::<usize>() > *max_bytes {
+                    return Err(StoreError::AnswerTooLarge(*max_bytes));
+                }
+                let rows = rows().map(|(id, fields)| {
                     let fields = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
                     Reply::List(vec![text(&id.to_string()), Reply::List(fields)])
                 });
