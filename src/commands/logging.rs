@@ -64,7 +64,7 @@ impl<'a> MakeWriter<'a> for LogWriter {
     }
 }
 
-/// Queues what is written of one event as one line.
+/// Queues the text of one event as one line.
 struct EventWriter<'a> {
     lines: &'a LineWriter<LogLine>,
     text: Vec<u8>,

@@ -13,7 +13,7 @@ use crate::util::shares::{Share, Shares};
 /// How long a request waits for memory.
 const MAX_WAIT: Duration = Duration::from_secs(2);
 
-/// The limit (`server.body-memory`), and who holds how much of it. While memory is scarce, those who hold most wait.
+/// The limit (`server.body-memory`), and the memory of each holder. While memory is scarce, the holders of most of it wait.
 pub struct BodyBudget {
     limit: usize,
     shares: Shares<ClientKey>,
@@ -46,7 +46,7 @@ impl BodyBudget {
         self.shares.total()
     }
 
-    /// A reservation without memory yet. `None` is a holder to whom only the limit applies.
+    /// A reservation without memory yet. For `None` there is only the limit.
     pub fn reservation(self: &Arc<Self>, holder: Option<ClientKey>) -> Reservation {
         Reservation { budget: Arc::clone(self), holder, shares: Vec::new(), bytes: 0 }
     }
@@ -80,7 +80,7 @@ impl Reservation {
         self.bytes
     }
 
-    /// Exchanges the memory for less, if there is so much.
+    /// Exchanges the memory for this smaller amount, if that is free at the moment.
     pub fn shrink_to(&mut self, bytes: usize) {
         if bytes < self.bytes
             && let Ok(share) = self.budget.shares.take(self.holder.clone(), bytes)

@@ -83,7 +83,7 @@ impl State {
     }
 }
 
-/// Identifies a frame as long as somebody holds it.
+/// Identifies a frame as long as a stream holds it.
 fn address(frame: &Bytes) -> usize {
     frame.as_ptr() as usize
 }

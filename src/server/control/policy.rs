@@ -198,7 +198,7 @@ pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBund
         let component = read_body(request.into_body(), limits).await?;
         spawn_blocking(move || PolicyBundle::new(component)).await?
     } else if kind.starts_with("application/json") {
-        // The body, and what is decoded of it.
+        // The body and the decoded component.
         let body = json_bytes(request, upload_limits(MAX_BUNDLE_BYTES, &mut memory, 2)).await?;
         spawn_blocking(move || parse_bundle(&body)).await??
     } else {
