@@ -94,7 +94,7 @@ impl Sequencer {
                 Staged::Event { id, frame: user_frame(id, &event, &data, channel) }
             });
             // Otherwise no entry with this id was trimmed: it is late, or forged.
-            if self.staged.holes(id).next().is_none() {
+            if !self.staged.holes().any(|hole| hole.may_contain(id)) {
                 return false;
             }
         }
@@ -161,12 +161,10 @@ impl Sequencer {
         }
         // The other notifications have no entry here. In a hole it may have been trimmed. After the end of the stream it may follow, unless
         // the read began after the notification: then that was forged, or is of another database of this Redis.
-        let staged = &self.staged;
-        self.pending.retain(
-            |id, is_checked| {
-                if id <= end { staged.holes(id).next().is_some() } else { !(page.complete && is_checked) }
-            },
-        );
+        let holes: Vec<&Hole> = self.staged.holes().collect();
+        self.pending.retain(|id, is_checked| {
+            if id <= end { holes.iter().any(|hole| hole.may_contain(id)) } else { !(page.complete && is_checked) }
+        });
         None
     }
 

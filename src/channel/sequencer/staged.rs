@@ -137,12 +137,8 @@ impl StagedQueue {
         }
     }
 
-    /// The holes that may contain an entry with this id.
-    pub fn holes(&self, id: StreamId) -> impl Iterator<Item = &Hole> {
-        self.entries.iter().filter_map(move |staged| match staged {
-            Staged::Hole(hole) if hole.may_contain(id) => Some(hole),
-            _ => None,
-        })
+    pub fn holes(&self) -> impl Iterator<Item = &Hole> {
+        self.entries.iter().filter_map(|staged| if let Staged::Hole(hole) = staged { Some(hole) } else { None })
     }
 
     pub fn clear(&mut self) {
