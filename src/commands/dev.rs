@@ -16,7 +16,7 @@ use crate::store::url::StoreUrl;
 pub struct DevArgs {
     #[command(flatten)]
     flags: ServeFlags,
-    /// Answer other machines and any web page: whoever reaches the port can use each session, emit events and use the token of /redis. Also
+    /// Answer other machines and any web page: any client that reaches the port can use each session, emit events and use the token of /redis. Also
     /// allow a store other than memory:
     #[arg(long)]
     playground_unsafe: bool,
@@ -85,7 +85,7 @@ Settings for an app that uses @upstash/realtime:"#,
         }
         if open_to_all {
             println!(
-                "WARNING: --playground-unsafe: whoever reaches this port can use each session and emit to the store"
+                "WARNING: --playground-unsafe: any client that reaches this port can use each session and emit to the store"
             );
         } else if !address.ip().is_loopback() {
             println!("Requests from other machines are refused; --playground-unsafe allows them");

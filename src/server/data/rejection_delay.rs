@@ -66,8 +66,8 @@ impl RejectionDelay {
     /// The key of the client that sent this request; `None` if `reject.delay` is 0, and if nothing identifies the client: neither an address
     /// nor credentials. Other credentials are another client.
     pub fn client_key(&self, delay: Duration, request: &Request) -> Option<ClientKey> {
-        let is_nobody = || request.client_address.is_none() && !has_credentials(&request.headers);
-        if delay.is_zero() || is_nobody() {
+        let is_unidentifiable = || request.client_address.is_none() && !has_credentials(&request.headers);
+        if delay.is_zero() || is_unidentifiable() {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
