@@ -147,7 +147,7 @@ fn request() -> Request {
         authority: "gate.example".into(),
         path_with_query: "/api/realtime?channel=default".into(),
         headers: headers(),
-        client_address: "192.0.2.7".into(),
+        client_address: Some(std::net::IpAddr::from([192, 0, 2, 7])),
         id: "0123456789abcdef".into(),
     }
 }

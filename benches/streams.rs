@@ -2,7 +2,7 @@
 //! alternate within one run, and results are printed as ratios.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server`, nginx with nchan and the npm package's own `handle()` on Node as
-//! processes on one core, and loads them from another. A peer that is missing is reported and left out. `-- deliveries`, `opens`,
+//! processes on one core, and loads them from another. A peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`,
 //! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` names another program than the one that cargo built. For the npm package: `npm ci` in
 //! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
 
@@ -25,6 +25,8 @@ mod clients;
 mod deliveries;
 #[path = "streams/emit.rs"]
 mod emit;
+#[path = "streams/events.rs"]
+mod events;
 #[path = "streams/machine.rs"]
 mod machine;
 #[path = "streams/memory.rs"]
@@ -55,6 +57,9 @@ fn main() {
     runtime.block_on(async {
         if is_selected("deliveries") {
             deliveries::measure(&machine).await;
+        }
+        if is_selected("events") {
+            events::measure(&machine).await;
         }
         if is_selected("opens") {
             opens::measure(&machine).await;

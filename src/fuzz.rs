@@ -5,15 +5,17 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::LazyLock;
 
-use http::header::COOKIE;
+use http::header::{COOKIE, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::authz::cache::key;
 use crate::authz::validate::AnswerCheck;
 use crate::config::Config;
 use crate::policy::cache_directive::Vary;
+use crate::policy::request::parse_client_address;
 use crate::policy::{self, Outcome};
 use crate::server::data::request::{Query, for_policy};
+use crate::server::host::normalize_host;
 use crate::tokens::key::KeySet;
 use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
@@ -52,13 +54,19 @@ pub fn request(bytes: &[u8]) {
         }
     }
     let peer = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 1);
+    let has_host = normalize_host(&mut request).is_ok();
     let policy_request = for_policy(&request, peer, &CONFIG);
-    assert!(policy_request.client_address.parse::<IpAddr>().is_ok(), "{policy_request:?}");
+    let hosts: Vec<_> = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes).collect();
+    assert!(!has_host || hosts == [policy_request.authority.as_bytes()], "{policy_request:?}");
+    let is_named = request.headers().contains_key("x-forwarded-for");
+    assert!(is_named || policy_request.client_address.is_none(), "a proxy is not a client: {policy_request:?}");
+    let text = policy_request.client_address_text();
+    assert_eq!(parse_client_address(&text), Ok(policy_request.client_address), "it is canonical");
     assert!(policy_request.scheme == "http" || policy_request.scheme == "https", "{policy_request:?}");
     let cookies = |headers: &HeaderMap| headers.get_all(COOKIE).iter().count();
     assert_eq!(cookies(&policy_request.headers), cookies(request.headers()).min(1));
     let channels = ["a".to_owned()];
-    let vary = Vary::new(&["cookie".into()], false).expect("a name");
+    let vary = Vary::new(&["cookie".into()], policy_request.client_address.is_none()).expect("a name");
     let key = |request: &policy::Request| key::decision(&key::base(request, &channels), &vary, request);
     let mut other = policy::Request { id: "another id".into(), ..policy_request.clone() };
     other.headers.append("x-other", HeaderValue::from_static("not in vary"));
@@ -143,6 +151,7 @@ fn is_valid(keys: KeySet, token: &str) -> bool {
         require_exp: false,
         algorithms: keys.algorithms(),
         keys: KeySource::Fixed(keys),
+        warning: None,
     };
     let tokens: Tokens = [("any".to_owned(), profile)].into_iter().collect();
     match tokens.verify(token, 0) {

@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match tidegate::commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tidegate: {error:#}");
+            tidegate::commands::print_error(&error);
             // clap exits with 2 for invalid flags, too.
             let usage = error.downcast_ref::<ConfigError>().is_some();
             ExitCode::from(if usage { 2 } else { 1 })

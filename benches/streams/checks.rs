@@ -59,7 +59,7 @@ fn open(streams: &StreamRegistry) -> tidegate::stream::registry::StreamPermit {
         request_id: "0123456789abcdef".into(),
         subject: Some("alice".into()),
         channels: [Arc::from("alice-news")].into(),
-        address: "192.0.2.7".into(),
+        address: Some(std::net::IpAddr::from([192, 0, 2, 7])),
         since: 0,
         expires_at: None,
         generation: 1,

@@ -15,6 +15,7 @@ type Request struct {
 	Target string
 	Header Header
 	// The client's IP address; behind a trusted proxy, the one that the proxy names.
+	// Empty if it is unknown, because the proxy names none.
 	ClientAddress string
 	// The requested channels: at least one, without repeats.
 	Channels []string

@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::audit::writer::{LineCounters, LineWriter, QueuedLine, Sink};
 use crate::audit::{OpenError, rfc3339};
 use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
-use crate::policy::{Decision, Request, headers_size, strings_size};
+use crate::policy::{Decision, Request, headers_size, request, strings_size};
 use crate::util::clock::now_ms;
 use crate::wasm::host_trace::{HostTrace, Octets};
 
@@ -66,7 +67,16 @@ struct RecordedRequest {
     path_with_query: String,
     #[serde(serialize_with = "serialize_headers", deserialize_with = "deserialize_headers")]
     headers: HeaderMap,
-    client_address: String,
+    #[serde(serialize_with = "serialize_address", deserialize_with = "deserialize_address")]
+    client_address: Option<IpAddr>,
+}
+
+fn serialize_address<S: Serializer>(address: &Option<IpAddr>, to: S) -> Result<S::Ok, S::Error> {
+    address.map_or_else(String::new, |address| address.to_string()).serialize(to)
+}
+
+fn deserialize_address<'de, D: Deserializer<'de>>(from: D) -> Result<Option<IpAddr>, D::Error> {
+    request::parse_client_address(&String::deserialize(from)?).map_err(D::Error::custom)
 }
 
 fn serialize_headers<S: Serializer>(headers: &HeaderMap, to: S) -> Result<S::Ok, S::Error> {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::policy::Grant;
 use crate::policy::stream_selector::StreamSelector;
-use crate::util::clock::now_ms;
+use crate::util::clock::RemoteClock;
 
 /// Revokes the access of a subject, to a channel or of all streams, until a point in time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,7 +18,7 @@ pub struct Revocation {
     pub id: Box<str>,
     #[serde(flatten)]
     pub selector: StreamSelector,
-    /// In milliseconds since the Unix epoch.
+    /// By the store's clock, in milliseconds since the Unix epoch.
     pub until: u64,
 }
 
@@ -28,6 +28,8 @@ pub struct RevocationList {
     /// The number of entries, so that decisions do not take the lock while there is none.
     count: AtomicUsize,
     index: RwLock<Index>,
+    /// The store's clock, by which revocations end. Nodes whose own clocks differ apply them alike.
+    clock: RemoteClock,
 }
 
 #[derive(Default)]
@@ -54,11 +56,16 @@ impl RevocationList {
             return false;
         }
         let (subject, channels) = (grant.subject.as_deref(), grant.channels.as_deref().unwrap_or(requested));
-        let (index, now) = (self.index.read(), now_ms());
+        let (index, now) = (self.index.read(), self.clock.now_ms());
         let of_subject = subject.and_then(|subject| index.by_subject.get(subject)).into_iter().flatten();
         let of_channels = channels.iter().filter_map(|channel| index.by_channel.get(&**channel)).flatten();
         let mut relevant = of_subject.chain(of_channels).chain(&index.unrestricted);
         relevant.any(|revocation| revocation.until > now && revocation.selector.matches(subject, channels.iter()))
+    }
+
+    /// The clock by which revocations end.
+    pub const fn clock(&self) -> &RemoteClock {
+        &self.clock
     }
 
     /// Adds a revocation, or replaces the one with the same id. False if the list is full.
@@ -67,7 +74,7 @@ impl RevocationList {
         self.change(|index| {
             index.remove(&revocation.id);
             let has_room = index.all.len() < Self::CAPACITY;
-            if has_room && revocation.until > now_ms() {
+            if has_room && revocation.until > self.clock.now_ms() {
                 index.add(revocation);
             }
             has_room
@@ -87,15 +94,20 @@ impl RevocationList {
         });
     }
 
+    /// Whether there is no revocation, not even one that has ended.
+    pub fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
     /// The revocations that have not expired.
     pub fn list(&self) -> Vec<Arc<Revocation>> {
-        let now = now_ms();
+        let now = self.clock.now_ms();
         self.index.read().all.values().filter(|revocation| revocation.until > now).cloned().collect()
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Index) -> T) -> T {
         let mut index = self.index.write();
-        index.remove_expired(now_ms());
+        index.remove_expired(self.clock.now_ms());
         let result = change(&mut index);
         self.count.store(index.all.len(), Ordering::Release);
         result
@@ -214,7 +226,7 @@ mod tests {
     #[test]
     fn expired_revocations_are_removed() {
         let revocations = RevocationList::default();
-        let now = now_ms();
+        let now = revocations.clock().now_ms();
         assert!(revocations.add(revocation("over", selector(None, None), now)));
         revocations.replace(vec![
             revocation("old", selector(None, None), now),
@@ -225,10 +237,10 @@ mod tests {
         assert!(revocations.add(revocation("other", selector(Some("b"), None), u64::MAX)));
         assert_eq!(revocations.index.read().all.len(), 2);
         // Entries that expire later are removed as well, in any order.
-        let soon = now_ms() + 20;
+        let soon = revocations.clock().now_ms() + 20;
         assert!(revocations.add(revocation("soon", selector(Some("c"), None), soon)));
         assert!(revocations.add(revocation("other", selector(Some("b"), None), soon + 1)));
-        while now_ms() <= soon + 1 {
+        while revocations.clock().now_ms() <= soon + 1 {
             std::thread::yield_now();
         }
         assert!(revocations.remove("new") && revocations.index.read().all.is_empty());

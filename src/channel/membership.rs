@@ -26,6 +26,18 @@ pub enum StartPosition {
     From(StreamId),
     /// After this entry, which the client has received.
     Id(StreamId),
+    /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
+    Between(StreamId),
+}
+
+impl StartPosition {
+    /// The position, if the client has one.
+    pub const fn position(self) -> Option<StreamId> {
+        match self {
+            Self::Tail => None,
+            Self::From(id) | Self::Id(id) | Self::Between(id) => Some(id),
+        }
+    }
 }
 
 /// Where a stream is in a channel.
@@ -39,13 +51,19 @@ pub struct Cursor {
     epoch: u32,
     /// Entries between `position` and this id existed. If the store has none of them, they were trimmed.
     pub existed_to: StreamId,
-    /// According to the client, `position` is the id of an entry.
+    /// The stream had an entry with the id `position`, as far as known.
     pub is_entry: bool,
 }
 
 impl Cursor {
-    fn new(channel: &ChannelState, position: StreamId) -> Self {
-        Self { position, next_index: channel.buffer.index_after(position), epoch: channel.epoch, ..Self::default() }
+    fn new(channel: &ChannelState, position: StreamId, is_entry: bool) -> Self {
+        let next_index = channel.buffer.index_after(position);
+        Self { position, next_index, epoch: channel.epoch, is_entry, ..Self::default() }
+    }
+
+    /// At the end of the channel's stream.
+    fn at_end(channel: &ChannelState) -> Self {
+        Self::new(channel, channel.last_id, channel.last_id > StreamId::ZERO)
     }
 
     /// Whether the next frame has to be read from the store.
@@ -119,20 +137,23 @@ impl Membership {
         let last_id = channel.last_id;
         if channel.link == Link::Live {
             match start {
-                StartPosition::Tail => return OpenResult::Opened(Cursor::new(&channel, last_id), None),
-                StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, last_id.min(id)), None),
+                StartPosition::Tail => return OpenResult::Opened(Cursor::at_end(&channel), None),
+                StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
+                StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
                 StartPosition::Id(id) if id <= last_id => {
-                    let cursor = Cursor { is_entry: id > StreamId::ZERO, ..Cursor::new(&channel, id) };
-                    return OpenResult::Opened(cursor, None);
+                    return OpenResult::Opened(Cursor::new(&channel, id, id > StreamId::ZERO), None);
                 }
-                StartPosition::Id(after) => {
+                StartPosition::Between(id) if id <= last_id => {
+                    return OpenResult::Opened(Cursor::new(&channel, id, false), None);
+                }
+                StartPosition::Id(after) | StartPosition::Between(after) => {
                     // Another node may have delivered entries that this one has not read. Only a read that starts after this
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
                         let gap = Gap { after, resumed: last_id, certain, reason };
-                        return OpenResult::Opened(Cursor::new(&channel, last_id), Some(gap));
+                        return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
                     }
                     channel.reads.awaited = true;
                 }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::{Observers, Rollout};
+use crate::util::descriptors;
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -23,6 +24,12 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     let config = Config::load(Table::new(), args.flags.config.as_deref(), args.flags.layer()?)?;
+    // A start raises the limit; this command may do so, too.
+    let _ = descriptors::raise_limit();
+    let connections = config.server.connection_warning(config.stream.max_streams, descriptors::limit());
+    for warning in config.warnings.iter().chain(&connections) {
+        eprintln!("tidegate: warning: configuration: {warning}");
+    }
     let checked = match &config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => Some(check_policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,

@@ -23,6 +23,7 @@ use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;
+use crate::util::printable::printable;
 
 /// Limit for connecting to a store, and for each of its replies.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -186,7 +187,9 @@ impl ControlClient {
             (Some("not_found") | None, _) if status == StatusCode::NOT_FOUND => {
                 format!("{} is not the control port of a gateway of this version ({status})", self.base)
             }
-            (_, message) => format!("the gateway answered {status}: {}", message.unwrap_or("no reason given")),
+            (_, message) => {
+                format!("the gateway answered {status}: {}", printable(message.unwrap_or("no reason given")))
+            }
         }
     }
 }

@@ -16,7 +16,8 @@ use crate::store::url::StoreUrl;
 pub struct DevArgs {
     #[command(flatten)]
     flags: ServeFlags,
-    /// Allow the playground on a store other than memory:, and for visitors from other hosts
+    /// Answer other machines and any web page: whoever reaches the port can use each session, emit events and use the token of /redis. Also
+    /// allow a store other than memory:
     #[arg(long)]
     playground_unsafe: bool,
 }
@@ -25,11 +26,15 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let base = sources::parse_file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
     let start = Start::new(move || {
-        let read = Config::read(base.clone(), file.as_deref(), layer.clone());
-        if !names_store || read.config.is_ok() {
-            return read;
+        let mut read = Config::read(base.clone(), file.as_deref(), layer.clone());
+        if names_store && read.config.is_err() {
+            read = Config::read(without_seed(base.clone()), file.as_deref(), layer.clone());
         }
-        Config::read(without_seed(base.clone()), file.as_deref(), layer.clone())
+        if let Ok(config) = &mut read.config {
+            // Secrets of development, such as the token of `dev.toml`, may be short.
+            config.warnings.clear();
+        }
+        read
     })?;
     let config = &start.config;
     if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
@@ -50,7 +55,8 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         channels: ["default", "team-red", "team-blue", "admin-ops", "alice-inbox"].map(Into::into).into(),
         open_to_all: args.playground_unsafe,
     };
-    serve::start(start, Some(playground), |address, app| {
+    let open_to_all = args.playground_unsafe;
+    serve::start(start, Some(playground), move |address, app| {
         let (path, port) = (&app.config.stream.path, address.port());
         let host = if address.ip().is_loopback() { format!("localhost:{port}") } else { address.to_string() };
         println!(
@@ -68,6 +74,13 @@ Settings for an app that uses @upstash/realtime:"#,
         if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
             println!("UPSTASH_REDIS_REST_TOKEN={token}");
+        }
+        if open_to_all {
+            println!(
+                "WARNING: --playground-unsafe: whoever reaches this port can use each session and emit to the store"
+            );
+        } else if !address.ip().is_loopback() {
+            println!("Requests from other machines are refused; --playground-unsafe allows them");
         }
         println!("  <RealtimeProvider api={{{{ url: \"http://{host}{path}/as/alice\" }}}}>\n");
         Ok(())

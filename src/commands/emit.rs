@@ -15,6 +15,7 @@ use crate::commands::print;
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{EventStore, Retention};
+use crate::util::printable::printable;
 
 #[derive(Debug, Args)]
 pub struct EmitArgs {
@@ -80,7 +81,7 @@ async fn emit(target: &Target, args: &EmitArgs, text: &str) -> anyhow::Result<()
             answer["id"].as_str().context("the gateway's response has no event id")?.to_owned()
         }
     };
-    print(args.json, &json!({ "id": id }), || format!("{id}\n"))
+    print(args.json, &json!({ "id": id }), || format!("{}\n", printable(&id)))
 }
 
 /// EmitBody of `POST /v1/emit`.

@@ -15,8 +15,9 @@ use tokio::net::TcpSocket;
 use crate::config::Config;
 use crate::server::{Listener, Listeners};
 
-/// Connections that wait to be accepted on a socket of the gateway's own; the default of the standard library.
-const BACKLOG: u32 = 128;
+/// Connections that wait to be accepted on a socket of the gateway's own, while all clients reconnect; Linux allows at most
+/// `net.core.somaxconn`, which is 4,096 by default.
+const BACKLOG: u32 = 4096;
 
 /// The names that a service manager may give to the sockets (`FileDescriptorName=`).
 const SOCKET_NAMES: [&str; 2] = ["data", "control"];

@@ -29,6 +29,7 @@ use toml::Table;
 use crate::config::sources::{merge, single_option};
 use crate::store::memory::MemoryStore;
 use crate::util::clock::system_clock;
+use crate::util::printable::{printable_json, printable_lines};
 
 /// A self-hosted realtime gateway: it streams channels from Redis to browsers as server-sent events. A WebAssembly policy decides, for
 /// each request, which channels the client may read.
@@ -146,11 +147,12 @@ fn time(ms: u64) -> String {
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(ms)).to_string()
 }
 
-/// Prints text, without control characters, since some of it comes from others. A reader that closes early, as `head` does, is not an
-/// error.
+/// Prints lines. Some of their text comes from others, so a text that may have line feeds has to be made [`printable`] before it becomes a
+/// part of a line. A reader that closes early, as `head` does, is not an error.
+///
+/// [`printable`]: crate::util::printable::printable
 fn print_text(text: &str) -> anyhow::Result<()> {
-    let plain: String = text.chars().map(|c| if c.is_control() && c != '\n' && c != '\t' { ' ' } else { c }).collect();
-    match std::io::stdout().write_all(plain.as_bytes()) {
+    match std::io::stdout().write_all(printable_lines(text).as_bytes()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             Err(anyhow::Error::from(error).context("cannot write to standard output"))
         }
@@ -160,7 +162,22 @@ fn print_text(text: &str) -> anyhow::Result<()> {
 
 /// Prints a result as a line of JSON, or as text.
 fn print(as_json: bool, json: &Value, text: impl FnOnce() -> String) -> anyhow::Result<()> {
-    print_text(&if as_json { format!("{json}\n") } else { text() })
+    if as_json { print_json(json) } else { print_text(&text()) }
+}
+
+/// Prints a line of JSON.
+fn print_json(json: &Value) -> anyhow::Result<()> {
+    print_text(&format!("{}\n", printable_json(&json.to_string())))
+}
+
+/// Prints the error with which the program ends.
+pub fn print_error(error: &anyhow::Error) {
+    eprintln!("tidegate: {}", printable_lines(&format!("{error:#}")));
+}
+
+/// Prints a remark that is not part of the result.
+fn print_warning(text: &str) {
+    eprintln!("tidegate: {}", printable_lines(text));
 }
 
 /// A store without data, for decisions whose look-ups are answered by something else.

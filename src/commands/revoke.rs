@@ -10,11 +10,16 @@ use serde_json::json;
 
 use crate::authz::revocation_list::Revocation;
 use crate::commands::control_client::{FleetTargetArgs, Target, parse};
-use crate::commands::{print, time};
+use crate::commands::{print, print_warning, time};
 use crate::config::ConfigError;
 use crate::fleet::revocation;
-use crate::fleet::revocation::{RevocationRequest, RevocationResult, RevokeError};
+use crate::fleet::revocation::{ActiveRevocations, RevocationRequest, RevocationResult, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
+use crate::util::clock::now_ms;
+use crate::util::printable::printable;
+
+/// A smaller distance between the clocks of the store and of this machine is not mentioned.
+const MIN_NOTED_CLOCK_DISTANCE: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Args)]
 #[command(group = ArgGroup::new("what").required(true).multiple(true).args(["subject", "channel", "all", "list", "lift"]))]
@@ -77,32 +82,50 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
     };
     if revoked.missing > 0 {
         let nodes = count(revoked.missing as u64, "node");
-        eprintln!("tidegate: {nodes} did not report in time how many streams were closed there");
+        print_warning(&format!("{nodes} did not report in time how many streams were closed there"));
     }
     print(args.json, &json!(revoked), || {
         let (streams, nodes) = (count(revoked.streams, "stream"), count(revoked.nodes.len() as u64, "node"));
         let mut text = format!("closed {streams} on {nodes}\n");
         if let Some(Revocation { id, until, .. }) = &revoked.revocation {
-            text += &format!("revoked until {}; to remove it: tidegate revoke --lift {id}\n", time(*until));
+            text +=
+                &format!("revoked until {}; to remove it: tidegate revoke --lift {}\n", time(*until), printable(id));
+            text += &revoked.now.map(|now| describe_clock(Some(now))).unwrap_or_default();
         }
         text
     })
 }
 
 async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {
-    let list: Vec<Revocation> = match target {
+    let active: ActiveRevocations = match target {
         Target::Store { store, keys, .. } => revocation::list(&**store, keys).await.context("--store")?,
-        Target::Gateway(gateway) => {
-            parse(gateway.call(Method::GET, "/v1/revocations", None).await?["revocations"].take())?
-        }
+        Target::Gateway(gateway) => parse(gateway.call(Method::GET, "/v1/revocations", None).await?)?,
     };
-    print(as_json, &json!({ "revocations": list }), || {
+    print(as_json, &json!(active), || {
+        let ActiveRevocations { revocations: list, now } = &active;
         if list.is_empty() {
             return "no active revocations\n".into();
         }
-        let line = |it: &Revocation| format!("{}  until {}  {}\n", it.id, time(it.until), describe(&it.selector));
-        list.iter().map(line).collect()
+        let line =
+            |it: &Revocation| format!("{}  until {}  {}\n", printable(&it.id), time(it.until), describe(&it.selector));
+        list.iter().map(line).collect::<String>() + &describe_clock(*now)
     })
+}
+
+/// A line about the store's clock, if times would be misread because the clock of this machine differs.
+fn describe_clock(store_now: Option<u64>) -> String {
+    let Some(store_now) = store_now else {
+        return "the store's time is not known (its user needs the right to TIME): some of these may have ended\n"
+            .into();
+    };
+    let own_now = now_ms();
+    let distance = Duration::from_millis(store_now.abs_diff(own_now));
+    if distance < MIN_NOTED_CLOCK_DISTANCE {
+        return String::new();
+    }
+    let distance = humantime::format_duration(Duration::from_secs(distance.as_secs()));
+    let direction = if store_now > own_now { "fast" } else { "slow" };
+    format!("times are those of the store's clock, which is {distance} {direction} against the clock of this machine\n")
 }
 
 async fn lift(target: &Target, id: &str, as_json: bool) -> anyhow::Result<()> {

@@ -30,6 +30,7 @@ use crate::store::redis::RedisStore;
 use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
+use crate::util::descriptors;
 use crate::util::fingerprint::FileSnapshot;
 use crate::util::id::random_id;
 use crate::wasm::compile::Compiler;
@@ -37,6 +38,19 @@ use crate::wasm::component::Policy;
 
 /// The example policy, built from `guest-examples/rust-role-based`.
 pub const EXAMPLE: &[u8] = include_bytes!("../../guest-examples/rust-role-based/policy.wasm");
+
+/// Raises the limit on file descriptors as far as it goes, and says how many connections that allows.
+pub fn raise_descriptor_limit(config: &Config) {
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "cannot raise the limit on file descriptors to its hard limit");
+    }
+    let (descriptors, max_streams) = (descriptors::limit(), config.stream.max_streams);
+    let connections = config.server.connection_limit(max_streams, descriptors);
+    tracing::info!(connections, descriptors, "the most connections of the data port");
+    if let Some(warning) = config.server.connection_warning(max_streams, descriptors) {
+        tracing::warn!("{warning}");
+    }
+}
 
 /// Opens the store, the authorizer and the decision log, and composes of them the state that the gateway's handlers share. No policy is
 /// active yet. The cache of the fleet's policy is returned if that is the policy's source.

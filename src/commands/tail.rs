@@ -12,8 +12,10 @@ use serde_json::Value;
 use url::Url;
 
 use crate::commands::control_client::{ControlHttpClient, http_client};
+use crate::commands::print_warning;
 use crate::commands::sse::Parser;
 use crate::config::ConfigError;
+use crate::util::printable::{printable, printable_json};
 
 /// Pause between two attempts, unless the gateway sends another.
 const DEFAULT_RETRY: Duration = Duration::from_secs(2);
@@ -65,7 +67,7 @@ pub async fn run(args: &TailArgs) -> anyhow::Result<()> {
         let Some(reason) = follow_once(&client, args, &url, &mut parser, &mut remaining).await? else { return Ok(()) };
         let wait = parser.retry.map_or(DEFAULT_RETRY, Duration::from_millis);
         if std::io::stderr().is_terminal() {
-            eprintln!("tidegate: {reason}; reconnecting in {wait:?}");
+            print_warning(&format!("{}; reconnecting in {wait:?}", printable(&reason)));
         }
         tokio::time::sleep(wait).await;
         parser.reconnect();
@@ -105,7 +107,7 @@ async fn follow_once(
         if status.is_server_error() && parser.last_id.is_some() {
             return Ok(Some(format!("{status} {text}")));
         }
-        bail!("the gateway answered {status}: {text}");
+        bail!("the gateway answered {status}: {}", printable(&text));
     }
     let mut out = std::io::stdout();
     let mut broken = None;
@@ -122,7 +124,7 @@ async fn follow_once(
             let is_event = value.get("event").is_some();
             if (is_event || args.all) && *remaining > 0 && broken.is_none() {
                 *remaining -= u64::from(is_event);
-                broken = writeln!(out, "{data}").and_then(|()| out.flush()).err();
+                broken = writeln!(out, "{}", printable_json(&data)).and_then(|()| out.flush()).err();
             }
         });
         match broken.take() {

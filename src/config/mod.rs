@@ -6,6 +6,7 @@ pub(crate) mod interpolation;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
+pub mod server;
 pub(crate) mod sources;
 pub(crate) mod stream;
 pub(crate) mod validate;
@@ -16,8 +17,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use globset::GlobSet;
 use ipnet::IpNet;
+use regex::RegexSet;
 use toml::Table;
 
 use crate::artifact::policy_store::{NodeRecords, PolicyStore};
@@ -26,6 +27,7 @@ use crate::config::diff::ConfigSnapshot;
 use crate::config::policy::{PolicyMode, RolloutConfig};
 use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
+use crate::config::server::ServerConfig;
 use crate::config::stream::StreamConfig;
 use crate::config::validate::{check_positive, check_size, parse_address};
 use crate::egress::Egress;
@@ -83,10 +85,12 @@ pub struct Config {
     /// Outbound HTTP of policies.
     pub egress: Arc<Egress>,
     pub stream: StreamConfig,
-    /// Networks of proxies whose forwarding headers are trusted.
+    /// Networks of proxies whose forwarding headers are trusted, none of mapped addresses.
     pub trusted_proxies: Vec<IpNet>,
     /// Maximum bytes of a request's line and headers.
     pub max_header_size: usize,
+    /// Bounds of connections.
+    pub server: ServerConfig,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -96,6 +100,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Options that change without a restart.
     pub live: Arc<LiveOptions>,
+    /// Secrets that can be guessed: the option, and what would be right. Logged at the start and at each reload.
+    pub warnings: Vec<String>,
     /// All options as they were written, for comparison with a later configuration.
     pub snapshot: ConfigSnapshot,
 }
@@ -119,8 +125,8 @@ pub struct StoreConfig {
 /// Which keys may be channels.
 #[derive(Clone, Debug)]
 pub struct ChannelRules {
-    allow: GlobSet,
-    deny: GlobSet,
+    allow: RegexSet,
+    deny: RegexSet,
 }
 
 impl ChannelRules {
@@ -209,6 +215,8 @@ impl Config {
             ));
         }
         let stream = stream::check_stream(&raw.stream)?;
+        let tokens = policy::load_tokens(&raw.policy.tokens)?;
+        let warnings = validate::short_tokens(&live).chain(tokens.warnings().map(str::to_owned)).collect();
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
@@ -227,19 +235,21 @@ impl Config {
             },
             cache_dir,
             policy_mode,
-            limits,
             lookup_prefixes: prefixes,
             settings: policy::resolve_settings(&raw.policy.settings)?,
-            tokens: policy::load_tokens(&raw.policy.tokens)?,
+            tokens,
             egress: Arc::new(policy::build_egress(&raw.policy.egress)?),
             stream,
-            trusted_proxies: raw.server.trusted_proxies,
+            server: server::check_server(&raw.server, &limits)?,
+            limits,
+            trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
             node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
             log_format: raw.log.format,
             live: Arc::new(live),
+            warnings,
             snapshot,
         })
     }
@@ -265,8 +275,17 @@ impl Config {
         self.cache_dir.as_deref().map(|cache_dir| PolicyStore::new(cache_dir).node(node))
     }
 
-    /// Whether a client's address is a trusted proxy's.
+    /// Logs the warnings.
+    pub fn log_warnings(&self) {
+        for warning in &self.warnings {
+            tracing::warn!("configuration: {warning}");
+        }
+    }
+
+    /// Whether a peer's address is a trusted proxy's.
     pub fn is_trusted_proxy(&self, address: IpAddr) -> bool {
+        // On an IPv6 socket an IPv4 peer has a mapped address.
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 }
@@ -274,13 +293,26 @@ impl Config {
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
 /// configuration file, else the default. A file that exists but is not valid is an error, because it may name another fleet.
 pub fn fleet_name() -> Result<FleetName, ConfigError> {
+    let name = option_for_command("fleet", "name")?;
+    let name = name.as_ref().and_then(toml::Value::as_str);
+    name.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)
+}
+
+/// The trusted keys for a command that needs no other option of the configuration: `TIDEGATE_POLICY_TRUSTED_KEYS`, else
+/// `policy.trusted-keys` in the configuration file, else none.
+pub fn trusted_keys() -> Result<Vec<PathBuf>, ConfigError> {
+    let keys = option_for_command("policy", "trusted-keys")?;
+    keys.map_or_else(|| Ok(Vec::new()), |keys| keys.try_into().map_err(|error| invalid("policy.trusted-keys", error)))
+}
+
+/// An option of the environment or of the configuration file, if that exists.
+fn option_for_command(table: &str, name: &str) -> Result<Option<toml::Value>, ConfigError> {
     let (file, is_named) = Config::locate(None);
-    let mut table = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
-    let variable = sources::variable_name("fleet.name");
+    let mut config = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
+    let variable = sources::variable_name(&format!("{table}.{name}"));
     let value = std::env::var(&variable).ok().map(|value| (variable, value));
-    sources::merge(&mut table, sources::parse_environment(value.into_iter())?);
-    let fleet = table.get("fleet").and_then(|fleet| fleet.get("name")).and_then(toml::Value::as_str);
-    fleet.map_or_else(|| Ok(FleetName::default()), validate::parse_fleet_name)
+    sources::merge(&mut config, sources::parse_environment(value.into_iter())?);
+    Ok(config.get(table).and_then(|table| table.get(name)).cloned())
 }
 
 /// The default directory for data that can be recreated: `TIDEGATE_CACHE_DIR`, else `tidegate` in the user's cache directory; none if the

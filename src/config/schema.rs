@@ -176,7 +176,7 @@ section! {
         cpu_time: HumanDuration = HumanDuration(Duration::from_millis(100)) => PolicyEnv,
         /// Wall-clock limit of one decision, including look-ups.
         timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
-        /// Memory limit of one instance: all its linear memories and tables.
+        /// Memory limit of one instance: all its linear memories and tables, and the objects that it makes in the host.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
@@ -363,7 +363,7 @@ section! {
 section! {
     /// `[channels]`
     Channels {
-        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels.
+        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels. `?` and `[…]` match one character, of any language.
         allow: Vec<String> = vec!["*".into()] => Live,
         /// Patterns of names that may not be channels; they take precedence over `allow`. Names that begin with `tidegate:` are never
         /// channels.
@@ -410,10 +410,25 @@ section! {
 section! {
     /// `[server]`
     Server {
-        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted.
+        /// Networks of proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` headers are trusted; see
+        /// [Client addresses](operations/deployment.md#client-addresses).
         trusted_proxies: Vec<IpNet> = Vec::new() => Restart,
         /// Maximum size of a request's line and headers.
         max_header_size: ByteSize = ByteSize::kib(64) => Restart,
+        /// Maximum number of connections of the data port; see [below](#connections). Default: 1,000 more than twice
+        /// `stream.max-streams`, as far as the limit on file descriptors allows.
+        max_connections: Option<usize> = None => Restart,
+        /// Time from a connection, or from the first byte of a further HTTP/1.1 request, to a complete request line and headers.
+        head_timeout: HumanDuration = HumanDuration::from_secs(10) => Restart,
+        /// How long an HTTP/1.1 connection may stay open between two requests.
+        idle_timeout: HumanDuration = HumanDuration::from_secs(10) => Restart,
+        /// How long an HTTP/2 connection may stay open without a request in progress.
+        http2_idle_timeout: HumanDuration = HumanDuration::from_secs(60) => Restart,
+        /// Time for a client to read a response that is not a stream, with one more second for each 64 KiB.
+        response_timeout: HumanDuration = HumanDuration::from_secs(10) => Restart,
+        /// Memory of the data port for heads over 8 KiB that are still arriving, and for responses other than streams that are not yet
+        /// written; at least twice `policy.max-response-size`.
+        connection_memory: ByteSize = ByteSize::mib(64) => Restart,
     }
 }
 

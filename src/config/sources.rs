@@ -13,8 +13,7 @@ const PREFIX: &str = "TIDEGATE_";
 /// Minimum Jaro-Winkler similarity of a name that an error suggests.
 const MIN_SIMILARITY: f64 = 0.8;
 /// Variables that are not options: the file's path, and those that tests and wrappers set.
-const NOT_OPTIONS: [&str; 5] =
-    ["TIDEGATE_CONFIG", "TIDEGATE_BIN", "TIDEGATE_REQUIRE_GUESTS", "TIDEGATE_SOAK", "TIDEGATE_FUZZ"];
+const NOT_OPTIONS: [&str; 4] = ["TIDEGATE_CONFIG", "TIDEGATE_BIN", "TIDEGATE_SOAK", "TIDEGATE_FUZZ"];
 /// Tables that are easily mistaken for an option, each with the option that was meant: `policy = "x.wasm"`.
 const MISTAKABLE: [(&str, &str); 2] = [("control", "listen"), ("policy", "file")];
 

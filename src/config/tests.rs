@@ -170,6 +170,14 @@ fn mistakes_name_the_key_and_the_remedy() {
     );
     check("allow-all = true\npolicy.settings.key = \"${file:/no/such}\"", &["policy.settings.key", "/no/such"]);
     check("allow-all = true\npolicy.settings.key = \"a$b\"", &["policy.settings.key", "$$"]);
+    check("allow-all = true\nserver.max-connections = 0", &["server.max-connections", "from 1"]);
+    check("allow-all = true\nserver.head-timeout = \"0s\"", &["server.head-timeout", "greater than 0"]);
+    check("allow-all = true\nserver.response-timeout = \"2h\"", &["server.response-timeout", "at most 1h"]);
+    check("allow-all = true\nserver.connection-memory = \"100\"", &["server.connection-memory", "from 1.0 MiB"]);
+    check(
+        "allow-all = true\nserver.connection-memory = \"1MiB\"",
+        &["server.connection-memory", "1.0 MiB", "twice policy.max-response-size"],
+    );
     check("allow-all = true\nreject.delay = \"90s\"", &["reject.delay", "1m 30s", "60s"]);
     check("allow-all = true\ndrain.duration = \"25h\"", &["drain.duration", "1day 1h", "a day"]);
     check("allow-all = true\ndrain.delay = \"500y\"", &["drain.delay", "a day"]);

@@ -126,6 +126,11 @@ impl Egress {
         self.connector.origins.iter().any(|origin| origin.matches(uri))
     }
 
+    /// Whether any origin is allowed.
+    pub fn has_origins(&self) -> bool {
+        !self.connector.origins.is_empty()
+    }
+
     /// Sends a request. The future may run on any runtime; dropping it aborts the request.
     pub fn send(
         self: &Arc<Self>,

@@ -93,6 +93,10 @@ pub trait CommandHandler: Send + Sync {
     /// the reply to the sender; an error says why the command is invalid.
     fn handle(&self, command: &str) -> Result<Value, String>;
 
+    /// Completes what commands have begun and what needs a read of the store. Called after each read to the end of the commands, also if there
+    /// were none. No channel delivers events before it succeeds.
+    async fn settle(&self) -> Result<(), StoreError>;
+
     /// Reads the state that missed commands would have set. No channel delivers events before it succeeds.
     async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError>;
 }
@@ -150,7 +154,10 @@ impl Commands {
             }
             unsubscribed_intervals = 0;
             let mut batch = Batch::default();
-            let read = self.read_on(&mut position, &mut batch).await;
+            let read = match self.read_on(&mut position, &mut batch).await {
+                Ok(at) => self.handler.settle().await.map(|()| at),
+                Err(error) => Err(error),
+            };
             if batch.skipped > 1 {
                 tracing::warn!(
                     entries = batch.skipped,

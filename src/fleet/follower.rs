@@ -79,10 +79,24 @@ impl ActiveFollower {
         self.publish().await;
     }
 
+    /// Works on the local cache on a blocking thread, because a disk may be slow. A panic is an error, too.
+    async fn with_cache<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&LocalCache) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        let cache = self.cache.clone();
+        let done = tokio::task::spawn_blocking(move || work(&cache)).await;
+        done.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
     /// Activates the policy in the local cache.
     async fn activate_cached(&mut self) -> Result<(), String> {
-        let record = self.cache.active_record()?.ok_or("the local cache is empty")?;
-        let bundle = self.cache.bundle(&record)?;
+        let read = |cache: &LocalCache| {
+            let record = cache.active_record()?.ok_or("the local cache is empty")?;
+            let bundle = cache.bundle(&record)?;
+            Ok((record, bundle))
+        };
+        let (record, bundle) = self.with_cache(read).await?;
         let next = self.run_stages(&record, bundle, "fleet (local cache)").await.map_err(|failure| failure.reason)?;
         self.node.rollout.activate(next).await.map_err(|error| error.to_string())?;
         self.applied = Some(record);
@@ -134,7 +148,17 @@ impl ActiveFollower {
             Ok(()) => (None, None),
             Err(FollowError { failure: StageError { reason, .. }, retry_delay }) => {
                 if self.error.as_ref() != Some(&reason) {
-                    tracing::error!(reason, "this node cannot activate the fleet's policy; its active policy stays");
+                    if self.node.authorizer.active().is_some() {
+                        tracing::error!(
+                            reason,
+                            "this node cannot activate the fleet's policy; its active policy stays"
+                        );
+                    } else {
+                        tracing::error!(
+                            reason,
+                            "this node cannot activate the fleet's policy; all requests are refused"
+                        );
+                    }
                 }
                 (Some((record.to_vec(), Instant::now() + retry_delay)), Some(reason))
             }
@@ -158,12 +182,15 @@ impl ActiveFollower {
             None => self.fetch_and_prepare(&record).await?,
         };
         let failed = |reason: String| stage_error(Stage::Active, reason);
-        if let Some(statement) = &next.origin.signed {
+        if let Some(signature) = &next.origin.signed {
             // Checked before the local cache is written: a node must not start with a policy that it may not activate.
             let ledger = self.node.rollout.signatures().ledger;
-            ledger.check(statement).map_err(|error| failed(error.to_string()))?;
+            ledger.check(&signature.statement()).map_err(|error| failed(error.to_string()))?;
         }
-        self.cache.commit(&record).map_err(|error| failed(format!("the local cache cannot be written: {error}")))?;
+        let committed = record.clone();
+        let commit = move |cache: &LocalCache| cache.commit(&committed).map_err(|error| error.to_string());
+        let committed = self.with_cache(commit).await;
+        committed.map_err(|error| failed(format!("the local cache cannot be written: {error}")))?;
         self.node.rollout.activate(next).await.map_err(|error| failed(error.to_string()))?;
         self.applied = Some(record);
         Ok(())
@@ -196,14 +223,16 @@ impl ActiveFollower {
 
     /// Fetches a record's policy, runs the activation stages, and writes it to the local cache.
     async fn fetch_and_prepare(&self, record: &ActiveRecord) -> Result<PreparedPolicy, FollowError> {
-        let bundle = match self.cache.bundle(record) {
+        let cached = record.clone();
+        let bundle = match self.with_cache(move |cache| cache.bundle(&cached)).await {
             Ok(bundle) => bundle,
             Err(_) => record.fetch(&*self.node.store).await?,
         };
         let next = self.run_stages(record, bundle.clone(), "fleet").await?;
-        self.cache
-            .save_prepared(record, &bundle)
-            .map_err(|error| stage_error(Stage::Fetched, format!("the local cache cannot be written: {error}")))?;
+        let prepared = record.clone();
+        let save = move |cache: &LocalCache| cache.save_prepared(&prepared, &bundle).map_err(|error| error.to_string());
+        let saved = self.with_cache(save).await;
+        saved.map_err(|error| stage_error(Stage::Fetched, format!("the local cache cannot be written: {error}")))?;
         Ok(next)
     }
 

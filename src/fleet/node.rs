@@ -38,6 +38,9 @@ impl Fleet {
             tasks.push(tokio::spawn(shadow.run(heartbeat.records())).abort_handle());
         }
         heartbeat.send().await;
+        if let Err(error) = node.store.forget_expired_nodes().await {
+            tracing::debug!(%error, "the names of expired nodes cannot be removed; the next push removes them");
+        }
         let status = heartbeat.status();
         let record_notifications = hub.subscribe_own(&node.store.keys().policy_changed());
         tasks.push(tokio::spawn(heartbeat.run(record_notifications)).abort_handle());

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
+use crate::artifact::signature::key::TrustedKeys;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
 use crate::fleet::node_status::{NodeStatus, managed_nodes};
 use crate::fleet::record;
@@ -152,18 +153,26 @@ fn describe_failures(nodes: &[NodeFailure]) -> String {
     failures.iter().map(describe).collect::<Vec<_>>().join("; ")
 }
 
-/// Pushes a policy to all live nodes: all of them activate it, or none.
-pub async fn push(store: &dyn FleetStore, bundle: Bundle, options: PushOptions) -> Result<Pushed, PushError> {
+/// Pushes a policy to all live nodes: all of them activate it, or none. The sequence has to be greater than that of the active record, if
+/// one of these keys signed that record; a forged record must not prevent the push. The nodes check the sequence in any case.
+pub async fn push(
+    store: &dyn FleetStore,
+    keys: &TrustedKeys,
+    bundle: Bundle,
+    options: PushOptions,
+) -> Result<Pushed, PushError> {
     let expected = store.active().await?;
     let record = next_record(store, &bundle, options.rollback_of).await?;
     if let Some(current) = expected.as_deref().and_then(|json| record::parse::<ActiveRecord>(json).ok())
         && record.sequence <= current.sequence
+        && current.prove(keys).is_ok()
     {
         return Err(PushError::SequenceNotIncreasing { sequence: record.sequence, current: current.sequence });
     }
     if !options.allow_no_nodes && managed_nodes(store).await?.is_empty() {
         return Err(PushError::NoNodes);
     }
+    store.forget_expired_nodes().await?;
     let blobs = store_blobs(store, &record, &bundle).await?;
     let pending = record::to_json(&PendingPush { record: record.clone() });
     if !store.set_pending(&pending, PENDING_EXPIRY).await? {
@@ -240,7 +249,7 @@ pub(super) async fn next_record(
     }
     let sequence = match &bundle.signature {
         Some(signature) => signature.statement().sequence,
-        None => FleetStatus::of(store).await?.next_sequence,
+        None => FleetStatus::of(store).await?.next_sequence(&TrustedKeys::default()).sequence,
     };
     if sequence > MAX_SEQUENCE {
         return Err(PushError::SequencesExhausted);
@@ -419,7 +428,8 @@ mod tests {
     async fn push_component(store: &MemoryFleetStore, component: &str) -> Result<Pushed, PushError> {
         let bundle = Bundle { component: component.into(), cases: None, signature: None };
         let timeout = Duration::from_secs(10);
-        push(store, bundle, PushOptions { dry_run: false, timeout, allow_no_nodes: false, rollback_of: None }).await
+        let options = PushOptions { dry_run: false, timeout, allow_no_nodes: false, rollback_of: None };
+        push(store, &TrustedKeys::default(), bundle, options).await
     }
 
     #[tokio::test(start_paused = true)]

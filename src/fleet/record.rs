@@ -7,6 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::artifact::bundle::PolicyBundle;
 use crate::artifact::digest::Digest;
+use crate::artifact::signature::key::TrustedKeys;
+use crate::artifact::signature::proof::{NotProven, Proof};
 use crate::artifact::signature::{MAX_SEQUENCE, Signature};
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::pipeline::MAX_CASES;
@@ -14,6 +16,7 @@ use crate::rollout::stage::{Stage, StageError};
 use crate::store::StoreError;
 use crate::store::fleet::{FleetStore, MAX_RECORD_BYTES};
 use crate::util::id::random_id;
+use crate::util::printable::printable;
 use crate::util::ratio::Ratio;
 use crate::wasm::load_error;
 
@@ -109,24 +112,24 @@ pub fn stage_error(stage: Stage, reason: impl ToString) -> StageError {
     StageError { stage, reason: truncate_error(&reason.to_string()) }
 }
 
-/// Shortens an error to the length that a status allows, and replaces control characters, which could move the cursor of a terminal.
+/// Shortens an error to the length that a status allows, and makes it printable.
 pub fn truncate_error(text: &str) -> String {
     truncate(text, MAX_ERROR_CHARS)
 }
 
 /// The same with another maximum length.
 pub fn truncate(text: &str, max_chars: usize) -> String {
-    let plain = |c: char| if c.is_control() { ' ' } else { c };
-    let shortened: String = text.chars().take(max_chars).map(plain).collect();
+    let text = printable(text);
+    let shortened: String = text.chars().take(max_chars).collect();
     if shortened.len() < text.len() { shortened + "…" } else { shortened }
 }
 
-/// Parses a record.
+/// Parses a record. The error may quote a part of it.
 pub fn parse<'a, T: Deserialize<'a>>(record: &'a [u8]) -> Result<T, String> {
     if record.len() > MAX_RECORD_BYTES {
         return Err(format!("the record has more than {MAX_RECORD_BYTES} bytes"));
     }
-    serde_json::from_slice(record).map_err(|error| error.to_string())
+    serde_json::from_slice(record).map_err(|error| printable(&error.to_string()).into_owned())
 }
 
 /// Serializes a record.
@@ -178,6 +181,11 @@ impl ActiveRecord {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Proves that one of these keys signed this policy with this sequence.
+    pub fn prove(&self, keys: &TrustedKeys) -> Result<Proof, NotProven> {
+        keys.prove(self.component, self.cases, self.sequence, self.signature.as_ref())
     }
 
     /// The origin of the policy that a node gets from this record.

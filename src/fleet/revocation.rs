@@ -1,33 +1,43 @@
 //! Revocation: closes streams on all nodes, and with a duration rejects matching clients until it ends.
 //!
-//! A command closes the streams. A revocation with a duration is also in a hash of the store, so that a node that starts knows it. The hash
-//! is written before the command is sent, and an entry is removed before the command that lifts it.
+//! A command closes the streams. A revocation with a duration is in a hash of the store, and is active exactly as long as it is there and its
+//! end, by the store's clock, has not come. The hash is written before the command is sent, and an entry is removed before the command that
+//! lifts it. A command only says which entries to read again, so a forged one can neither add a revocation nor lift one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 use tracing::field;
 
 use crate::authz::authorizer::Authorizer;
 use crate::authz::cache::CacheSelector;
 use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
-use crate::fleet::commands::{CommandHandler, ResyncReason};
+use crate::fleet::commands::{CommandHandler, CommandReplies, ResyncReason};
+use crate::fleet::node_status::live_nodes;
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::revocations::{NewRevocation, RevocationIds};
 use crate::store::{EventStore, StoreError};
 use crate::stream::registry::StreamRegistry;
-use crate::util::clock::now_ms;
 use crate::util::id::random_id;
 
 /// The longest time that a revocation can last.
 pub const MAX_REVOCATION_DURATION: Duration = Duration::from_secs(30 * 86_400);
 /// Longest subject or channel of a revocation in bytes.
 const MAX_NAME_BYTES: usize = 1024;
+/// Ids that one read of the store names. If more are waiting, all revocations are read.
+const MAX_PENDING_IDS: usize = 256;
+/// Time between two reads of the store's clock while revocations are active.
+const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(10);
+/// A read that moves the clock further means that the store's clock was set, and not that the reply was late.
+const MAX_CLOCK_DRIFT_MS: u64 = 1_000;
 /// Time limit for the nodes to reply with the number of streams that they closed.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -53,11 +63,24 @@ pub struct RevocationResult {
     pub streams: u64,
     /// The same, by node name.
     pub nodes: BTreeMap<String, u64>,
-    /// Subscribed nodes that did not reply in time; they apply the revocation nevertheless.
+    /// Subscribed or live nodes that did not reply in time; they apply the revocation nevertheless.
     pub missing: usize,
     /// The stored revocation, where a duration was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
+    /// The store's time when the revocation was stored, ms since the Unix epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub now: Option<u64>,
+}
+
+/// The revocations that have not ended.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct ActiveRevocations {
+    /// The one that ends last at the end.
+    pub revocations: Vec<Revocation>,
+    /// The store's time, by which they end, ms since the Unix epoch. Null if the store's user may not read it; then those that have ended
+    /// are listed too.
+    pub now: Option<u64>,
 }
 
 /// Why nothing was revoked.
@@ -70,6 +93,9 @@ pub enum RevokeError {
         RevocationList::MAX_REVOCATIONS
     )]
     Full,
+    /// The matching streams were closed.
+    #[error("the revocation ended, after {0:?}, before every node had replied: choose a longer time")]
+    Ended(Duration),
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -83,11 +109,9 @@ enum RevocationCommand {
         subject: Option<Box<str>>,
         #[serde(skip_serializing_if = "Option::is_none")]
         channel: Option<Box<str>>,
+        /// Of a stored revocation.
         #[serde(skip_serializing_if = "Option::is_none")]
         id: Option<Box<str>>,
-        /// In ms since 1970.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        until: Option<u64>,
     },
     Lift {
         id: Box<str>,
@@ -100,9 +124,77 @@ pub struct RevocationService {
     pub streams: StreamRegistry,
     pub store: Arc<dyn EventStore>,
     pub keys: FleetKeys,
+    pending: Mutex<PendingReads>,
+}
+
+/// What to read from the store again.
+#[derive(Default)]
+struct PendingReads {
+    ids: BTreeSet<Box<str>>,
+    all: bool,
+    /// When the store's clock is to be read again; none before the first read.
+    next_clock_read: Option<Instant>,
+}
+
+impl PendingReads {
+    fn add(&mut self, id: Box<str>) {
+        if self.ids.len() < MAX_PENDING_IDS {
+            self.ids.insert(id);
+        } else {
+            self.all = true;
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.all || !self.ids.is_empty() || self.next_clock_read.is_some_and(|at| at <= Instant::now())
+    }
 }
 
 impl RevocationService {
+    pub fn new(
+        authorizer: Arc<Authorizer>,
+        streams: StreamRegistry,
+        store: Arc<dyn EventStore>,
+        keys: FleetKeys,
+    ) -> Self {
+        Self { authorizer, streams, store, keys, pending: Mutex::default() }
+    }
+
+    /// Reads revocations, and sets the clock by which they end. With the distance by which that moves the clock, in ms.
+    async fn read(&self, ids: RevocationIds<'_>) -> Result<(Vec<Revocation>, u64), StoreError> {
+        let (stored, now) = stored(&*self.store, &self.keys, ids).await?;
+        let no_clock = || StoreError::Refused("the store's user may not read its time (TIME)".into());
+        let moved = self.authorizer.revocations().clock().set(now.ok_or_else(no_clock)?);
+        self.pending.lock().next_clock_read = Some(Instant::now() + CLOCK_READ_INTERVAL);
+        Ok((stored, moved))
+    }
+
+    /// Takes over the stored state of all revocations, or of those of these ids.
+    async fn read_again(&self, pending: &PendingReads) -> Result<(), StoreError> {
+        let revocations = self.authorizer.revocations();
+        if !pending.all {
+            let ids: Vec<&str> = pending.ids.iter().map(|id| &**id).collect();
+            let (stored, moved) = self.read(RevocationIds::Some(&ids)).await?;
+            for id in ids {
+                match stored.iter().find(|revocation| *revocation.id == *id) {
+                    Some(revocation) if !revocations.add(revocation.clone()) => {
+                        // The streams are closed nevertheless.
+                        tracing::error!(id, "the list of revocations is full: this revocation is not applied");
+                    }
+                    Some(_) => {}
+                    None if revocations.remove(id) => tracing::info!(id, "revocation lifted"),
+                    None => {}
+                }
+            }
+            // If the store's clock was set, other revocations may have ended here and be active again.
+            if moved <= MAX_CLOCK_DRIFT_MS {
+                return Ok(());
+            }
+        }
+        revocations.replace(self.read(RevocationIds::All).await?.0);
+        Ok(())
+    }
+
     /// Closes the matching streams of this node, after it has removed the matching cached decisions. Returns the number of streams.
     pub fn end(&self, selector: &StreamSelector) -> usize {
         self.authorizer.invalidate(match (&selector.subject, &selector.channel) {
@@ -119,40 +211,57 @@ impl CommandHandler for RevocationService {
     fn handle(&self, command: &str) -> Result<Value, String> {
         match serde_json::from_str(command).map_err(|error| error.to_string())? {
             RevocationCommand::Lift { id } => {
-                let is_lifted = self.authorizer.revocations().remove(&id);
-                if is_lifted {
-                    tracing::info!(id, "revocation lifted");
-                }
-                Ok(json!(is_lifted))
+                // Removed when the store does not have it: a command alone lifts nothing.
+                self.pending.lock().add(id);
+                Ok(Value::Null)
             }
-            RevocationCommand::Revoke { subject, channel, id, until } => {
+            RevocationCommand::Revoke { subject, channel, id } => {
                 let selector = StreamSelector { subject, channel };
                 // First the list, then the cache, then the streams: a decision made in between is rejected, and a stream that opens in
-                // between is found when it registers.
-                if let (Some(id), Some(until)) = (id, until)
-                    && !self.authorizer.revocations().add(Revocation { id, selector: selector.clone(), until })
-                {
-                    // The streams are closed nevertheless.
-                    tracing::error!(?selector, "the list of revocations is full: this revocation is not applied");
+                // between is found when it registers. The list has it without an end until the store was read.
+                if let Some(id) = &id {
+                    let revocation = Revocation { id: id.clone(), selector: selector.clone(), until: u64::MAX };
+                    // If the list is full, the error is logged after the read.
+                    let _ = self.authorizer.revocations().add(revocation);
+                    self.pending.lock().add(id.clone());
                 }
                 let streams = self.end(&selector);
                 let (subject, channel) = (selector.subject.as_deref(), selector.channel.as_deref());
                 let all = (subject.is_none() && channel.is_none()).then_some(true);
                 let (subject, channel) = (subject.map(field::debug), channel.map(field::debug));
-                tracing::info!(subject, channel, all, until, streams, "revoked");
+                tracing::info!(subject, channel, all, id, streams, "revoked");
                 Ok(json!(streams))
             }
         }
     }
 
+    async fn settle(&self) -> Result<(), StoreError> {
+        let pending = {
+            let mut waiting = self.pending.lock();
+            if !waiting.is_due() {
+                return Ok(());
+            }
+            std::mem::take(&mut *waiting)
+        };
+        let is_idle = !pending.all && pending.ids.is_empty() && self.authorizer.revocations().is_empty();
+        // Without a revocation the clock does not matter, and the next one causes a read.
+        let result = if is_idle { Ok(()) } else { self.read_again(&pending).await };
+        if result.is_err() {
+            self.pending.lock().all = true;
+        }
+        result
+    }
+
     async fn resync(&self, reason: ResyncReason) -> Result<(), StoreError> {
-        let stored = stored(&*self.store, &self.keys).await?;
+        let (stored, _) = self.read(RevocationIds::All).await?;
         let revocations = self.authorizer.revocations();
         if reason == ResyncReason::StoreReset {
             // A store that lost its latest commands may have lost revocations too, although they were not lifted.
             for revocation in revocations.list() {
-                if !stored.iter().any(|known| known.id == revocation.id) {
-                    write(&*self.store, &self.keys, &revocation).await?;
+                // One without an end is that of a command whose entry was not read yet.
+                if revocation.until < u64::MAX && !stored.iter().any(|known| known.id == revocation.id) {
+                    let value = json!(*revocation).to_string();
+                    self.store.restore_revocation(&self.keys.revocations(), &revocation.id, &value).await?;
                 }
             }
             stored.into_iter().for_each(|revocation| {
@@ -206,61 +315,81 @@ pub async fn revoke(
     request: RevocationRequest,
 ) -> Result<RevocationResult, RevokeError> {
     let (selector, duration) = request.check()?;
-    let StreamSelector { subject, channel } = selector.clone();
-    let revocation = duration.map(|duration| {
-        let until = now_ms().saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-        Revocation { id: random_id().into(), selector, until }
-    });
-    if let Some(revocation) = &revocation {
-        if list(store, keys).await?.len() >= RevocationList::MAX_REVOCATIONS {
-            return Err(RevokeError::Full);
-        }
+    let (mut revocation, mut now) = (None, None);
+    let started = Instant::now();
+    if let Some(duration) = duration {
+        let id = random_id();
         // If the command fails, the revocation is in the list and on nodes that start later: the error says to try again.
-        write(store, keys, revocation).await?;
+        let value = json!(StoredRevocation { id: &id, selector: &selector }).to_string();
+        let new = NewRevocation { id: &id, value: &value, duration, max_active: RevocationList::MAX_REVOCATIONS };
+        let added = store.add_revocation(&keys.revocations(), new).await?;
+        let until = added.until.ok_or(RevokeError::Full)?;
+        now = Some(added.now);
+        revocation = Some(Revocation { id: id.into(), selector: selector.clone(), until });
     }
-    let (id, until) = revocation.as_ref().map(|revocation| (revocation.id.clone(), revocation.until)).unzip();
-    let command = RevocationCommand::Revoke { subject, channel, id, until };
+    let StreamSelector { subject, channel } = selector;
+    let id = revocation.as_ref().map(|revocation| revocation.id.clone());
+    let command = RevocationCommand::Revoke { subject, channel, id };
     let replies = commands::send_and_wait(store, keys, &json!(command), REPLY_TIMEOUT).await?;
+    let silent = live_without_reply(store, keys, &replies).await;
+    if let Some(duration) = duration.filter(|duration| started.elapsed() >= *duration) {
+        return Err(RevokeError::Ended(duration));
+    }
     let nodes: BTreeMap<String, u64> =
         replies.by_node.into_iter().filter_map(|(node, streams)| Some((node, streams.as_u64()?))).collect();
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing: replies.missing, revocation })
+    let missing = replies.missing.max(silent);
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing, revocation, now })
 }
 
-/// The active revocations, the one that ends last at the end. Removes the others from the store.
-pub async fn list(store: &dyn EventStore, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
-    let now = now_ms();
-    let (mut active, ended): (Vec<_>, Vec<_>) =
-        stored(store, keys).await?.into_iter().partition(|revocation| revocation.until > now);
-    for revocation in ended {
-        store.hash_set(&keys.revocations(), &revocation.id, None).await?;
-    }
-    active.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
-    Ok(active)
+/// The number of live nodes that have not replied. A node that has just lost its link is not subscribed any more, but its status has not
+/// expired.
+async fn live_without_reply(store: &dyn EventStore, keys: &FleetKeys, replies: &CommandReplies) -> usize {
+    let Some(fleet) = store.fleet(keys) else { return 0 };
+    // The report does not fail because the nodes cannot be listed.
+    let live = live_nodes(&*fleet).await.unwrap_or_default();
+    live.iter().filter(|node| !replies.by_node.contains_key(&node.name)).count()
+}
+
+/// A revocation without its end, as it is passed to the store.
+#[derive(Serialize)]
+struct StoredRevocation<'a> {
+    id: &'a str,
+    #[serde(flatten)]
+    selector: &'a StreamSelector,
+}
+
+/// The active revocations. Changes nothing.
+pub async fn list(store: &dyn EventStore, keys: &FleetKeys) -> Result<ActiveRevocations, StoreError> {
+    let (mut revocations, now) = stored(store, keys, RevocationIds::All).await?;
+    revocations.retain(|revocation| now.is_none_or(|now| revocation.until > now));
+    revocations.sort_by(|a, b| (a.until, &a.id).cmp(&(b.until, &b.id)));
+    Ok(ActiveRevocations { revocations, now })
 }
 
 /// Lifts a revocation. False if the store has none of this id; the command is sent in any case.
 pub async fn lift(store: &dyn EventStore, keys: &FleetKeys, id: &str) -> Result<bool, StoreError> {
-    let was_stored = stored(store, keys).await?.iter().any(|revocation| *revocation.id == *id);
-    store.hash_set(&keys.revocations(), id, None).await?;
+    let was_stored = store.remove_revocation(&keys.revocations(), id).await?;
     let command = RevocationCommand::Lift { id: id.into() };
     commands::send_and_wait(store, keys, &json!(command), REPLY_TIMEOUT).await?;
     Ok(was_stored)
 }
 
-async fn write(store: &dyn EventStore, keys: &FleetKeys, revocation: &Revocation) -> Result<(), StoreError> {
-    store.hash_set(&keys.revocations(), &revocation.id, Some(&json!(revocation).to_string())).await
-}
-
-async fn stored(store: &dyn EventStore, keys: &FleetKeys) -> Result<Vec<Revocation>, StoreError> {
+/// The stored revocations, and the store's time.
+async fn stored(
+    store: &dyn EventStore,
+    keys: &FleetKeys,
+    ids: RevocationIds<'_>,
+) -> Result<(Vec<Revocation>, Option<u64>), StoreError> {
     let key = keys.revocations();
-    let read = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
+    let parse = |(id, bytes): (String, Vec<u8>)| match serde_json::from_slice::<Revocation>(&bytes) {
         Ok(revocation) if *revocation.id == *id => Some(revocation),
         _ => {
             tracing::error!(id, "an entry of {key} is not a revocation");
             None
         }
     };
-    Ok(store.hash_all(&key).await?.into_iter().filter_map(read).collect())
+    let stored = store.revocations(&key, ids).await?;
+    Ok((stored.entries.into_iter().filter_map(parse).collect(), stored.now))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::artifact::signature::Statement;
+use crate::artifact::signature::Signature;
 
 /// Where a policy comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -13,9 +13,9 @@ pub struct PolicyOrigin {
     pub sequence: Option<u64>,
     /// Whether a restart activates it again; false for a policy that could not be written to its file.
     pub persisted: bool,
-    /// The verified statement, where a signature is required.
+    /// The verified signature, where one is required.
     #[serde(skip)]
-    pub signed: Option<Statement>,
+    pub signed: Option<Signature>,
 }
 
 impl Default for PolicyOrigin {

@@ -8,6 +8,7 @@ pub(crate) mod request;
 pub(crate) mod settings;
 pub mod stream_selector;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,10 +32,17 @@ pub struct Request {
     pub path_with_query: String,
     /// As the client sent them, except that several `cookie` fields are joined to one.
     pub headers: HeaderMap,
-    /// The client's IP address.
-    pub client_address: String,
+    /// The client's IP address, in canonical form; `None` if it is unknown, because a trusted proxy does not name it.
+    pub client_address: Option<IpAddr>,
     /// Identifies the request in log lines.
     pub id: String,
+}
+
+impl Request {
+    /// The client's address as policies and recordings have it: empty if it is unknown.
+    pub fn client_address_text(&self) -> String {
+        self.client_address.map_or_else(String::new, |address| address.to_string())
+    }
 }
 
 /// The client may read.

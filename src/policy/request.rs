@@ -1,6 +1,7 @@
 //! Reads requests, for the gateway and for test cases alike.
 
 use std::collections::HashSet;
+use std::net::{AddrParseError, IpAddr};
 
 use http::HeaderMap;
 use http::header::{COOKIE, HeaderValue};
@@ -16,6 +17,11 @@ pub fn channels(query: &str) -> Vec<String> {
     let mut unique = HashSet::new();
     channels.retain(|channel| unique.insert(channel.clone()));
     channels
+}
+
+/// The reverse of [`Request::client_address_text`](crate::policy::Request::client_address_text).
+pub fn parse_client_address(text: &str) -> Result<Option<IpAddr>, AddrParseError> {
+    if text.is_empty() { Ok(None) } else { text.parse::<IpAddr>().map(|address| Some(address.to_canonical())) }
 }
 
 /// Joins the cookie fields, which browsers may split over HTTP/2, so that a policy sees one.

@@ -33,7 +33,7 @@ const CASE: &str = "[[case]]\nname = \"a\"\nexpect.allow = true\n";
 fn unset_fields_have_defaults() {
     let case = one(CASE);
     assert_eq!((case.line, &*case.request.method, &*case.request.scheme), (1, "GET", "https"));
-    assert_eq!((&*case.request.path_with_query, &*case.request.client_address), ("/api/realtime", "192.0.2.1"));
+    assert_eq!((&*case.request.path_with_query, &*case.request.client_address_text()), ("/api/realtime", "192.0.2.1"));
     assert_eq!(case.channels, ["default"]);
     assert_eq!(case.request.headers["host"], case.request.authority);
     assert_eq!((case.env.now, case.env.store_unavailable, case.env.prefixes.len()), (None, false, 0));

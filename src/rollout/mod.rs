@@ -234,7 +234,8 @@ impl Rollout {
         let swap = {
             let mut history = self.history();
             let ledger = self.signatures().ledger;
-            if let Some(Err(error)) = next.origin.signed.map(|statement| ledger.record(&statement)) {
+            if let Some(Err(error)) = next.origin.signed.as_ref().map(|signature| ledger.record(&signature.statement()))
+            {
                 let digest = next.policy.digest().to_string();
                 return Err(self.fail(StageError::new(Stage::Active, error), Some(digest), &next.origin));
             }

@@ -10,7 +10,7 @@ use tokio::task::JoinError;
 use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::policy_store::MAX_BLOB_BYTES;
 use crate::artifact::sequence_ledger::SignaturePolicy;
-use crate::artifact::signature::{Signature, Statement};
+use crate::artifact::signature::Signature;
 use crate::policy::info::PolicyOrigin;
 use crate::policytest::file;
 use crate::policytest::file::{FileAccess, parse_with_access};
@@ -98,7 +98,7 @@ impl Pipeline {
         let loaded = Policy::with_digest(&self.compiler, &bundle.component, bundle.digest);
         let policy = loaded.map_err(|error| StageError::new(failed_stage(&error), error))?;
         self.reach(Stage::Compiled);
-        let sequence = signed.map(|statement| statement.sequence).or(origin.sequence);
+        let sequence = signed.as_ref().map(|signature| signature.statement().sequence).or(origin.sequence);
         let origin = PolicyOrigin { sequence, signed, ..origin };
         Ok(PreparedPolicy { policy, context, origin, suite, digests: bundle.digests() })
     }
@@ -154,12 +154,13 @@ fn parse_suite(bundle: &PolicyBundle) -> Result<Option<Arc<TestSuite>>, StageErr
     suite.map(Arc::new).map(Some).map_err(|error| StageError::new(Stage::Tested, format!("its {error}")))
 }
 
-/// Checks a bundle's signature. Returns the signed statement, if a signature is required.
-pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Statement>, StageError> {
+/// Checks a bundle's signature. Returns it, if a signature is required.
+pub fn verify(signatures: &SignaturePolicy, bundle: &PolicyBundle) -> Result<Option<Signature>, StageError> {
     let failed = |error| StageError::new(Stage::Verified, error);
     let signature = bundle.signature.as_ref().map(|text| Signature::parse(text.as_bytes())).transpose();
     let signature = signature.map_err(failed)?;
-    signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref()).map_err(failed)
+    let statement = signatures.verify(bundle.digest, bundle.cases.as_deref(), signature.as_ref()).map_err(failed)?;
+    Ok(signature.filter(|_| statement.is_some()))
 }
 
 async fn test(compiler: &Compiler, policy: &Policy, suite: &TestSuite, context: &PolicyContext) -> Result<(), String> {

@@ -139,6 +139,7 @@ impl Reloader {
     /// Reads the configuration, and does everything that can fail before it is applied.
     async fn read_and_open(&mut self, path: &str, requested: bool) -> Result<(Config, AuditWriters), String> {
         let config = self.read(path, requested).await?;
+        config.log_warnings();
         let (audit, settings) = (Arc::clone(&self.rollout.inner.observers.audit), config.live.decisions.clone());
         let open = move || audit.open(settings).map_err(|error| format!("{:#}", anyhow::Error::new(error)));
         Ok((config, blocking(open).await?))

@@ -62,6 +62,11 @@ impl RolloutStatus {
             let RollbackEntry { bundle, since, source } = entry;
             json!({ "digest": bundle.component, "cases": bundle.cases, "since": since, "source": source })
         };
+        let active = active.map(|info| {
+            let mut value = json!(info);
+            value["signature"] = json!(info.origin.signed);
+            value
+        });
         json!({
             "active": active,
             "pending": self.pending.upgrade().map(pending),

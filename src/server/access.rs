@@ -2,19 +2,15 @@
 
 use std::net::IpAddr;
 
-use http::header::{AUTHORIZATION, HOST, HeaderValue};
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::{HeaderMap, Request};
 use subtle::ConstantTimeEq;
 
-/// The host and port that the client addressed.
-pub fn host<B>(request: &Request<B>) -> Option<String> {
-    let from_uri = request.uri().authority().map(ToString::to_string);
-    from_uri.or_else(|| request.headers().get(HOST)?.to_str().ok().map(str::to_owned))
-}
+use crate::server::host::host;
 
 /// Whether the request addresses an IP address or `localhost`: then no DNS name of another site was pointed at this machine.
 pub fn host_is_address<B>(request: &Request<B>) -> bool {
-    let Some(host) = host(request).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
+    let Some(host) = host(request.headers()).and_then(|h| h.parse::<http::uri::Authority>().ok()) else { return false };
     let name = host.host().trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
@@ -22,9 +18,20 @@ pub fn host_is_address<B>(request: &Request<B>) -> bool {
 /// Whether a web page of another origin sent the request.
 pub fn is_foreign_page<B>(request: &Request<B>) -> bool {
     let Some(origin) = request.headers().get(http::header::ORIGIN) else { return false };
-    let host = host(request).unwrap_or_default();
+    let host = host(request.headers()).unwrap_or_default();
     let origin = origin.to_str().unwrap_or_default();
-    origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(&host))
+    origin.split_once("://").is_none_or(|(_, from)| !from.eq_ignore_ascii_case(host))
+}
+
+/// Whether an origin is that of a page on this machine.
+pub fn is_local_origin(origin: &str) -> bool {
+    let url = url::Url::parse(origin).ok();
+    url.is_some_and(|url| match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.to_canonical().is_loopback(),
+        None => false,
+    })
 }
 
 /// Whether the request has one of these bearer tokens, compared in constant time.
@@ -61,6 +68,17 @@ mod tests {
         let foreign = |host, origin| is_foreign_page(&request(host, Some(origin), None));
         assert!(!foreign("127.0.0.1:80", "http://127.0.0.1:80"));
         assert!(foreign("127.0.0.1:80", "http://evil.example") && foreign("127.0.0.1:80", "null"));
+        for (origin, expect) in [
+            ("http://localhost:3000", true),
+            ("https://127.0.0.1", true),
+            ("http://[::1]:80", true),
+            ("http://192.0.2.1", false),
+            ("http://localhost.evil.example", false),
+            ("null", false),
+            ("", false),
+        ] {
+            assert_eq!(is_local_origin(origin), expect, "{origin}");
+        }
         let tokens = vec!["one".to_owned(), "two".to_owned()];
         let shows = |token| shows_token(request("h", None, token).headers(), &tokens);
         assert!(shows(Some("Bearer two")) && shows(Some("bearer one")));

@@ -62,6 +62,8 @@ pub enum ApiError {
     MethodNotAllowed { allow: String },
     #[error("the request line and headers are larger than {max_bytes} bytes (server.max-header-size)")]
     HeaderTooLarge { max_bytes: usize },
+    #[error("{0}; right would be one Host header such as gate.example or 127.0.0.1:8080")]
+    InvalidHost(&'static str),
     #[error("requests of web pages of other origins are not allowed")]
     OriginNotAllowed,
     #[error("use the address of this port, or localhost, or set control.token")]
@@ -70,7 +72,9 @@ pub enum ApiError {
     Unauthorized { token_sent: bool },
     #[error("the bearer token is not one of redis-rest.tokens")]
     InvalidRestToken,
-    #[error("the playground is for this machine only; --playground-unsafe opens it to all")]
+    #[error(
+        "`tidegate dev` answers this machine only, by an IP address or localhost; --playground-unsafe opens it to all"
+    )]
     LoopbackOnly,
     #[error("{0}")]
     InvalidParameter(String),
@@ -185,6 +189,7 @@ impl ApiError {
             Self::NotFound => (S::NOT_FOUND, "not_found"),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Self::HeaderTooLarge { .. } => (S::REQUEST_HEADER_FIELDS_TOO_LARGE, "header_too_large"),
+            Self::InvalidHost(_) => (S::BAD_REQUEST, "invalid_host"),
             Self::OriginNotAllowed => (S::FORBIDDEN, "origin_not_allowed"),
             Self::HostNotAllowed => (S::FORBIDDEN, "host_not_allowed"),
             Self::Unauthorized { .. } | Self::InvalidRestToken => (S::UNAUTHORIZED, "unauthorized"),
@@ -216,6 +221,7 @@ impl ApiError {
             Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
 
             Self::Revoke(RevokeError::InvalidRequest(_)) => (S::BAD_REQUEST, "invalid_revocation"),
+            Self::Revoke(RevokeError::Ended(_)) => (S::CONFLICT, "revocation_ended"),
             Self::Revoke(RevokeError::Full) => (S::CONFLICT, "too_many_revocations"),
             Self::NoSuchRevocation => (S::NOT_FOUND, "no_such_revocation"),
 

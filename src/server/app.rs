@@ -11,6 +11,7 @@ use crate::channel::frame::GapReason;
 use crate::channel::hub::Hub;
 use crate::config::Config;
 use crate::config::reloadable::{LiveOptions, LiveOptionsSender};
+use crate::config::server::CONTROL_CONNECTIONS;
 use crate::fleet::commands::Commands;
 use crate::fleet::node::Fleet;
 use crate::fleet::revocation::RevocationService;
@@ -18,7 +19,10 @@ use crate::policy::Failure;
 use crate::rollout::stage::Stage;
 use crate::rollout::{Observers, Rollout};
 use crate::server::api_error::{ApiError, REFUSAL_CODES};
+use crate::server::connection::deadline::EndCause;
+use crate::server::connection::limits::{PortKind, PortLimits, refusal_name};
 use crate::server::control::stream_stats::StreamStatsCache;
+use crate::server::data::client_address::ForwardingWarnings;
 use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
 use crate::shadow::shadow_policy::ShadowEvaluator;
@@ -27,12 +31,17 @@ use crate::stream::registry::StreamRegistry;
 use crate::stream::replay_budget::ReplayBudget;
 use crate::telemetry::metrics::{Metrics, StreamRequestOutcome};
 use crate::util::clock::now_ms;
+use crate::util::descriptors;
+use crate::util::shares::Refusal;
 
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
 const STREAMS_PER_DELAYED_REQUEST: usize = 10;
 
 /// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
 pub const MAX_POLICY_UPLOADS: usize = 4;
+
+/// Bytes for incomplete heads and unread responses of the control port.
+const CONTROL_MEMORY: usize = 32 << 20;
 
 /// State that the handlers of both ports share.
 pub struct App {
@@ -64,6 +73,7 @@ pub struct App {
     pub commands: Arc<Commands>,
     /// The playground of `tidegate dev`.
     pub playground: Option<Playground>,
+    pub(super) forwarding_warnings: ForwardingWarnings,
     pub(super) rejection_delay: RejectionDelay,
     pub(super) stream_context: StreamContext,
     pub(super) phase: watch::Sender<Phase>,
@@ -71,6 +81,8 @@ pub struct App {
     pub(super) stream_stats: StreamStatsCache,
     /// Limits how many policies are uploaded at once.
     pub(super) policy_uploads: Semaphore,
+    data_limits: Arc<PortLimits>,
+    control_limits: Arc<PortLimits>,
 }
 
 /// The phases of a node's life, in order.
@@ -112,12 +124,9 @@ impl App {
         let streams = StreamRegistry::new(config.stream.max_streams);
         let keys = config.fleet_keys.clone();
         let records = config.node_records(&node);
-        let revocations = Arc::new(RevocationService {
-            authorizer: Arc::clone(&authorizer),
-            streams: streams.clone(),
-            store: Arc::clone(hub.store()),
-            keys: keys.clone(),
-        });
+        let store = Arc::clone(hub.store());
+        let revocations = RevocationService::new(Arc::clone(&authorizer), streams.clone(), store, keys.clone());
+        let revocations = Arc::new(revocations);
         let commands = Commands::new(&hub, keys, node, Arc::<RevocationService>::clone(&revocations));
         Self {
             revocations,
@@ -132,11 +141,14 @@ impl App {
                 replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
                 ping_interval: config.stream.ping_interval,
             },
+            forwarding_warnings: ForwardingWarnings::default(),
             phase: watch::Sender::new(Phase::Running),
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),
             fleet: OnceLock::new(),
             policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
+            data_limits: data_limits(&config, &metrics),
+            control_limits: control_limits(&config, &metrics),
             audit: Arc::clone(&observers.audit),
             shadow: Arc::clone(&observers.shadow),
             rollout: Rollout::new(Arc::clone(&authorizer), observers, signatures, records, Arc::clone(&metrics)),
@@ -153,6 +165,14 @@ impl App {
     /// This node's name, in the fleet and for its files below `cache-dir`.
     pub fn node(&self) -> &str {
         self.commands.node()
+    }
+
+    /// The bounds of a port's connections.
+    pub(super) const fn port_limits(&self, kind: PortKind) -> &Arc<PortLimits> {
+        match kind {
+            PortKind::Data => &self.data_limits,
+            PortKind::Control => &self.control_limits,
+        }
     }
 
     /// The current values of the options that change without a restart.
@@ -191,10 +211,23 @@ impl App {
     }
 }
 
+fn data_limits(config: &Config, metrics: &Arc<Metrics>) -> Arc<PortLimits> {
+    let connections = config.server.connection_limit(config.stream.max_streams, descriptors::limit());
+    PortLimits::new(PortKind::Data, config, connections, config.server.connection_memory, metrics)
+}
+
+fn control_limits(config: &Config, metrics: &Arc<Metrics>) -> Arc<PortLimits> {
+    PortLimits::new(PortKind::Control, config, CONTROL_CONNECTIONS, CONTROL_MEMORY, metrics)
+}
+
 /// Creates the series of all known label values, so that they start at 0.
 fn register_labels(metrics: &Metrics) {
     let refused = REFUSAL_CODES.iter().map(|code| StreamRequestOutcome::Refused(code));
     let opens: Vec<StreamRequestOutcome> =
         Failure::KINDS.iter().map(|kind| StreamRequestOutcome::Error(kind)).chain(refused).collect();
     metrics.register_labels(&opens, &Stage::ALL.map(Stage::as_str), &GapReason::ALL.map(GapReason::as_str));
+    for port in [PortKind::Data, PortKind::Control].map(PortKind::as_str) {
+        let refusals = [Refusal::Exhausted, Refusal::ShareExceeded].map(refusal_name);
+        metrics.register_port(port, &refusals, &EndCause::ALL.map(EndCause::as_str));
+    }
 }

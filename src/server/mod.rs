@@ -1,7 +1,6 @@
 //! The server: the data port, the control port, and their life cycle until the graceful shutdown: report not ready, keep serving for
 //! `drain.delay`, stop accepting connections, then close streams spread over `drain.duration`.
 
-mod accept_queue;
 mod access;
 mod api_error;
 pub mod app;
@@ -9,6 +8,7 @@ mod body;
 mod connection;
 mod control;
 pub mod data;
+pub(crate) mod host;
 mod recent_rejections;
 mod respond;
 
@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, Phase};
-use crate::server::connection::PortKind;
+use crate::server::connection::limits::PortKind;
 use crate::server::respond::Response;
 
 /// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
@@ -125,9 +125,12 @@ async fn rotate(app: Arc<App>) {
     }
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
+async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
     if head_size(&request) > app.config.max_header_size {
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
+    }
+    if let Err(error) = host::normalize_host(&mut request) {
+        return error.into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);

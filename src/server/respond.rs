@@ -48,11 +48,19 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for InFlightBody<B>
 /// The response of every handler.
 pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
-/// A response with a complete body.
+/// Marks a response that ends by itself only when its stream does, so that it has no time in which it must be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;
+
+/// No cache stores a response, unless it says otherwise: some statuses may be cached even without a header (404, 410, 301).
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// A response with a complete body, which no cache stores.
 pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
     let mut response = http::Response::new(Full::new(body.into()).boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
     response
 }
 
@@ -63,17 +71,19 @@ pub fn empty(status: StatusCode) -> Response {
     response
 }
 
-/// A policy's own response.
+/// A policy's own response, which no cache stores unless the policy says otherwise.
 pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Option<InFlightGuard>) -> Response {
     let mut response = http::Response::new(InFlightBody { body: Full::new(body), guard }.boxed_unsync());
     *response.status_mut() = status;
     *response.headers_mut() = headers;
+    response.headers_mut().entry(CACHE_CONTROL).or_insert(NO_STORE);
     response
 }
 
 /// An event stream.
 pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
     let mut response = http::Response::new(body.boxed_unsync());
+    response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
@@ -98,9 +108,7 @@ pub fn ok(value: impl Serialize) -> Response {
 
 /// A JSON response, which no cache stores.
 pub fn json(status: StatusCode, value: &Value) -> Response {
-    let mut response = full(status, "application/json", value.to_string());
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    full(status, "application/json", value.to_string())
 }
 
 /// The entity tag of a policy: its digest in quotes.

@@ -26,7 +26,7 @@ pub fn is_sampled(digest: &str, share: f64, request: &Request, outcome: &Outcome
         _ => {
             add(b"client");
             add(request.authority.as_bytes());
-            add(request.client_address.as_bytes());
+            add(request.client_address_text().as_bytes());
             for name in [COOKIE, AUTHORIZATION] {
                 add(name.as_str().as_bytes());
                 request.headers.get_all(name).iter().for_each(|value| add(value.as_bytes()));
@@ -53,7 +53,7 @@ mod tests {
             authority: "gate.example".into(),
             path_with_query: "/".into(),
             headers,
-            client_address: address.into(),
+            client_address: address.parse().ok(),
             id: String::new(),
         }
     }

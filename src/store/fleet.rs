@@ -78,8 +78,11 @@ pub trait FleetStore: Send + Sync + 'static {
     /// Removes a node's status.
     async fn leave(&self, node: &str) -> Result<(), StoreError>;
 
-    /// The status of each live node.
+    /// The status of each live node. Writes nothing.
     async fn node_statuses(&self) -> Result<Vec<Vec<u8>>, StoreError>;
+
+    /// Removes the names of nodes whose status has expired. A store's user without the right to do so removes none.
+    async fn forget_expired_nodes(&self) -> Result<(), StoreError>;
 
     /// The record of the active policy.
     async fn active(&self) -> RecordRead;

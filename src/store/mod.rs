@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
 pub(crate) mod redis;
+pub mod revocations;
 pub(crate) mod url;
 
 use std::sync::{Arc, Weak};
@@ -16,6 +17,7 @@ use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::util::client_key::ClientKey;
 
 /// Why an operation of a store failed.
@@ -130,10 +132,14 @@ pub trait EventStore: KeyLookup {
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
-    /// All fields of one of Tidegate's own hashes.
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError>;
-    /// Sets a field of one of Tidegate's own hashes, or removes it.
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError>;
+    /// Reads revocations and the store's time. Writes nothing.
+    async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError>;
+    /// Adds a revocation, whose end the store computes by its own clock, and removes those that have ended.
+    async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError>;
+    /// Writes a revocation that the store has lost, with its end.
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError>;
+    /// Removes a revocation. False if there is none of this id.
+    async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError>;
     /// Executes a command of the REST protocol.
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError>;
     /// The state of the fleet with these keys; `None` for a store that only one node can use.

@@ -10,7 +10,7 @@ use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, Sta
 use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;
-use crate::stream::position::Positions;
+use crate::stream::position::{Position, Positions};
 use crate::stream::replay::{ReplayPage, read_page};
 
 pub(super) struct ChannelReader {
@@ -41,7 +41,7 @@ impl ChannelReader {
     /// The position that the client asked for, while the channel is not open yet.
     pub fn pending_start(&self) -> Option<StreamId> {
         match self.phase {
-            ReadPhase::Opening { start: StartPosition::From(id) | StartPosition::Id(id), .. } => Some(id),
+            ReadPhase::Opening { start, .. } => start.position(),
             _ => None,
         }
     }
@@ -66,8 +66,9 @@ impl ChannelReader {
                             return false;
                         }
                         OpenResult::Opened(cursor, gap) => {
-                            positions.set(self.number, Some(cursor.position));
-                            chunk.push_connected(positions, self.membership.name(), cursor.position);
+                            let position = Position { id: cursor.position, is_entry: cursor.is_entry };
+                            positions.set(self.number, Some(position));
+                            chunk.push_connected(positions, self.membership.name(), position);
                             if let Some(gap) = gap {
                                 context.hub.metrics().gap(gap.reason.as_str());
                                 chunk.push_gap(positions, self.membership.name(), gap);
@@ -83,7 +84,7 @@ impl ChannelReader {
                         PullResult::Full => return true,
                         PullResult::Idle => return chunk.is_full(),
                         PullResult::StoreReset(gap) => {
-                            positions.set(self.number, Some(cursor.position));
+                            positions.set(self.number, Some(Position::entry(cursor.position)));
                             context.hub.metrics().gap(gap.reason.as_str());
                             chunk.push_gap(positions, self.membership.name(), gap);
                         }

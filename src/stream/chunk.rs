@@ -5,8 +5,8 @@ use std::fmt::Write;
 use bytes::{Bytes, BytesMut};
 
 use crate::channel::frame::{Gap, SequencedFrame};
-use crate::event::{StreamId, json_string};
-use crate::stream::position::Positions;
+use crate::event::json_string;
+use crate::stream::position::{Position, Positions};
 
 /// A chunk is full at this size. It bounds what a stream holds in addition to the socket's buffer.
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
@@ -32,7 +32,7 @@ impl Chunk {
         if self.is_full() {
             return false;
         }
-        positions.set(number, Some(frame.position));
+        positions.set(number, Some(Position::entry(frame.position)));
         if self.bytes.is_empty() {
             // Most chunks are one event. With the exact capacity there is one allocation, and no copy to shrink it.
             self.bytes.reserve(positions.line_bytes() + frame.bytes.len().min(CHUNK_BYTES));
@@ -47,7 +47,7 @@ impl Chunk {
         true
     }
 
-    pub fn push_connected(&mut self, positions: &Positions, channel: &str, cursor: StreamId) {
+    pub fn push_connected(&mut self, positions: &Positions, channel: &str, cursor: Position) {
         positions.write_line(&mut self.bytes);
         let channel = json_string(channel);
         // Writing to memory does not fail.
@@ -72,7 +72,7 @@ impl Chunk {
 mod tests {
     use super::*;
     use crate::channel::frame::GapReason;
-    use crate::event::user_frame;
+    use crate::event::{StreamId, user_frame};
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
         SequencedFrame { position: StreamId::new(ms, 0), bytes: frame.clone(), gap: None }
@@ -82,9 +82,9 @@ mod tests {
     fn frames_are_written_byte_for_byte() {
         let channels = ["team-red".to_owned(), "gr\u{fc}n\n".to_owned()];
         let mut positions = Positions::new(&channels);
-        positions.set(1, Some(StreamId::new(255, 1)));
+        positions.set(1, Some(Position::entry(StreamId::new(255, 1))));
         let mut chunk = Chunk::default();
-        chunk.push_connected(&positions, "team-red", StreamId::new(16, 0));
+        chunk.push_connected(&positions, "team-red", Position::entry(StreamId::new(16, 0)));
         let frame = user_frame(StreamId::new(17, 0), "e", "{\"a\":1}", "team-red");
         assert!(chunk.push_frame(&mut positions, 0, &event(17, &frame)));
         let (after, resumed) = (StreamId::new(17, 0), StreamId::new(19, 2));
@@ -111,6 +111,10 @@ mod tests {
         assert!(chunk.push_frame(&mut positions, 0, &event(1, &large)));
         assert_eq!(chunk.remainder.as_ptr(), large.as_ptr());
         assert!(!chunk.push_frame(&mut positions, 0, &event(2, &Bytes::from_static(b"data: x\n\n"))));
-        assert_eq!(positions.get(0), Some(StreamId::new(1, 0)), "a frame that was not written moves no position");
+        assert_eq!(
+            positions.get(0).map(|p| p.id),
+            Some(StreamId::new(1, 0)),
+            "a frame that was not written moves no position"
+        );
     }
 }

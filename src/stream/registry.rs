@@ -98,8 +98,8 @@ pub struct StreamInfo {
     /// The client's subject, as the policy named it.
     pub subject: Option<Box<str>>,
     pub channels: Box<[Arc<str>]>,
-    /// The client's address.
-    pub address: Box<str>,
+    /// The client's address; `None` if a trusted proxy does not name it.
+    pub address: Option<IpAddr>,
     /// When the stream was opened, in ms since the Unix epoch.
     pub since: u64,
     /// When the grant expires, in ms since the Unix epoch.

@@ -80,6 +80,8 @@ pub struct Metrics {
     replay_pages: IntCounter,
     connections: IntGaugeVec,
     connections_accepted: IntCounterVec,
+    connections_refused: IntCounterVec,
+    connections_ended: IntCounterVec,
     /// Connections that were cut because the client did not read.
     pub slow_client_disconnects: IntCounter,
     /// Pub/sub connections to the store that were established.
@@ -142,6 +144,16 @@ impl Metrics {
                 "Accepted connections by port.",
                 &["port"],
             ),
+            connections_refused: builder.counters(
+                "tidegate_connections_refused_total",
+                "Connections that were closed at once because the port was full (limit), or nearly full and their address had its share (share).",
+                &["port", "reason"],
+            ),
+            connections_ended: builder.counters(
+                "tidegate_connections_ended_total",
+                "Connections, and exchanges of HTTP/2 connections, that the gateway ended: by a timeout, for a new connection, for lack of memory.",
+                &["port", "reason"],
+            ),
             slow_client_disconnects: builder.counter(
                 "tidegate_slow_client_disconnects_total",
                 "Connections that were cut because the client did not read the end of a stream.",
@@ -174,6 +186,12 @@ impl Metrics {
             self.connections_accepted.with_label_values(&[port]);
             self.connections.with_label_values(&[port]);
         }
+    }
+
+    /// Creates the series of a port.
+    pub fn register_port(&self, port: &str, refusals: &[&str], end_causes: &[&str]) {
+        refusals.iter().for_each(|reason| drop(self.connections_refused.with_label_values(&[port, reason])));
+        end_causes.iter().for_each(|reason| drop(self.connections_ended.with_label_values(&[port, reason])));
     }
 
     /// Counts a request for a stream.
@@ -212,6 +230,16 @@ impl Metrics {
             self.replays.inc();
         }
         self.replay_pages.inc();
+    }
+
+    /// Counts a connection that was refused.
+    pub fn connection_refused(&self, port: &str, reason: &str) {
+        self.connections_refused.with_label_values(&[port, reason]).inc();
+    }
+
+    /// Counts a connection, or an exchange of an HTTP/2 connection, that the gateway ended.
+    pub fn connection_ended(&self, port: &str, reason: &str) {
+        self.connections_ended.with_label_values(&[port, reason]).inc();
     }
 
     /// Counts an accepted connection. It counts as open until the guard is dropped.

@@ -9,7 +9,6 @@ use http::uri::Authority;
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use http_cache_semantics::CachePolicy;
-use moka::sync::Cache;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -18,11 +17,6 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::egress::{self, Egress, RequestTimeouts};
 use crate::tokens::key::KeySet;
 use crate::util::backoff::Backoff;
-
-/// Maximum key ids that are remembered as unknown.
-const MAX_UNKNOWN_IDS: u64 = 1024;
-/// Maximum unknown key ids that are remembered while a fetch is in progress.
-const MAX_REQUESTED_IDS: usize = 256;
 
 /// When keys are fetched.
 #[derive(Clone, Copy, Debug)]
@@ -33,10 +27,9 @@ pub struct JwksTiming {
     pub max_age: Duration,
     /// Stale keys are used for this long while fetching fails.
     pub stale_if_error: Duration,
-    /// The minimum time between fetches that unknown key ids cause.
+    /// The minimum time between a fetch and one that an unknown key id causes. Until then such an id is unknown; none is remembered, so that
+    /// a guess does not delay the key that is published afterwards.
     pub cooldown: Duration,
-    /// How long a key id is remembered as unknown.
-    pub unknown_ttl: Duration,
     /// The delay after a failed fetch; doubled after each further failure, up to [`MAX_RETRY_DELAY`].
     pub retry_delay: Duration,
 }
@@ -48,7 +41,6 @@ impl Default for JwksTiming {
             max_age: Duration::from_secs(60 * 60),
             stale_if_error: Duration::from_secs(60 * 60),
             cooldown: Duration::from_secs(10),
-            unknown_ttl: Duration::from_secs(60),
             retry_delay: Duration::from_secs(1),
         }
     }
@@ -71,7 +63,6 @@ pub(super) struct JwksShared {
     completed_fetches: watch::Sender<u64>,
     /// Wakes the fetcher when a token names an unknown key.
     unknown_key_seen: Notify,
-    unknown_ids: Cache<String, ()>,
 }
 
 #[derive(Default)]
@@ -81,8 +72,6 @@ struct JwksState {
     last_fetch_ended: Option<Instant>,
     /// Whether the last fetch failed.
     is_failing: bool,
-    /// Unknown key ids that the fetch in progress may find.
-    requested_ids: Vec<String>,
 }
 
 struct KeyCache {
@@ -118,7 +107,6 @@ impl JwksSource {
             state: Mutex::default(),
             completed_fetches: watch::Sender::new(0),
             unknown_key_seen: Notify::new(),
-            unknown_ids: Cache::builder().max_capacity(MAX_UNKNOWN_IDS).time_to_live(timing.unknown_ttl).build(),
         };
         Self { shared: Arc::new(shared), fetcher: OnceLock::new() }
     }
@@ -146,8 +134,7 @@ impl JwksSource {
             // After a failure decisions do not wait, because the next attempt may fail as well.
             return if state.is_fetching && !state.is_failing { shared.pending() } else { Keys::Unavailable };
         };
-        let Some(kid) = kid.filter(|kid| !keys.has_key_for(kid)) else { return Keys::Available(keys) };
-        if shared.unknown_ids.contains_key(kid) {
+        if kid.is_none_or(|kid| keys.has_key_for(kid)) {
             return Keys::Available(keys);
         }
         if state.is_failing {
@@ -161,14 +148,17 @@ impl JwksSource {
             state.is_fetching = true;
             shared.unknown_key_seen.notify_one();
         }
-        if state.requested_ids.len() < MAX_REQUESTED_IDS {
-            state.requested_ids.push(kid.to_owned());
-        }
         shared.pending()
     }
 }
 
 impl JwksShared {
+    /// Lets an unknown key id cause a fetch.
+    #[cfg(test)]
+    pub(super) fn end_cooldown(&self) {
+        self.state().last_fetch_ended = None;
+    }
+
     fn state(&self) -> MutexGuard<'_, JwksState> {
         self.state.lock()
     }
@@ -205,12 +195,8 @@ impl JwksShared {
         state.last_fetch_ended = Some(now);
         // Without the query, which may contain a secret.
         let url = format!("{}{}", self.uri.authority().map_or("", Authority::as_str), self.uri.path());
-        let requested_ids = std::mem::take(&mut state.requested_ids);
         let due = match result {
             Ok((keys, fresh)) => {
-                for kid in requested_ids.into_iter().filter(|kid| !keys.has_key_for(kid)) {
-                    self.unknown_ids.insert(kid, ());
-                }
                 retry.reset();
                 if std::mem::take(&mut state.is_failing) {
                     tracing::info!(%url, "fetching the keys of a token profile succeeds again");

@@ -30,8 +30,14 @@ pub struct Token<'a> {
 pub struct Header {
     pub alg: String,
     pub kid: Option<String>,
-    /// Extensions that a verifier has to support. Tidegate supports none, so such tokens are untrusted.
-    pub crit: Option<IgnoredAny>,
+    /// Whether there are extensions that a verifier has to support, also as `null`. Tidegate supports none, so such tokens are untrusted.
+    #[serde(default, rename = "crit", deserialize_with = "is_present")]
+    pub has_crit: bool,
+}
+
+/// Called only if the field is there.
+fn is_present<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    IgnoredAny::deserialize(from).map(|_| true)
 }
 
 impl<'a> Token<'a> {

@@ -70,6 +70,8 @@ pub struct Profile {
     /// The allowed algorithms, a subset of those of the keys.
     pub algorithms: Vec<Algorithm>,
     pub keys: KeySource,
+    /// What an operator should change, though the profile is valid.
+    pub warning: Option<String>,
 }
 
 /// The profiles, by name.
@@ -90,6 +92,10 @@ impl Tokens {
                 jwks.start();
             }
         }
+    }
+
+    pub fn warnings(&self) -> impl Iterator<Item = &str> {
+        self.0.values().filter_map(|profile| profile.warning.as_deref())
     }
 
     pub fn names(&self) -> impl Iterator<Item = &str> {
@@ -152,7 +158,7 @@ impl Tokens {
 impl Profile {
     fn verify(&self, token: &Token<'_>, now: u64) -> Result<Verdict, TokenError> {
         let algorithm = token.header.alg.parse().ok().filter(|algorithm| self.algorithms.contains(algorithm));
-        let algorithm = algorithm.filter(|_| token.header.crit.is_none()).ok_or(TokenError::Untrusted)?;
+        let algorithm = algorithm.filter(|_| !token.header.has_crit).ok_or(TokenError::Untrusted)?;
         let is_authentic = match &self.keys {
             KeySource::Fixed(keys) => keys.verify(token, algorithm),
             KeySource::Jwks(jwks) => match jwks.keys(token.header.kid.as_deref()) {

@@ -132,7 +132,7 @@ pub type ResolveFn = fn(&str) -> Result<String, String>;
 /// Validates a profile and reads its files; URLs are not fetched. `key` is its configuration key, for errors.
 pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<Profile, ProfileError> {
     let error = |reason: &str| invalid(key, reason);
-    let keys = key_source(key, raw, resolve)?;
+    let (keys, warning) = key_source(key, raw, resolve)?;
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
         return Err(error("secret-encoding is only allowed with secret"));
     }
@@ -153,21 +153,32 @@ pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<P
         require_exp: raw.require_exp,
         algorithms,
         keys,
+        warning,
     })
 }
 
-fn key_source(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<KeySource, ProfileError> {
+/// The keys, and a warning of a secret that can be guessed.
+fn key_source(
+    key: &str,
+    raw: &ProfileOptions,
+    resolve: ResolveFn,
+) -> Result<(KeySource, Option<String>), ProfileError> {
+    let plain = |source| Ok((source, None));
     match (&raw.secret, &raw.pem, &raw.jwks, &raw.jwks_url) {
         (Some(SecretValue(secret)), None, None, None) => {
-            let bytes = secret_bytes(&format!("{key}.secret"), secret, raw.secret_encoding, resolve)?;
-            Ok(KeySource::Fixed(KeySet::from_secret(&bytes)))
+            let key = format!("{key}.secret");
+            let bytes = secret_bytes(&key, secret, raw.secret_encoding, resolve)?;
+            let warning = (bytes.len() < MIN_SECRET_BYTES).then(|| {
+                format!("{key}: a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`")
+            });
+            Ok((KeySource::Fixed(KeySet::from_secret(&bytes)), warning))
         }
-        (None, Some(path), None, None) => read_keys(&format!("{key}.pem"), path, KeySet::from_pem),
+        (None, Some(path), None, None) => plain(read_keys(&format!("{key}.pem"), path, KeySet::from_pem)?),
         (None, None, Some(path), None) => {
-            read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))
+            plain(read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))?)
         }
         (None, None, None, Some(url)) => {
-            Ok(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url, raw)?)))
+            plain(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url, raw)?)))
         }
         _ => Err(invalid(key, "expected exactly one of secret, pem, jwks and jwks-url")),
     }
@@ -187,9 +198,6 @@ fn secret_bytes(
     };
     if bytes.is_empty() {
         return Err(invalid(key, "the secret is empty"));
-    }
-    if bytes.len() < MIN_SECRET_BYTES {
-        tracing::warn!(%key, "a secret shorter than {MIN_SECRET_BYTES} bytes can be guessed from one token; generate one with `openssl rand -base64 32`");
     }
     Ok(bytes)
 }

@@ -4,11 +4,13 @@ pub mod backoff;
 pub mod client_key;
 pub mod client_shares;
 pub mod clock;
+pub mod descriptors;
 pub(crate) mod duration;
 pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
 pub mod id;
+pub(crate) mod printable;
 pub(crate) mod ratio;
 pub mod shares;
 

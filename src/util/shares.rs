@@ -17,6 +17,8 @@ pub struct Shares<K>(Arc<Inner<K>>);
 #[derive(Debug)]
 struct Inner<K> {
     limit: usize,
+    /// Holders that have nothing and count for the equal shares.
+    newcomers: usize,
     held: Mutex<Held<K>>,
 }
 
@@ -52,13 +54,22 @@ impl<K> Clone for Shares<K> {
 
 impl<K: Hash + Eq + Clone> Shares<K> {
     pub fn new(limit: usize) -> Self {
+        Self::build(limit, 0)
+    }
+
+    /// A resource that one holder alone cannot use up: when it is scarce, one more holder counts than there are.
+    pub fn leaving_room(limit: usize) -> Self {
+        Self::build(limit, 1)
+    }
+
+    fn build(limit: usize, newcomers: usize) -> Self {
         let held = Mutex::new(Held { total: 0, by_holder: HashMap::new() });
-        Self(Arc::new(Inner { limit, held }))
+        Self(Arc::new(Inner { limit, newcomers, held }))
     }
 
     /// Takes an amount for a holder. `None` is a holder that only the limit bounds, such as a trusted proxy.
     pub fn take(&self, holder: Option<K>, amount: usize) -> Result<Share<K>, Refusal> {
-        let Inner { limit, held } = &*self.0;
+        let Inner { limit, newcomers, held } = &*self.0;
         let mut held = held.lock();
         let total = held.total.saturating_add(amount);
         if total > *limit {
@@ -66,7 +77,7 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         }
         if let Some(holder) = &holder {
             let own = held.by_holder.get(holder).copied().unwrap_or_default();
-            let holders = held.by_holder.len() + usize::from(own == 0);
+            let holders = held.by_holder.len() + usize::from(own == 0) + newcomers;
             if total > limit - limit / RESERVED_PART && own > 0 && own.saturating_add(amount) > limit / holders {
                 return Err(Refusal::ShareExceeded);
             }
@@ -76,6 +87,12 @@ impl<K: Hash + Eq + Clone> Shares<K> {
         }
         held.total = total;
         Ok(Share { resource: Arc::clone(&self.0), holder, amount })
+    }
+
+    /// Whether a holder has more than an equal share.
+    pub fn exceeds_equal_share(&self, holder: &K) -> bool {
+        let held = self.0.held.lock();
+        held.by_holder.get(holder).is_some_and(|own| *own > self.0.limit / held.by_holder.len())
     }
 
     /// What all holders have together.
@@ -141,6 +158,17 @@ mod tests {
     }
 
     #[test]
+    fn no_holder_takes_the_room_of_a_newcomer() {
+        let shares = Shares::leaving_room(100);
+        let take_all = |holder| std::iter::from_fn(|| shares.take(Some(holder), 1).ok()).collect::<Vec<_>>();
+        let first = take_all("a");
+        assert_eq!(first.len(), 80);
+        assert_eq!(shares.take(Some("a"), 1).err(), Some(Refusal::ShareExceeded));
+        assert_eq!(take_all("b").len(), 20);
+        let _proxy = shares.take(None, 20).expect("shares do not apply");
+    }
+
+    #[test]
     fn scarce_resource_is_refused_to_those_who_hold_most() {
         let shares = Shares::new(100);
         let _small = shares.take(Some("b"), 1).expect("left");
@@ -151,6 +179,7 @@ mod tests {
         let _proxy = shares.take(None, 5).expect("shares do not apply");
         assert_eq!(shares.take(Some("c"), 1).err(), Some(Refusal::Exhausted));
         assert_eq!(shares.largest(&["c", "a", "b"]), Some(&"a"));
+        assert_eq!(["a", "b", "none"].map(|holder| shares.exceeds_equal_share(&holder)), [true, false, false]);
         drop(large);
         let _again = shares.take(Some("a"), 60).expect("not scarce any more");
     }

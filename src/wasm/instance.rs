@@ -10,6 +10,7 @@ use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, check_transition};
 use crate::wasm::host::tokens::KeysPending;
 use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
 
@@ -54,8 +55,10 @@ impl Instance {
         let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
         let mut store = Store::new(policy.engine(), state);
         store.limiter_async(|state| &mut state.limiter);
-        // The bytes that one call may copy from the guest to the host: an answer, or the arguments of a host call.
-        store.set_hostcall_fuel(limits.max_response_size.saturating_mul(2).max(64 << 10));
+        // Headers take more memory than their text.
+        let max_answer = limits.max_response_size.saturating_mul(2).max(64 << 10);
+        store.call_hook(move |store, transition| check_transition(store, transition, max_answer));
+        store.set_max_component_handles(MAX_COMPONENT_HANDLES);
         store.set_epoch_deadline(1);
         let max_cpu_time = limits.cpu_time;
         store.epoch_deadline_callback(move |context| {

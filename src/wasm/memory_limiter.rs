@@ -1,4 +1,4 @@
-//! The memory limit of a decision: all memories and tables of its instance together.
+//! The memory limit of a decision: all memories and tables of its instance, and its objects in the host, together.
 
 use std::sync::Arc;
 
@@ -7,11 +7,14 @@ use wasmtime::{Error, ResourceLimiterAsync};
 
 use crate::wasm::cpu_budget::CpuBudget;
 
-/// Counts the bytes of the instance's memories and tables.
+/// Counts the bytes of the instance's memories and tables, and of its objects in the host.
 #[derive(Debug)]
 pub struct MemoryLimiter {
     limit: usize,
+    /// Without what the instance's memories and tables have.
     remaining: usize,
+    /// What its objects in the host have.
+    host_bytes: usize,
     grown_in_call: usize,
     cpu_budget: Arc<CpuBudget>,
     /// A growth beyond the limit was refused. Guests trap on that in their own ways, so the trap does not tell the cause.
@@ -29,14 +32,14 @@ const LARGE_INSTANCE_BYTES: usize = 32 << 20;
 impl MemoryLimiter {
     /// A call that allocates much is marked as slow in `cpu_budget`.
     pub fn new(limit: usize, cpu_budget: Arc<CpuBudget>) -> Self {
-        Self { limit, remaining: limit, grown_in_call: 0, cpu_budget, limit_exceeded: false }
+        Self { limit, remaining: limit, host_bytes: 0, grown_in_call: 0, cpu_budget, limit_exceeded: false }
     }
 
     pub fn start_call(&mut self) {
         self.grown_in_call = 0;
     }
 
-    /// Bytes that the instance has.
+    /// Bytes that the instance's memories and tables have.
     pub fn in_use(&self) -> usize {
         self.limit - self.remaining
     }
@@ -46,10 +49,17 @@ impl MemoryLimiter {
         self.in_use() > LARGE_INSTANCE_BYTES
     }
 
+    /// Sets the bytes of the objects in the host. Returns false if they do not fit.
+    pub fn set_host_bytes(&mut self, bytes: usize) -> bool {
+        self.host_bytes = bytes;
+        self.limit_exceeded |= bytes > self.remaining;
+        bytes <= self.remaining
+    }
+
     async fn grow(&mut self, bytes: usize) -> bool {
         match self.remaining.checked_sub(bytes) {
-            Some(remaining) => self.remaining = remaining,
-            None => self.limit_exceeded = true,
+            Some(remaining) if remaining >= self.host_bytes => self.remaining = remaining,
+            _ => self.limit_exceeded = true,
         }
         self.grown_in_call = self.grown_in_call.saturating_add(bytes);
         if !self.limit_exceeded && self.grown_in_call > LARGE_GROWTH_BYTES && !self.cpu_budget.mark_slow() {

@@ -24,6 +24,17 @@ async fn readyz_requires_a_store_and_a_policy() {
     assert_eq!((reply.status, reply.json()), (200, expect));
     assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.json(), json!({"status": "ok"}));
     assert_eq!(send_request(gateway.control, "POST", "/readyz", &[], "").await.status, 405);
+    for (path, cache_control) in [
+        ("/readyz", "no-store"),
+        ("/metrics", "no-store"),
+        ("/v1/status", "no-store"),
+        ("/unknown", "no-store"),
+        ("/", "no-cache"),
+        ("/openapi.json", "no-cache"),
+    ] {
+        let reply = send_request(gateway.control, "GET", path, &[], "").await;
+        assert_eq!(reply.header("cache-control"), cache_control, "{path}");
+    }
     assert_eq!(send_request(gateway.control, "GET", "/v1/emit", &[], "").await.status, 405);
     assert_eq!(send_request(gateway.control, "GET", "/api/realtime", &[], "").await.status, 404);
 }
@@ -100,7 +111,7 @@ async fn requests_from_web_pages_are_rejected() {
         (&[JSON, ("origin", "http://127.0.0.1:1")], 403, "origin_not_allowed"),
         (&[JSON, ("host", "evil.example")], 403, "host_not_allowed"),
         (&[JSON, ("host", "127.0.0.1.evil.example")], 403, "host_not_allowed"),
-        (&[JSON, ("host", "")], 403, "host_not_allowed"),
+        (&[JSON, ("host", "")], 400, "invalid_host"),
         (&[], 415, "unsupported_media_type"),
         (&[("content-type", "text/plain")], 415, "unsupported_media_type"),
         (&[("content-type", "application/x-www-form-urlencoded")], 415, "unsupported_media_type"),

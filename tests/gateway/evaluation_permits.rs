@@ -57,7 +57,7 @@ fn request() -> Request {
         authority: "localhost".into(),
         path_with_query: "/api/realtime?channel=c".into(),
         headers: http::HeaderMap::new(),
-        client_address: "127.0.0.1".into(),
+        client_address: Some(std::net::IpAddr::from([127, 0, 0, 1])),
         id: "1".into(),
     }
 }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
+use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
 use tidegate::util::client_key::ClientKey;
 
@@ -189,6 +190,11 @@ impl FaultyStore {
     /// Advances the store's clock.
     pub fn advance_clock(&self, ms: u64) {
         self.clock.fetch_add(ms, Ordering::Relaxed);
+    }
+
+    /// Sets the store's clock, as an administrator or a failover to another server does.
+    pub fn set_clock(&self, ms: u64) {
+        self.clock.store(ms, Ordering::Relaxed);
     }
 
     /// Advances the clock between some entries; others share their millisecond.
@@ -391,14 +397,24 @@ impl EventStore for FaultyStore {
         self.memory().emit(channel, event, retention).await
     }
 
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+    async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
         self.check_link()?;
-        self.memory().hash_all(key).await
+        self.memory().revocations(key, ids).await
     }
 
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
+    async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError> {
         self.check_link()?;
-        self.memory().hash_set(key, field, value).await
+        self.memory().add_revocation(key, new).await
+    }
+
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+        self.check_link()?;
+        self.memory().restore_revocation(key, id, value).await
+    }
+
+    async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
+        self.check_link()?;
+        self.memory().remove_revocation(key, id).await
     }
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {

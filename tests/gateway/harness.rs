@@ -101,10 +101,11 @@ impl Gateway {
         }
         let hub = Hub::start(Arc::clone(&store) as Arc<dyn EventStore>, config.stream.hub.clone(), metrics);
         let node = config.node_at(config.listen);
+        let (listen, control) = (config.listen, config.control);
         let app =
             Arc::new(App::new(config, node, hub, Arc::new(authorizer), observers, None, SignaturePolicy::default()));
-        let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let listeners = Listeners { data: bind().await.into(), control: bind().await.into() };
+        let bind = async |address: SocketAddr| TcpListener::bind((address.ip(), 0)).await.expect("a free port");
+        let listeners = Listeners { data: bind(listen).await.into(), control: bind(control).await.into() };
         let address = |listener: &TcpListener| listener.local_addr().expect("a bound port has an address");
         let (data, control) = (address(&listeners.data.socket), address(&listeners.control.socket));
         let (stop, stopped) = oneshot::channel();

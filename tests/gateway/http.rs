@@ -29,6 +29,7 @@ async fn unknown_methods_are_405_and_unknown_paths_404_as_json() {
             let reply = send_request(gateway.data, method, path, &[], "").await;
             assert_eq!((reply.status, &*reply.code()), (404, "not_found"), "{method} {path}");
             assert_eq!(reply.header("content-type"), "application/json");
+            assert_eq!(reply.header("cache-control"), "no-store", "{method} {path}");
         }
     }
     let reply = send_request(gateway.data, "GET", "/healthz", &[], "").await;

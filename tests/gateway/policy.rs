@@ -10,7 +10,7 @@ use tidegate::wasm::component::Policy;
 use tidegate::wasm::engine;
 
 use crate::client::{Reply, Sse};
-use crate::guests::component;
+use crate::guests::{authorizer, component};
 use crate::harness::{Gateway, load, wait_until, with_timeout};
 
 /// Enough for a well-behaved policy, and soon reached by a hostile one.
@@ -79,6 +79,12 @@ async fn policy_answer_is_sent_unchanged() {
     assert_eq!((&*reply.header("x-why"), &*reply.header("content-type")), ("teapot", "text/plain"));
     assert_eq!(reply.header("content-length"), "6");
     assert!(gateway.is_idle());
+    assert_eq!(reply.header("cache-control"), "no-store", "no cache keeps it");
+
+    let deny = std::fs::read_to_string("tests/fixtures/policies/deny.wat").expect("the fixture");
+    let cacheable = deny.replace("256 5", "256 13").replace("x-why", "cache-control").replace("teapot", "public");
+    let gateway = Gateway::with_policy(&authorizer(&cacheable), STRICT_LIMITS).await;
+    assert_eq!(gateway.request("channel=c").await.header("cache-control"), "public", "the policy decides");
 
     let gateway = Gateway::with_policy(&component("grant-headers"), STRICT_LIMITS).await;
     let mut sse = gateway.open("channel=c").await;

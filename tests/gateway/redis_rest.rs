@@ -64,7 +64,19 @@ async fn only_allowed_commands_on_allowed_channels_are_executed() {
         assert!(reply.json()[0]["error"].is_string() && reply.json()[1]["result"] == json!([]), "{}", reply.body);
     }
     assert_eq!(send_request(gateway.data, "POST", "/redis", &[TOKEN], "{").await.status, 400);
-    assert_eq!(post(&gateway, "/redis/multi-exec", &[TOKEN], &json!([])).await.status, 404);
+    for path in [
+        "/redis/multi-exec",
+        "/redis/redis",
+        "/redis/redis/pipeline",
+        "/redis//pipeline",
+        "/redis//",
+        "/redis//redis/subscribe/c",
+        "/redis/redis/subscribe/c",
+        "/redis//subscribe/c",
+        "/redis/pipeline/",
+    ] {
+        assert_eq!(post(&gateway, path, &[TOKEN], &json!([])).await.status, 404, "{path}");
+    }
     assert_eq!(post(&gateway, "/redis/subscribe/secret-1", &[TOKEN], &json!([])).await.status, 403);
 }
 

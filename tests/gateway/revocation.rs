@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tidegate::store::EventStore;
+use tidegate::store::revocations::RevocationIds;
 use tidegate::stream::registry::EndReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -151,18 +153,15 @@ async fn active_revocation_overrides_fresh_and_cached_decisions() {
         assert_eq!(send_request(gateway.control, "DELETE", &path, &[], "").await.status, status);
     }
     drop(open_as(&gateway, "a", "channel=g").await);
-    assert_eq!(
-        send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json(),
-        json!({"revocations": []})
-    );
+    assert_eq!(send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json()["revocations"], json!([]));
 }
 
 #[tokio::test]
 async fn revocation_applies_under_allow_all_until_it_expires() {
     let gateway = Gateway::start("").await;
     let begun = std::time::Instant::now();
-    let time = Duration::from_millis(400);
-    let reply = post_revocation(&gateway, &json!({"channel": "c", "for": "400ms"})).await.json();
+    let time = Duration::from_millis(1_500);
+    let reply = post_revocation(&gateway, &json!({"channel": "c", "for": "1500ms"})).await.json();
     assert_eq!(reply["revocation"]["channel"], "c", "{reply}");
     gateway.open("channel=d").await.connected("d").await;
     wait_until("the revocation has expired", || gateway.app.authorizer.revocations().list().is_empty()).await;
@@ -518,4 +517,111 @@ async fn clients_and_emitters_cannot_access_fleet_keys() {
         assert_eq!(reply.status, 403);
     }
     assert_delivers(&gateway, &mut sse, "c").await;
+}
+
+const REVOCATIONS: &str = "tidegate:{default}:revocations";
+const HOUR: u64 = 3_600_000;
+
+/// The revocations that `GET /v1/revocations` lists, as their channels.
+async fn listed(gateway: &Gateway) -> Vec<String> {
+    let list = send_request(gateway.control, "GET", "/v1/revocations", &[], "").await.json();
+    let channels = list["revocations"].as_array().expect("a list").iter();
+    channels.map(|revocation| revocation["channel"].as_str().expect("a channel").to_owned()).collect()
+}
+
+async fn stored(gateway: &Gateway) -> usize {
+    gateway.store.revocations(REVOCATIONS, RevocationIds::All).await.expect("they are read").entries.len()
+}
+
+async fn revoke_for_an_hour(gateway: &Gateway, channel: &str) -> Value {
+    let reply = post_revocation(gateway, &json!({"channel": channel, "for": "1h"})).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+    reply.json()["revocation"].clone()
+}
+
+/// Whether the gateway refuses a client of a channel once it has processed all commands.
+async fn is_revoked(gateway: &Gateway, channel: &str) -> bool {
+    gateway.app.commands.wait_synced().await;
+    let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");
+    let head = format!("GET /api/realtime?channel={channel} HTTP/1.1\r\nhost: h\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.expect("it is sent");
+    let mut line = [0; 12];
+    with_timeout("the status", socket.read_exact(&mut line)).await.expect("an answer");
+    line.ends_with(b" 403")
+}
+
+#[tokio::test]
+async fn revocations_end_by_the_clock_of_the_store() {
+    let gateway = Gateway::start("").await;
+    // The clock of the store is years slow against that of the gateway.
+    assert!(gateway.store.now() + 300 * 24 * HOUR < tidegate::util::clock::now_ms());
+    let started = gateway.store.now();
+    let revocation = revoke_for_an_hour(&gateway, "a").await;
+    let until = revocation["until"].as_u64().expect("an end");
+    assert!((started + HOUR..started + HOUR + 60_000).contains(&until), "{revocation}");
+    assert!(is_revoked(&gateway, "a").await);
+    assert_eq!(listed(&gateway).await, ["a"]);
+
+    // The clock of the store is set back: no revocation gets shorter, and a later one lasts as long.
+    gateway.store.set_clock(started - 24 * HOUR);
+    let later = revoke_for_an_hour(&gateway, "b").await["until"].as_u64().expect("an end");
+    assert!((started - 23 * HOUR..started - 22 * HOUR).contains(&later), "{later}");
+    assert_eq!(listed(&gateway).await, ["b", "a"]);
+    assert!(is_revoked(&gateway, "a").await && is_revoked(&gateway, "b").await);
+
+    // It is set forward: revocations that have ended are not listed any more, and stay in the store until another one is written.
+    gateway.store.set_clock(started + 2 * HOUR);
+    for _ in 0..2 {
+        assert_eq!((listed(&gateway).await, stored(&gateway).await), (Vec::<String>::new(), 2));
+    }
+    revoke_for_an_hour(&gateway, "c").await;
+    assert_eq!((listed(&gateway).await, stored(&gateway).await), (vec!["c".to_owned()], 1));
+    assert!(!is_revoked(&gateway, "a").await && !is_revoked(&gateway, "b").await && is_revoked(&gateway, "c").await);
+    // A gateway that starts now has the same revocations.
+    let store = Arc::clone(&gateway.store);
+    with_timeout("the gateway ends", gateway.stop()).await.expect("without a panic");
+    let next = Gateway::start_with(Some(store), &InitialPolicy::AllowAll, "").await;
+    assert!(is_revoked(&next, "c").await && !is_revoked(&next, "a").await);
+}
+
+#[tokio::test]
+async fn revocation_is_active_again_after_the_store_clock_was_ahead_for_a_while() {
+    let gateway = Gateway::start("").await;
+    let started = gateway.store.now();
+    revoke_for_an_hour(&gateway, "a").await;
+    gateway.store.set_clock(started + 2 * HOUR);
+    // Any command that concerns a stored revocation makes the node read the store's clock.
+    gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "lift", "id": "unknown"})).await;
+    wait_until("the revocation has ended", || gateway.app.authorizer.revocations().list().is_empty()).await;
+    gateway.store.set_clock(started);
+    gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "lift", "id": "unknown"})).await;
+    wait_until("the revocation is active", || gateway.app.authorizer.revocations().list().len() == 1).await;
+    assert!(is_revoked(&gateway, "a").await);
+    assert_eq!(listed(&gateway).await, ["a"]);
+}
+
+#[tokio::test]
+async fn forged_commands_neither_lift_nor_add_a_revocation() {
+    let gateway = Gateway::start("").await;
+    let id = revoke_for_an_hour(&gateway, "a").await["id"].clone();
+    let mut sse = gateway.open("channel=b").await;
+    sse.connected("b").await;
+    gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "lift", "id": id})).await;
+    let forged = json!({"kind": "revoke", "channel": "b", "id": "forged"});
+    gateway.store.emit_own(COMMANDS, "command", &forged).await;
+    assert_ends(sse).await;
+    // The nodes and the list agree.
+    wait_until("the commands are processed", || gateway.app.authorizer.revocations().list().len() == 1).await;
+    assert!(is_revoked(&gateway, "a").await && !is_revoked(&gateway, "b").await);
+    assert_eq!(listed(&gateway).await, ["a"]);
+    let path = format!("/v1/revocations/{}", id.as_str().expect("an id"));
+    assert_eq!(send_request(gateway.control, "DELETE", &path, &[], "").await.status, 200);
+    assert!(!is_revoked(&gateway, "a").await);
+}
+
+#[tokio::test]
+async fn revocation_that_ended_before_the_reply_is_an_error() {
+    let gateway = Gateway::start("").await;
+    let reply = post_revocation(&gateway, &json!({"channel": "c", "for": "1ms"})).await;
+    assert_eq!((reply.status, &*reply.code()), (409, "revocation_ended"), "{reply:?}");
 }

@@ -68,16 +68,12 @@ async fn committed_policy_passes_the_suite() {
 }
 
 #[tokio::test]
+#[ignore = "needs the built examples: cargo xtask guests"]
 async fn freshly_built_policy_passes_the_suite() {
     let folder = std::env::var_os("TIDEGATE_FRESH_GUESTS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("target/guests"), PathBuf::from);
     let path = folder.join("rust-role-based.wasm");
-    if path.exists() {
-        assert_decides_the_suite(&path).await;
-    } else {
-        let required = std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_some();
-        assert!(!required, "{} is missing: cargo xtask guests builds it", path.display());
-    }
+    assert_decides_the_suite(&path).await;
 }
 
 #[tokio::test]

@@ -38,6 +38,20 @@ const STDOUT: &str = r#"
   (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $print (param i32 i32 i32 i32)))
   (import "wasi:io/streams@0.2.0" "[method]output-stream.write" (func $write (param i32 i32 i32 i32)))
   (import "wasi:io/streams@0.2.0" "[method]output-stream.write-zeroes" (func $zeroes (param i32 i64 i32)))"#;
+const HTTP: &str = r#"
+  (import "wasi:http/types@0.2.0" "[constructor]fields" (func $fields (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]fields.append" (func $append (param i32 i32 i32 i32 i32 i32)))
+  (import "wasi:http/types@0.2.0" "[resource-drop]fields" (func $drop-fields (param i32)))
+  (import "wasi:http/types@0.2.0" "[constructor]outgoing-request" (func $request (param i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-authority" (func $authority (param i32 i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]outgoing-request.set-path-with-query" (func $path (param i32 i32 i32 i32) (result i32)))
+  (import "wasi:http/types@0.2.0" "[method]outgoing-request.body" (func $body (param i32 i32)))
+  (memory (export "memory") 17)
+  (data (i32.const 256) "x")
+  (func $fill (param $from i32) (memory.fill (local.get $from) (i32.const 0x61) (i32.const 60000)))
+  ;; a value of 60,000 bytes of the header x
+  (func $append-value (param $fields i32)
+    (call $append (local.get $fields) (i32.const 256) (i32.const 1) (i32.const 0x80000) (i32.const 60000) (i32.const 1024)))"#;
 const EXIT: &str = r#"(import "wasi:cli/exit@0.2.0" "exit" (func $exit (param i32)))"#;
 
 /// A policy that runs this code and then allows the request, with 17 pages of memory and these fields in its module.
@@ -143,21 +157,22 @@ async fn waiting_time_is_limited() {
     let wait = "(call $block (call $subscribe (i64.const -1)))";
     // The list is at 1024, and its only handle at 1032.
     let poll = "(i32.store (i32.const 1032) (call $subscribe (i64.const -1))) (call $poll (i32.const 1032) (i32.const 1) (i32.const 1024))";
-    let fill = repeat(
-        20_000,
-        "(i32.store (i32.add (i32.const 0x80000) (i32.shl (local.get $i) (i32.const 2))) (global.get $handle))",
-    );
-    let many = guest(
-        &format!("{SUBSCRIBE} (global $handle (mut i32) (i32.const 0))"),
-        &format!(
-            "(global.set $handle (call $subscribe (i64.const 1))) {fill}
-             (call $poll (i32.const 0x80000) (i32.const 20000) (i32.const 1024))"
-        ),
-    );
+    let fill = "(i32.store (i32.add (i32.const 0x80000) (i32.shl (local.get $i) (i32.const 2))) (global.get $handle))";
+    let many = |times| {
+        let fill = repeat(times, fill);
+        guest(
+            &format!("{SUBSCRIBE} (global $handle (mut i32) (i32.const 0))"),
+            &format!(
+                "(global.set $handle (call $subscribe (i64.const 1))) {fill}
+                 (call $poll (i32.const 0x80000) (i32.const {times}) (i32.const 1024))"
+            ),
+        )
+    };
     assert_each_outcome(
         "policy.timeout = '300ms'",
         vec![
-            ("polls one handle 20,000 times", "allowed", many),
+            ("polls one handle 1,000 times", "allowed", many(1_000)),
+            ("polls one handle 20,000 times", "trap", many(20_000)),
             ("waits without end", "timeout", guest(SUBSCRIBE, wait)),
             ("polls without end", "timeout", guest(SUBSCRIBE, poll)),
             ("polls nothing", "trap", guest(SUBSCRIBE, "(call $poll (i32.const 1032) (i32.const 0) (i32.const 1024))")),
@@ -406,6 +421,88 @@ async fn host_resources_of_a_decision_are_limited() {
                 "cpu",
                 guest(CACHE_FOR, &endless_loop("(call $cache-for (i32.const 9) (i32.const 0x80000) (i32.const 16))")),
             ),
+        ],
+    )
+    .await;
+}
+
+/// A policy with another component inside, which makes resources of its own without end.
+fn resource_maker() -> Vec<u8> {
+    let maker = wat::parse_str(
+        r#"(component
+          (type $resource (resource (rep i32)))
+          (core func $new (canon resource.new $resource))
+          (core module $m
+            (import "" "new" (func $new (param i32) (result i32)))
+            (func $make (loop $again (drop (call $new (i32.const 1))) (br $again)))
+            (start $make))
+          (core instance (instantiate $m (with "" (instance (export "new" (func $new)))))))"#,
+    )
+    .expect("a component");
+    let policy = guest("", "");
+    // A section with the component, and a section that instantiates it. The policy has one component inside already.
+    let (low, high) =
+        (u8::try_from(maker.len() % 128).expect("7 bits"), u8::try_from(maker.len() / 128).expect("7 bits"));
+    [&policy[..], &[4, low | 128, high], &maker, &[5, 4, 1, 0, 1, 0]].concat()
+}
+
+/// Host objects count as memory of the policy, which has 17 pages, and their number is limited.
+#[tokio::test]
+async fn host_memory_of_a_decision_is_limited() {
+    let http = |code: &str| {
+        guest(
+            HTTP,
+            &format!("(call $fill (i32.const 0x80000)) (i32.store8 (i32.const 0x7ffff) (i32.const 0x2f)) {code}"),
+        )
+    };
+    let text = "(i32.const 1) (i32.const 0x80000) (i32.const 60000)";
+    let path = "(i32.const 1) (i32.const 0x7ffff) (i32.const 60001)";
+    let request = "(call $request (call $fields))";
+    let cases = |few: &'static str, many: &'static str| {
+        vec![
+            ("20 fields of 60,000 bytes", few, http(&repeat(20, "(call $append-value (call $fields))"))),
+            ("250 fields of 60,000 bytes", many, http(&repeat(250, "(call $append-value (call $fields))"))),
+            ("20 paths of 60,000 bytes", few, http(&repeat(20, &format!("(drop (call $path {request} {path}))")))),
+            (
+                "20 authorities of 60,000 bytes",
+                few,
+                http(&repeat(20, &format!("(drop (call $authority {request} {text}))"))),
+            ),
+            (
+                "10 bodies that are not sent",
+                few,
+                http(&repeat(10, &format!("(call $body {request} (i32.const 1024))"))),
+            ),
+        ]
+    };
+    // 1.1 MiB of its memory, and 0.9 MiB for objects.
+    assert_each_outcome("policy.max-memory = '2MiB'", cases("memory", "memory")).await;
+    let hosts = "policy.max-memory = '2MiB'\npolicy.egress.hosts = ['http://x.example']";
+    assert_each_outcome(hosts, cases("memory", "memory")).await;
+    // Within 16 MiB the number of handles is the limit: more of them where requests are allowed.
+    assert_each_outcome(GENEROUS_LIMITS, cases("allowed", "trap")).await;
+    let hosts = &format!("{GENEROUS_LIMITS}policy.egress.hosts = ['http://x.example']");
+    assert_each_outcome(hosts, cases("allowed", "trap")).await;
+}
+
+/// What a policy gives back does not count; handles that wasmtime keeps for it do.
+#[tokio::test]
+async fn handles_of_a_decision_are_limited() {
+    assert_each_outcome(
+        STRICT_LIMITS,
+        vec![
+            (
+                "250 fields of 60,000 bytes, one after the other",
+                "allowed",
+                guest(
+                    &format!("{HTTP} (global $it (mut i32) (i32.const 0))"),
+                    &repeat(
+                        250,
+                        "(global.set $it (call $fields)) (call $append-value (global.get $it)) (call $drop-fields (global.get $it))",
+                    ),
+                ),
+            ),
+            ("resources without end", "host", resource_maker()),
         ],
     )
     .await;

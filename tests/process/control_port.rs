@@ -13,6 +13,24 @@ pub const JSON: &str = "content-type: application/json\r\n";
 
 /// Sends a request; returns the status and the JSON of the answer, or its text as a string. `headers` are whole lines.
 pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
+    let (status, body) = send_for_text(to, method, target, headers, body).await;
+    (status, serde_json::from_str(&body).unwrap_or_default())
+}
+
+/// The value of a metric without labels.
+pub async fn metric(control: SocketAddr, name: &str) -> f64 {
+    let (status, text) = get_text(control, "/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no metric {name}: {text}"))
+}
+
+/// The status and the text of the answer to a `GET`.
+async fn get_text(to: SocketAddr, target: &str) -> (u16, String) {
+    send_for_text(to, "GET", target, "", b"").await
+}
+
+async fn send_for_text(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, String) {
     let length = body.len();
     let head = format!(
         "{method} {target} HTTP/1.1\r\nhost: {to}\r\nconnection: close\r\ncontent-length: {length}\r\n{headers}\r\n"
@@ -28,7 +46,7 @@ pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &
     let answer = with_timeout("an answer of the control port", answer).await;
     let (head, body) = answer.split_once("\r\n\r\n").expect("the response head");
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
+    (status, body.to_owned())
 }
 
 /// The answer of `GET /v1/policy`.

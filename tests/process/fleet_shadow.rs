@@ -159,7 +159,7 @@ async fn shadow_policy_needs_a_signature_and_may_have_an_older_sequence() {
     let b = fleet.node("b").await;
     wait_for_shadow(&fleet, "the new node evaluates the shadow policy", |reply| node_in(reply, "b")["since"].is_u64())
         .await;
-    fleet.fails(&["promote"], "its sequence number 2 is not greater than 5").await;
+    fleet.fails(&["promote"], "the sequence number 2 is less than 5").await;
     let promote = ["policy", "promote", "--key", "release.pem", "--json", "--control", &b.control.to_string()];
     let promoted = fleet.run(&promote).await;
     assert_eq!(promoted.code(), Some(0), "{promoted:?}");

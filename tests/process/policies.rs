@@ -53,20 +53,14 @@ fn examples() -> Vec<(String, String)> {
 }
 
 #[tokio::test]
+#[ignore = "needs the built examples: cargo xtask guests"]
 async fn every_example_passes_the_suite_of_its_pattern() {
     let built = std::env::var_os("TIDEGATE_FRESH_GUESTS").map_or_else(|| root().join("target/guests"), PathBuf::from);
-    let (mut missing, all) = (Vec::new(), examples());
+    let all = examples();
     assert!(all.iter().any(|(name, _)| name == "rust-role-based"), "{all:?}");
     for (name, pattern) in all {
-        let component = built.join(format!("{name}.wasm"));
-        if component.exists() {
-            passes_suite(&component, &pattern).await;
-        } else {
-            missing.push(component);
-        }
+        passes_suite(&built.join(format!("{name}.wasm")), &pattern).await;
     }
-    let required = std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_some();
-    assert!(!required || missing.is_empty(), "cargo xtask guests builds the missing components: {missing:?}");
 }
 
 #[tokio::test]

@@ -50,6 +50,21 @@ pub fn tidegate(args: &[&str]) -> Command {
     command
 }
 
+/// The same command in a process that can have this many file descriptors.
+pub fn with_descriptor_limit(command: &Command, limit: usize) -> Command {
+    let command = command.as_std();
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -n {limit} && exec \"$0\" \"$@\"")]);
+    limited.arg(command.get_program()).args(command.get_args()).kill_on_drop(true);
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => limited.env(name, value),
+            None => limited.env_remove(name),
+        };
+    }
+    limited
+}
+
 /// An output of a process, readable while the process runs.
 pub struct Output {
     text: watch::Receiver<String>,

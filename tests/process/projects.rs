@@ -1,21 +1,13 @@
 //! `tidegate policy new`, `build` and `test` in sequence, with the real toolchain of each language.
 //!
-//! These tests take minutes, and download toolchains on their first run. They run only if `TIDEGATE_REQUIRE_GUESTS` is set, as
-//! `cargo xtask test` sets it; otherwise each reports that it was skipped.
+//! These tests take minutes, and download toolchains on their first run. `cargo test` ignores them; `cargo xtask test` runs them.
 
-use std::io::Write;
 use std::path::Path;
 
 use crate::processes::tidegate;
 
 /// Asserts that a new project can be built and passes its cases.
 async fn assert_new_project_passes(lang: &str, pattern: &str) {
-    if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
-        // The test harness captures the output of `eprintln!`.
-        let message = format!("SKIPPED: a new project in {lang} was not built; TIDEGATE_REQUIRE_GUESTS=1 builds it\n");
-        let _ = std::io::stderr().write_all(message.as_bytes());
-        return;
-    }
     let dir = tempfile::tempdir().expect("a directory");
     run(dir.path(), &["policy", "new", "my-policy", "--lang", lang, "--pattern", pattern]).await;
     run(dir.path(), &["policy", "build", "my-policy"]).await;
@@ -62,10 +54,8 @@ async fn run(dir: &Path, args: &[&str]) -> String {
 
 /// Errors of a Rust package are reported before anything is compiled.
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn invalid_rust_package_is_reported_before_compilation() {
-    if std::env::var_os("TIDEGATE_REQUIRE_GUESTS").is_none() {
-        return;
-    }
     let dir = tempfile::tempdir().expect("a directory");
     let package = "[package]\nname = \"policy\"\nedition = \"2024\"\n";
     let dependency = "[lib]\ncrate-type = [\"cdylib\"]\n[dependencies]\nlog = \"0.4\"\n[workspace]\n";
@@ -93,31 +83,37 @@ async fn invalid_rust_package_is_reported_before_compilation() {
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_rust_project_builds_and_passes_its_cases() {
     assert_new_project_passes("rust", "role").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_typescript_project_builds_and_passes_its_cases() {
     assert_new_project_passes("typescript", "role").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_python_project_builds_and_passes_its_cases() {
     assert_new_project_passes("python", "role").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_go_project_builds_and_passes_its_cases() {
     assert_new_project_passes("go", "role").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_c_project_builds_and_passes_its_cases() {
     assert_new_project_passes("c", "role").await;
 }
 
 #[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
 async fn new_zig_project_builds_and_passes_its_cases() {
     assert_new_project_passes("zig", "role").await;
 }

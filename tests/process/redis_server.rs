@@ -3,12 +3,12 @@
 use std::process::Stdio;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, cmd};
+use redis::{AsyncConnectionConfig, Client, cmd};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::client::Id;
-use crate::processes::{ChildProcess, reserved_port, run, wait_until};
+use crate::processes::{ChildProcess, TEST_TIMEOUT, reserved_port, run, wait_until};
 
 /// Options with which all entries survive a kill.
 pub const DURABLE: &[&str] = &["--appendonly", "yes", "--appendfsync", "always"];
@@ -69,7 +69,10 @@ impl Redis {
 
     pub async fn connect(&self) -> MultiplexedConnection {
         let client = Client::open(&*self.admin).expect("a URL");
-        client.get_multiplexed_async_connection().await.expect("Redis answers")
+        // The default limits are half a second and one second, which a busy machine exceeds.
+        let config = AsyncConnectionConfig::new().set_connection_timeout(Some(TEST_TIMEOUT));
+        let config = config.set_response_timeout(Some(TEST_TIMEOUT));
+        client.get_multiplexed_async_connection_with_config(&config).await.expect("Redis answers")
     }
 
     /// All entries of a stream, each with its id and its unparsed data.

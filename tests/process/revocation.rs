@@ -53,6 +53,17 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
     }
     let output = run_tidegate(&["revoke", "--all", "--control", &control]).await;
     assert_eq!((output.code(), &*output.stdout), (Some(0), "closed 0 streams on 2 nodes\n"), "{output:?}");
+    // A node that lost its link a moment ago receives no commands, but its status has not expired.
+    let mut admin = redis.connect().await;
+    let status = redis::cmd("GET").arg("tidegate:{default}:nodes:status:a").query_async(&mut admin).await;
+    let mut status: Value = serde_json::from_str(&status.map(|text: String| text).expect("a status")).expect("JSON");
+    status["name"] = json!("cut-off");
+    let mut pipe = redis::pipe();
+    pipe.set_ex("tidegate:{default}:nodes:status:cut-off", status.to_string(), 600);
+    pipe.zadd("tidegate:{default}:nodes", "cut-off", 1);
+    let () = pipe.query_async(&mut admin).await.expect("written");
+    let output = run_tidegate(&["revoke", "--all", "--json", "--control", &control]).await;
+    assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0, "b": 0}, "missing": 1}));
 }
 
 #[tokio::test]
@@ -179,7 +190,7 @@ async fn gateway_without_redis_is_a_single_node() {
     let gateway = Gateway::start("store = \"memory:\"\nallow-all = true\nfleet.node-name = \"alone\"").await;
     let control = gateway.control.to_string();
     let sse = open(&gateway, "news").await;
-    let output = run_tidegate(&["revoke", "--channel", "news", "--for", "1s", "--control", &control]).await;
+    let output = run_tidegate(&["revoke", "--channel", "news", "--for", "2s", "--control", &control]).await;
     assert!(output.stdout.starts_with("closed 1 stream on 1 node\nrevoked until "), "{output:?}");
     assert_ended(sse).await;
     wait_until("the revocation has expired", async || status(&gateway, "news").await == 200).await;
@@ -206,4 +217,76 @@ async fn node_without_command_permission_delivers_no_events_and_reports_why() {
         assert!(with_timeout("a ping", wire.read_more(1 << 10)).await.expect("the stream stays"));
     }
     assert!(!wire.body().contains("connected"), "{}", wire.body());
+}
+
+const REVOCATIONS: &str = "tidegate:{default}:revocations";
+
+#[tokio::test]
+async fn listing_writes_nothing_and_the_next_revocation_removes_those_that_ended() {
+    let redis = Redis::start(&[]).await;
+    let a = node(&redis, "a").await;
+    let mut admin = redis.connect().await;
+    let (store, control) = (redis.url(), a.control.to_string());
+    let active = run_tidegate(&["revoke", "--channel", "news", "--for", "1h", "--json", "--store", &store]).await;
+    let active = json_of(&active)["revocation"]["id"].clone();
+    let ended = json!({"id": "ended", "subject": "alice", "until": 1_600_000_000_000_u64});
+    let () = redis::cmd("HSET")
+        .arg(REVOCATIONS)
+        .arg("ended")
+        .arg(ended.to_string())
+        .query_async(&mut admin)
+        .await
+        .expect("set");
+    let count = async |admin: &mut redis::aio::MultiplexedConnection| -> usize {
+        redis::cmd("HLEN").arg(REVOCATIONS).query_async(admin).await.expect("a number")
+    };
+    // Users who may only read can list, too.
+    for (name, rights) in [("reads", "+@read"), ("all-but-writes", "+@all -@write"), ("read-keys", "+@all")] {
+        let keys = if name == "read-keys" { "%R~*" } else { "~*" };
+        let mut user = redis::cmd("ACL");
+        user.arg("SETUSER").arg(name).arg(&["on", ">secret", keys, "&*"]).arg(rights.split(' ').collect::<Vec<_>>());
+        user.arg("+@connection");
+        let _: () = user.query_async(&mut admin).await.expect("the rule is valid");
+        let url = format!("redis://{name}:secret@127.0.0.1:{}", redis.port);
+        let list = json_of(&run_tidegate(&["revoke", "--list", "--json", "--store", &url]).await);
+        let ids: Vec<&Value> = list["revocations"].as_array().expect("a list").iter().map(|it| &it["id"]).collect();
+        // Without the right to TIME it is not known which have ended.
+        assert!(ids.contains(&&active) && ids.len() == if list["now"].is_null() { 2 } else { 1 }, "{name}: {list}");
+        assert_eq!(list["now"].is_null(), name == "reads", "{name}: {list}");
+    }
+    for target in [["--store", &store], ["--control", &control]] {
+        let list = json_of(&run_tidegate(&[&["revoke", "--list", "--json"], &target[..]].concat()).await);
+        assert_eq!(list["revocations"].as_array().map(Vec::len), Some(1), "{list}");
+    }
+    assert_eq!(count(&mut admin).await, 2);
+    json_of(&run_tidegate(&["revoke", "--subject", "bob", "--for", "1h", "--json", "--store", &store]).await);
+    let left: Vec<String> = redis::cmd("HKEYS").arg(REVOCATIONS).query_async(&mut admin).await.expect("a list");
+    assert!(left.len() == 2 && !left.contains(&"ended".to_owned()), "{left:?}");
+}
+
+#[tokio::test]
+async fn forged_texts_do_not_reach_the_terminal() {
+    let redis = Redis::start(&[]).await;
+    let a = node(&redis, "a").await;
+    let forged = "\u{1b}[2J\nid  until 2030-01-01T00:00:00Z  all streams\u{9b}1m\u{202e}\u{7f}";
+    let revocation = json!({"id": forged, "subject": forged, "channel": forged, "until": 9_999_999_999_999_u64});
+    let mut set = redis::cmd("HSET");
+    set.arg(REVOCATIONS).arg(forged).arg(revocation.to_string());
+    let () = set.query_async(&mut redis.connect().await).await.expect("set");
+    let is_hidden = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+    let (store, control) = (redis.url(), a.control.to_string());
+    for target in [["--store", &store], ["--control", &control]] {
+        let shown = run_tidegate(&[&["revoke", "--list"], &target[..]].concat()).await;
+        assert_eq!((shown.code(), shown.stdout.lines().count()), (Some(0), 1), "{shown:?}");
+        assert!(!shown.stdout.contains(is_hidden), "{shown:?}");
+        let json = run_tidegate(&[&["revoke", "--list", "--json"], &target[..]].concat()).await;
+        assert!(!json.stdout.contains(is_hidden) && json.stdout.lines().count() == 1, "{json:?}");
+        let revocation = &json_of(&json)["revocations"][0];
+        assert_eq!((&revocation["id"], &revocation["subject"]), (&json!(forged), &json!(forged)));
+        let failed = run_tidegate(&[&["revoke", "--lift", "\u{1b}[2J"], &target[..]].concat()).await;
+        assert!(failed.code() == Some(1) && !failed.stderr.contains(is_hidden), "{failed:?}");
+    }
+    // Such a name can be lifted by its JSON text.
+    let lifted = run_tidegate(&["revoke", "--lift", forged, "--store", &store]).await;
+    assert_eq!((lifted.code(), &*lifted.stdout), (Some(0), "removed\n"), "{lifted:?}");
 }

@@ -93,7 +93,7 @@ async fn fleets_on_one_redis_are_separate() {
         async |args: &[&str]| json_of(&fleet.run(&[&["revoke"], args, &["--json", "--store", &url]].concat()).await);
     let revoked = revoke(&["--channel", "c", "--for", "1h", "--fleet", "blue"]).await;
     assert_eq!((&revoked["nodes"], &revoked["missing"]), (&json!({ "a": 0 }), &json!(0)), "{revoked}");
-    assert_eq!(revoke(&["--list", "--fleet", "green"]).await, json!({ "revocations": [] }));
+    assert_eq!(revoke(&["--list", "--fleet", "green"]).await["revocations"], json!([]));
     assert_eq!(status(green.data).await, 200, "no client is revoked there");
     assert!(tokio::time::timeout(Duration::from_millis(300), stream.next()).await.is_err(), "the stream stays open");
     let revoked = revoke(&["--channel", "c", "--fleet", "green"]).await;

@@ -15,8 +15,20 @@ const PAGE: &str = "docs/internals/testing.md";
 const START: &str = "<!-- full-run -->";
 const END: &str = "<!-- /full-run -->";
 
-/// Runs the areas, all of them even if one fails, and writes a section of the report for each.
-pub fn run(areas: &[&Area], run: impl Fn(&Area) -> Result<()>) -> Result<()> {
+/// What these steps skipped, and why.
+pub fn skipped(steps: &[Step]) -> Vec<String> {
+    let reason = |Step { name, outcome }: &Step| match outcome {
+        Outcome::Skipped(reason) => Some(format!("{name}: {reason}")),
+        Outcome::Ran { tests, .. } if tests.ignored > 0 => {
+            Some(format!("{name}: {} tests that the source marks as ignored", tests.ignored))
+        }
+        Outcome::Ran { .. } => None,
+    };
+    steps.iter().filter_map(reason).collect()
+}
+
+/// Runs the areas, all of them even if one fails, and writes a section of the report for each. Returns what was skipped.
+pub fn run(areas: &[&Area], run: impl Fn(&Area) -> Result<()>) -> Result<Vec<String>> {
     let commit = output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))?;
     // Without the page itself, which an earlier run may have written.
     let page = format!(":!{PAGE}");
@@ -25,45 +37,39 @@ pub fn run(areas: &[&Area], run: impl Fn(&Area) -> Result<()>) -> Result<()> {
     let changed = if changed { " with uncommitted changes" } else { "" };
     let date = output(Command::new("date").args(["-u", "+%Y-%m-%d"]))?;
     let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
-    let mut failed = Vec::new();
+    let (mut failed, mut all_skipped) = (Vec::new(), Vec::new());
     for area in areas {
         let started = Instant::now();
         let result = run(area);
         let seconds = started.elapsed().as_secs();
         let outcome = if result.is_ok() { "passed" } else { "**failed**" };
         let summary = format!("{outcome}, {date}, commit {commit}{changed}, {cores} cores, {seconds} s");
-        write(area.name, &section(&summary, &step::take()))?;
+        let steps = step::take();
+        all_skipped.extend(skipped(&steps));
+        write(area.name, &section(&summary, &steps))?;
         if let Err(error) = result {
             eprintln!("{error:#}");
             failed.push(area.name);
         }
     }
     ensure!(failed.is_empty(), "failed: {}; the report is in {PAGE}", failed.join(", "));
-    Ok(())
+    Ok(all_skipped)
 }
 
 /// The report of one area: a summary, the steps with their figures, and the skipped steps with their reasons.
 fn section(summary: &str, steps: &[Step]) -> String {
     let mut table = format!("{summary}\n\n| step | result | time | tests passed |\n| --- | --- | ---: | ---: |\n");
-    let mut skipped = String::new();
     for Step { name, outcome } in steps {
-        match outcome {
-            Outcome::Skipped(reason) => skipped += &format!("- skipped: {name}: {reason}\n"),
-            Outcome::Ran { succeeded, duration, tests } => {
-                let figures = match (tests.passed, tests.failed) {
-                    (0, 0) => String::new(),
-                    (passed, 0) => passed.to_string(),
-                    (passed, failed) => format!("{passed}, {failed} failed"),
-                };
-                let outcome = if *succeeded { "passed" } else { "**failed**" };
-                table += &format!("| {name} | {outcome} | {} s | {figures} |\n", duration.as_secs());
-                if tests.ignored > 0 {
-                    skipped +=
-                        &format!("- skipped: {name}: {} tests that the source marks as ignored\n", tests.ignored);
-                }
-            }
-        }
+        let Outcome::Ran { succeeded, duration, tests } = outcome else { continue };
+        let figures = match (tests.passed, tests.failed) {
+            (0, 0) => String::new(),
+            (passed, 0) => passed.to_string(),
+            (passed, failed) => format!("{passed}, {failed} failed"),
+        };
+        let outcome = if *succeeded { "passed" } else { "**failed**" };
+        table += &format!("| {name} | {outcome} | {} s | {figures} |\n", duration.as_secs());
     }
+    let skipped: String = skipped(steps).iter().map(|step| format!("- skipped: {step}\n")).collect();
     if skipped.is_empty() { table } else { format!("{table}\n{skipped}") }
 }
 

@@ -114,7 +114,7 @@ typedef struct tidegate_policy_types_request_t {
   // Path and query as sent.
   policy_string_t   path_with_query;
   tidegate_policy_types_list_header_t   headers;
-  // The client's IP address; behind a trusted proxy, the one that the proxy names.
+  // The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
   policy_string_t   client_address;
 } tidegate_policy_types_request_t;
 
@@ -142,7 +142,8 @@ typedef struct tidegate_policy_types_grant_t {
 } tidegate_policy_types_grant_t;
 
 // Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
-// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
+// `content-length`, hop-by-hop headers, and `cache-control: no-store` unless the rejection has a `cache-control`. The status is from
+// 200 to 599; a rejection of type `text/event-stream` is invalid.
 typedef struct tidegate_policy_types_rejection_t {
   uint16_t   status;
   tidegate_policy_types_list_header_t   headers;

@@ -95,6 +95,7 @@ class Request:
     #: Path and query as sent.
     path_with_query: str
     #: The client's IP address; behind a trusted proxy, the one that the proxy names.
+    #: Empty if it is unknown, because the proxy names none.
     client_address: str
 
     def __init__(

@@ -786,7 +786,7 @@ pub mod tidegate {
                 /// Path and query as sent.
                 pub path_with_query: _rt::String,
                 pub headers: _rt::Vec<Header>,
-                /// The client's IP address; behind a trusted proxy, the one that the proxy names.
+                /// The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
                 pub client_address: _rt::String,
             }
             impl ::core::fmt::Debug for Request {
@@ -825,7 +825,8 @@ pub mod tidegate {
                 }
             }
             /// Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
-            /// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
+            /// `content-length`, hop-by-hop headers, and `cache-control: no-store` unless the rejection has a `cache-control`. The status is from
+            /// 200 to 599; a rejection of type `text/event-stream` is invalid.
             #[derive(Clone)]
             pub struct Rejection {
                 pub status: u16,

@@ -58,6 +58,12 @@ impl TrustedKeys {
         paths.iter().map(|path| read_public_key(path)).collect::<Result<_, _>>().map(Self)
     }
 
+    /// These keys, and one more.
+    pub fn with(mut self, key: VerifyingKey) -> Self {
+        self.0.push(key);
+        self
+    }
+
     /// Whether policies must be signed.
     pub fn require_signatures(&self) -> bool {
         !self.0.is_empty()

@@ -2,6 +2,7 @@
 //! policy cannot become active again without a new signature.
 
 pub(crate) mod key;
+pub(crate) mod proof;
 
 use std::path::{Path, PathBuf};
 
@@ -129,7 +130,7 @@ pub fn read_for(component: &Path) -> Result<Option<Signature>, SignatureError> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SignatureError {
     #[error(
-        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`"
+        "the policy is not signed but `policy.trusted-keys` requires a signature: sign it with `tidegate policy sign`, or with --key of the command that pushes it"
     )]
     Unsigned,
     #[error(
@@ -154,7 +155,7 @@ pub enum SignatureError {
     #[error("the signature has the sequence number {0}: expected a number from 1 to {MAX_SEQUENCE}")]
     InvalidSequence(u64),
     #[error(
-        "the sequence number {sequence} is less than {recorded}, which was active on this node: to go back to an older policy, sign it again with a greater number"
+        "the sequence number {sequence} is less than {recorded}, which was active on this node: to go back to an older policy, sign it again with a greater number (`--sequence`)"
     )]
     SequenceNotIncreasing {
         sequence: u64,
@@ -187,6 +188,17 @@ impl TrustedKeys {
             (true, Some(signature)) => signature,
         };
         let cases = cases.map(|text| Digest::of(text.as_bytes()));
+        self.find_signer(component, cases, signature)?;
+        Ok(Some(signature.statement()))
+    }
+
+    /// The key that signed exactly this component and these cases, with a valid sequence.
+    fn find_signer(
+        &self,
+        component: Digest,
+        cases: Option<Digest>,
+        signature: &Signature,
+    ) -> Result<&VerifyingKey, SignatureError> {
         for (part, signed, actual) in
             [("component", Some(signature.component), Some(component)), ("table of cases", signature.cases, cases)]
         {
@@ -197,13 +209,12 @@ impl TrustedKeys {
         if !(1..=MAX_SEQUENCE).contains(&signature.sequence) {
             return Err(SignatureError::InvalidSequence(signature.sequence));
         }
-        if !self.0.iter().any(|key| signature.is_made_by(key)) {
+        self.0.iter().find(|key| signature.is_made_by(key)).ok_or_else(|| {
             let trusted = self.0.iter().map(key_id).collect();
             // Untrusted text: it goes to the log only if it has the form of a key id.
             let key_id = if is_key_id(&signature.key) { signature.key.clone() } else { "?".into() };
-            return Err(SignatureError::Untrusted { key_id, trusted });
-        }
-        Ok(Some(signature.statement()))
+            SignatureError::Untrusted { key_id, trusted }
+        })
     }
 }
 

@@ -28,8 +28,10 @@ pub fn base(request: &Request, channels: &[String]) -> Vec<u8> {
     key
 }
 
-/// The key of a decision with this `vary`.
-pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
+/// The key of a decision with this `vary`. `None` if the decision depends on an address that is unknown: clients of unknown addresses are
+/// not one client.
+pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Option<Vec<u8>> {
+    let address = if vary.any_address { String::new() } else { request.client_address?.to_string() };
     let mut key = Vec::with_capacity(base.len() + 256);
     key.extend_from_slice(base);
     key.push(b'a');
@@ -40,8 +42,8 @@ pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Vec<u8> {
         list(&mut key, request.headers.get_all(name).iter().map(HeaderValue::as_bytes));
     }
     // An address is never empty.
-    push(&mut key, if vary.any_address { b"" } else { request.client_address.as_bytes() });
-    key
+    push(&mut key, address.as_bytes());
+    Some(key)
 }
 
 /// A query's parameters as they were sent, without the positions of channels.

@@ -126,7 +126,7 @@ impl DecisionCache {
         let entries = self.entries.as_ref().filter(|entries| entries.entry_count() > 0)?;
         let base = key::base(request, channels);
         let Some(Entry::VaryValues(values)) = entries.get(&*key::vary_values(&base)) else { return None };
-        values.iter().find_map(|vary| match entries.get(&*key::decision(&base, vary, request)) {
+        values.iter().find_map(|vary| match entries.get(&*key::decision(&base, vary, request)?) {
             Some(Entry::Decision(decision)) => Some(decision).filter(|decision| decision.is_valid(now)),
             _ => None,
         })
@@ -160,7 +160,7 @@ impl DecisionCache {
         let (outcome, reason) = (outcome.clone(), reason.map(str::to_owned));
         let entry = Entry::Decision(Arc::new(CachedDecision { outcome, reason, channels: channels.into(), expires }));
         let base = key::base(request, channels);
-        let decision_key = key::decision(&base, &directive.vary, request);
+        let Some(decision_key) = key::decision(&base, &directive.vary, request) else { return };
         if ENTRY_OVERHEAD_BYTES + decision_key.len() + entry.size() > self.capacity / MAX_ENTRY_DIVISOR {
             return;
         }

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
@@ -19,9 +21,13 @@ fn request(path_with_query: &str, headers: &[(&'static str, &'static str)]) -> R
         authority: "gate.example".into(),
         path_with_query: path_with_query.into(),
         headers: map,
-        client_address: "192.0.2.1".into(),
+        client_address: address("192.0.2.1"),
         id: "1".into(),
     }
+}
+
+fn address(text: &str) -> Option<IpAddr> {
+    Some(text.parse().expect("an address"))
 }
 
 fn vary(names: &[&str], any_address: bool) -> Vary {
@@ -111,7 +117,8 @@ fn decision_is_reused_only_for_an_equal_request() {
     check(&Request { method: "POST".into(), ..same.clone() }, "");
     check(&Request { scheme: "http".into(), ..same.clone() }, "");
     check(&Request { authority: "gate.example:80".into(), ..same.clone() }, "");
-    check(&Request { client_address: "192.0.2.2".into(), ..same.clone() }, "");
+    check(&Request { client_address: address("192.0.2.2"), ..same.clone() }, "");
+    check(&Request { client_address: None, ..same.clone() }, "");
     assert_eq!(cache.cached_subject(&same, &["a", "b"]), "");
     assert_eq!(cache.cached_subject(&same, &["b"]), "");
 }
@@ -145,9 +152,9 @@ fn decisions_on_one_kind_of_request_can_have_several_vary_values() {
     assert_eq!(cache.cached_subject(&with(&[("cookie", "alice")]), &["a"]), "alice");
     assert_eq!(cache.cached_subject(&with(&[("cookie", "alice"), ("authorization", "bob")]), &["a"]), "alice");
     assert_eq!(cache.cached_subject(&with(&[("authorization", "bob")]), &["a"]), "bob");
-    let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("authorization", "bob")]) };
+    let elsewhere = Request { client_address: address("198.51.100.7"), ..with(&[("authorization", "bob")]) };
     assert_eq!(cache.cached_subject(&elsewhere, &["a"]), "bob", "it is valid for any address");
-    let elsewhere = Request { client_address: "198.51.100.7".into(), ..with(&[("cookie", "alice")]) };
+    let elsewhere = Request { client_address: address("198.51.100.7"), ..with(&[("cookie", "alice")]) };
     assert_eq!(cache.cached_subject(&elsewhere, &["a"]), "");
 
     // The value that was inserted longest ago goes when there are too many.
@@ -157,6 +164,18 @@ fn decisions_on_one_kind_of_request_can_have_several_vary_values() {
     assert_eq!(cache.cached_subject(&with(&[("cookie", "alice")]), &["a"]), "");
     assert_eq!(cache.cached_subject(&with(&[("authorization", "bob")]), &["a"]), "bob");
     assert_eq!(cache.cached_subject(&with(&[("cookie", "carol")]), &["a"]), "-");
+}
+
+#[test]
+fn unknown_addresses_are_not_one_client() {
+    let cache = cache();
+    let unknown = Request { client_address: None, ..request("/", &[]) };
+    cache.put(&unknown, &["a"], vary(&[], false), &granted("alice"));
+    assert_eq!(cache.cached_subject(&unknown, &["a"]), "", "the decision may depend on the address");
+    cache.put(&request("/", &[]), &["a"], vary(&[], true), &granted("all"));
+    assert_eq!(cache.cached_subject(&unknown, &["a"]), "all", "it is valid for any address");
+    cache.put(&unknown, &["b"], vary(&[], true), &granted("all"));
+    assert_eq!(cache.cached_subject(&request("/", &[]), &["b"]), "all");
 }
 
 #[test]

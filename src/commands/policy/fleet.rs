@@ -1,6 +1,5 @@
 //! Shared parts of the commands that change a fleet's policy.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +10,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
-use crate::artifact::digest::Digest;
-use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
+use crate::artifact::signature::key::TrustedKeys;
 use crate::authz::authorizer::Authorizer;
-use crate::commands::control_client::{ControlClient, Target, parse};
-use crate::commands::policy::sign::{BundleArgs, private_key};
-use crate::commands::{empty_store, print, print_text};
+use crate::commands::control_client::{ControlClient, parse};
+use crate::commands::{empty_store, print, print_json};
 use crate::config;
 use crate::fleet::push;
 use crate::fleet::push::{Bundle, PushError, PushOptions, Pushed};
@@ -25,19 +22,9 @@ use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::store::fleet::FleetStore;
+use crate::util::printable::printable;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
-
-/// Signing during a push.
-#[derive(Debug, Args)]
-pub struct SigningArgs {
-    /// Sign with this private key, a PEM file
-    #[arg(long, value_name = "FILE")]
-    pub key: Option<PathBuf>,
-    /// Sign with this sequence [default: the next one]
-    #[arg(long, value_name = "SEQUENCE", requires = "key", allow_negative_numbers = true, value_parser = clap::value_parser!(u64).range(1..=MAX_SEQUENCE))]
-    pub sequence: Option<u64>,
-}
 
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
@@ -58,40 +45,6 @@ impl WaitingArgs {
     }
 }
 
-impl SigningArgs {
-    /// Signs if a key was given, with the next sequence of the target unless another was given.
-    pub async fn sign(
-        &self,
-        target: &Target,
-        component: Digest,
-        cases: Option<Digest>,
-    ) -> anyhow::Result<Option<Signature>> {
-        let Some(key) = &self.key else { return Ok(None) };
-        let key = private_key(key)?;
-        let sequence = match self.sequence {
-            Some(sequence) => sequence,
-            None => next_sequence(target).await?,
-        };
-        Ok(Some(Statement { component, cases, sequence }.sign(&key)))
-    }
-
-    /// Signs a bundle if a key was given. Otherwise its signature is in the file `named`, or in the one next to the component, if it exists.
-    pub async fn sign_bundle(
-        &self,
-        target: &Target,
-        bundle: &mut Bundle,
-        files: &BundleArgs,
-        named: Option<&Path>,
-    ) -> anyhow::Result<()> {
-        let Statement { component, cases, .. } = Statement::of(&bundle.component, bundle.cases.as_deref(), 0);
-        bundle.signature = match self.sign(target, component, cases).await? {
-            Some(signature) => Some(signature),
-            None => files.signature(named)?,
-        };
-        Ok(())
-    }
-}
-
 /// The status of a gateway's fleet, and whether the fleet manages the gateway's policy; none if it has no fleet.
 pub async fn find_fleet(gateway: &ControlClient) -> anyhow::Result<Option<(FleetStatus, bool)>> {
     let (status, answer) = gateway.request(Method::GET, "/v1/fleet", None).await?;
@@ -108,33 +61,21 @@ pub async fn managing_fleet(gateway: &ControlClient) -> anyhow::Result<Option<Fl
     Ok(find_fleet(gateway).await?.and_then(|(status, is_managing)| is_managing.then_some(status)))
 }
 
-/// The sequence for the next policy.
-async fn next_sequence(target: &Target) -> anyhow::Result<u64> {
-    let gateway = match target {
-        Target::Store { fleet, .. } => return Ok(FleetStatus::of(&**fleet).await?.next_sequence),
-        Target::Gateway(gateway) => gateway,
-    };
-    if let Some(status) = managing_fleet(gateway).await? {
-        return Ok(status.next_sequence);
-    }
-    let policy = gateway.call(Method::GET, "/v1/policy", None).await?;
-    Ok(policy["active"]["sequence"].as_u64().unwrap_or(0) + 1)
-}
-
 /// Pushes, and prints the result.
 pub async fn push_and_print(
     store: &dyn FleetStore,
+    keys: &TrustedKeys,
     bundle: Bundle,
     options: PushOptions,
     as_json: bool,
 ) -> anyhow::Result<()> {
-    let mut pushed = push::push(store, bundle.clone(), options).await;
+    let mut pushed = push::push(store, keys, bundle.clone(), options).await;
     if matches!(pushed, Err(PushError::NoNodes)) {
         try_locally(&bundle).await.context("no node is alive, so the policy was tried on this machine")?;
-        pushed = push::push(store, bundle, PushOptions { allow_no_nodes: true, ..options }).await;
+        pushed = push::push(store, keys, bundle, PushOptions { allow_no_nodes: true, ..options }).await;
     }
     if let (true, Err(PushError::PrepareFailed(failures))) = (as_json, &pushed) {
-        print_text(&format!("{}\n", json!({ "activated": false, "failures": failures })))?;
+        print_json(&json!({ "activated": false, "failures": failures }))?;
     }
     print_change(&json!(pushed?), as_json)
 }
@@ -146,12 +87,13 @@ pub fn print_change(answer: &Value, as_json: bool) -> anyhow::Result<()> {
             return describe_push(&pushed);
         }
         if answer["dry_run"].as_bool() == Some(true) {
-            let (digest, cases) = (answer["digest"].as_str().unwrap_or_default(), &answer["cases_passed"]);
+            let digest = printable(answer["digest"].as_str().unwrap_or_default());
+            let cases = answer["cases_passed"].as_u64().unwrap_or(0);
             return format!("{digest} can be activated ({cases} test cases passed); nothing was changed\n");
         }
-        let digest = answer["active"]["digest"].as_str().unwrap_or_default();
+        let digest = printable(answer["active"]["digest"].as_str().unwrap_or_default());
         match answer["not_persisted_reason"].as_str() {
-            Some(reason) => format!("{digest} is active until the next start: {reason}\n"),
+            Some(reason) => format!("{digest} is active until the next start: {}\n", printable(reason)),
             None => format!("{digest} is active\n"),
         }
     })
@@ -181,7 +123,8 @@ fn describe_push(pushed: &Pushed) -> String {
     }
     let mut text = format!("{} is active on {nodes}, sequence {}\n", record.component, record.sequence);
     for node in &pushed.nodes {
-        text += &format!("  {}  {}  {} ms after the commit\n", node.name, node.address, node.after_ms);
+        let (name, address) = (printable(&node.name), printable(&node.address));
+        text += &format!("  {name}  {address}  {} ms after the commit\n", node.after_ms);
     }
     text
 }

@@ -16,6 +16,7 @@ use crate::commands::print_text;
 use crate::config;
 use crate::policy::Limits;
 use crate::util::files;
+use crate::util::printable::{printable, printable_json};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
@@ -59,10 +60,16 @@ struct Imports {
 pub fn run(args: &InspectArgs) -> Result<()> {
     let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
-    print_text(&if args.json { serde_json::to_string_pretty(&report)? + "\n" } else { report.text() })?;
+    if args.json {
+        serde_json::to_string_pretty(&report)?
+            .lines()
+            .try_for_each(|line| print_text(&format!("{}\n", printable_json(line))))?;
+    } else {
+        print_text(&report.text())?;
+    }
     match report.refused {
         None => Ok(()),
-        Some(reason) => bail!("{} cannot be loaded: it {}", args.file.display(), plain(&reason)),
+        Some(reason) => bail!("{} cannot be loaded: it {}", args.file.display(), printable(&reason)),
     }
 }
 
@@ -129,12 +136,7 @@ impl InspectReport {
 /// A line for each value; the first one begins with the name.
 fn section(name: &str, values: &[String]) -> String {
     let names = iter::once(name).chain(iter::repeat(""));
-    names.zip(values).map(|(name, value)| format!("{name:<10} {}\n", plain(value))).collect()
-}
-
-/// Replaces control characters, which a file from others may have in any text.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    names.zip(values).map(|(name, value)| format!("{name:<10} {}\n", printable(value))).collect()
 }
 
 #[cfg(test)]

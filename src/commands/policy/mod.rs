@@ -13,6 +13,7 @@ mod replay;
 mod rollback;
 mod shadow;
 mod sign;
+mod signing;
 mod status;
 mod test;
 

@@ -6,8 +6,9 @@ use clap::Args;
 use http::Method;
 
 use crate::commands::control_client::{FleetTargetArgs, Target};
-use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, print_change, push_and_print};
+use crate::commands::policy::fleet::{WaitingArgs, print_change, push_and_print};
 use crate::commands::policy::sign::{BundleArgs, request_body};
+use crate::commands::policy::signing::SigningArgs;
 use crate::fleet::push::PushOptions;
 
 #[derive(Debug, Args)]
@@ -33,12 +34,13 @@ pub struct PushArgs {
 
 pub async fn run(args: &PushArgs) -> anyhow::Result<()> {
     let mut bundle = args.bundle.read()?;
+    let signer = args.signing.load()?;
     let target = args.target.open().await?;
-    args.signing.sign_bundle(&target, &mut bundle, &args.bundle, args.signature.as_deref()).await?;
+    signer.sign_files(&target, &mut bundle, &args.bundle, args.signature.as_deref()).await?;
     match target {
         Target::Store { fleet, .. } => {
             let options = PushOptions { dry_run: args.dry_run, ..args.waiting.options() };
-            push_and_print(&*fleet, bundle, options, args.json).await
+            push_and_print(&*fleet, signer.keys(), bundle, options, args.json).await
         }
         Target::Gateway(gateway) => {
             let path = args.waiting.path("/v1/policy") + if args.dry_run { "&dry-run" } else { "" };

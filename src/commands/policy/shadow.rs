@@ -1,17 +1,21 @@
 //! `tidegate policy shadow` and `tidegate policy promote`: evaluates a shadow policy in addition to the active one, and activates it.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{bail, ensure};
 use clap::Args;
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::artifact::bundle::PolicyBundle;
+use crate::artifact::digest::Digest;
 use crate::commands::control_client::{FleetTargetArgs, Target, parse};
-use crate::commands::policy::fleet::{SigningArgs, WaitingArgs, print_change, push_and_print};
+use crate::commands::policy::fleet::{WaitingArgs, print_change, push_and_print};
 use crate::commands::policy::sign::{BundleArgs, request_body};
+use crate::commands::policy::signing::SigningArgs;
+use crate::commands::policy::status::{describe_proof, verification_json};
 use crate::commands::{count_lines, print, print_text, time};
 use crate::config::ConfigError;
 use crate::fleet::push::Bundle;
@@ -19,6 +23,7 @@ use crate::fleet::shadow::push;
 use crate::fleet::shadow::push::{SHADOW_REPORT_TIMEOUT, ShadowOnNode, ShadowStatus};
 use crate::rollout::stage::StageError;
 use crate::shadow::counts::ShadowCounts;
+use crate::util::printable::{printable, printable_json};
 use crate::util::ratio::Ratio;
 
 /// Path of the shadow policy on the control port.
@@ -73,17 +78,18 @@ pub async fn run(args: &ShadowArgs) -> anyhow::Result<()> {
     if let Some(share) = args.share {
         check_share(share)?;
     }
+    let signer = args.signing.load()?;
     let target = args.target.open().await?;
     let bundle = match &args.file {
         Some(file) => {
             let files = BundleArgs { file: file.clone(), cases: args.cases.clone() };
             let mut bundle = files.read()?;
-            args.signing.sign_bundle(&target, &mut bundle, &files, args.signature.as_deref()).await?;
+            signer.sign_files(&target, &mut bundle, &files, args.signature.as_deref()).await?;
             Some(bundle)
         }
         None => None,
     };
-    let answer = match (target, bundle) {
+    let mut answer = match (target, bundle) {
         (Target::Store { fleet, .. }, Some(bundle)) => {
             let share = check_share(args.share.unwrap_or(DEFAULT_SHARE))?;
             let pushed = push::set(&*fleet, &bundle, share).await?;
@@ -107,7 +113,17 @@ pub async fn run(args: &ShadowArgs) -> anyhow::Result<()> {
         return print(args.json, &answer, || "removed a shadow policy that could not be read\n".into());
     }
     let report: ShadowSummary = parse(answer.clone())?;
-    print(args.json, &answer, || report.text())?;
+    // Only that of a fleet comes from a store, where others may have written it.
+    let fleet_shadow = ShadowStatus::deserialize(&answer).ok();
+    let verification = fleet_shadow.map(|shadow| shadow.prove(signer.keys()));
+    if let Some(proof) = &verification {
+        answer["verification"] = verification_json(proof.clone());
+    }
+    print(args.json, &answer, || {
+        let by = verification.map(|proof| format!("{}\n", describe_proof(proof))).unwrap_or_default();
+        let removed = if args.stop { "removed the shadow policy; its last results:\n" } else { "" };
+        format!("{removed}{}{by}", report.text(args.stop))
+    })?;
     let failures: Vec<String> = report.nodes.iter().flatten().filter_map(describe_failure).collect();
     if args.file.is_some() && !failures.is_empty() {
         bail!("some nodes do not evaluate the shadow policy: {}", failures.join("; "));
@@ -120,17 +136,19 @@ fn check_share(share: f64) -> Result<Ratio, ConfigError> {
 }
 
 pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
+    let signer = args.signing.load()?;
     let target = args.target.open().await?;
+    let what = |digest: Digest| format!("promote: the shadow policy {digest}");
     let gateway = match &target {
         Target::Store { fleet, .. } => {
             let record = push::record(&**fleet).await?.record;
-            if args.digest.as_ref().is_some_and(|digest| *digest != record.component.to_string()) {
-                bail!("the shadow policy is {}", record.component);
-            }
+            check_digest(args, record.component)?;
+            let proof = record.prove(signer.keys());
+            let signature = signer.sign_again(&target, &what(record.component), proof).await?;
             let PolicyBundle { component, cases, .. } = record.fetch(&**fleet).await?;
-            let signature = args.signing.sign(&target, record.component, record.cases).await?.or(record.signature);
+            let signature = signature.or(record.signature);
             let bundle = Bundle { component: component.to_vec(), cases, signature };
-            return push_and_print(&**fleet, bundle, args.waiting.options(), args.json).await;
+            return push_and_print(&**fleet, signer.keys(), bundle, args.waiting.options(), args.json).await;
         }
         Target::Gateway(gateway) => gateway,
     };
@@ -140,19 +158,27 @@ pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
             let text = "promote: --key is for the shadow policy of a fleet; a single gateway activates its own with the signature that it came with";
             return Err(ConfigError(text.into()).into());
         };
-        let signature = args.signing.sign(&target, shadow.digest, shadow.cases).await?;
+        check_digest(args, shadow.digest)?;
+        let proof = shadow.prove(signer.keys());
+        let signature = signer.sign_again(&target, &what(shadow.digest), proof).await?;
         body = json!({ "digest": shadow.digest, "signature": signature.map(|signature| signature.text()) });
     }
     let answer = gateway.call(Method::POST, &args.waiting.path("/v1/policy/promote"), Some(body.to_string())).await?;
     if args.json || answer["nodes"].is_array() {
         return print_change(&answer, args.json);
     }
-    let (digest, generation) = (&answer["active"]["digest"], &answer["active"]["generation"]);
-    let mut text = format!("{} is active, generation {generation}\n", digest.as_str().unwrap_or_default());
+    let (digest, generation) = (&answer["active"]["digest"], answer["active"]["generation"].as_u64().unwrap_or(0));
+    let digest = printable(digest.as_str().unwrap_or_default());
+    let mut text = format!("{digest} is active, generation {generation}\n");
     if let Some(reason) = answer["not_persisted_reason"].as_str() {
-        text += &format!("until the next start: {reason}\n");
+        text += &format!("until the next start: {}\n", printable(reason));
     }
     print_text(&text)
+}
+
+fn check_digest(args: &PromoteArgs, shadow: Digest) -> anyhow::Result<()> {
+    ensure!(args.digest.as_ref().is_none_or(|digest| *digest == shadow.to_string()), "the shadow policy is {shadow}");
+    Ok(())
 }
 
 /// The report of a shadow policy: of a single gateway, or of a fleet.
@@ -183,8 +209,9 @@ const COUNT_LABELS: [&str; 8] = [
 ];
 
 impl ShadowSummary {
-    fn text(&self) -> String {
-        let Self { digest, source, share, .. } = self;
+    /// The report, of a policy that is evaluated or was removed.
+    fn text(&self, is_removed: bool) -> String {
+        let (digest, source, share) = (printable(&self.digest), printable(&self.source), self.share);
         // Without trailing zeros: 0.1 is printed as 10, not as 10.000.
         let percent = (share * 1e5).round() / 1e3;
         let since = time(self.since);
@@ -192,7 +219,9 @@ impl ShadowSummary {
         text += &count_lines(self.counts.named().map(|(_, count)| count).into_iter().zip(COUNT_LABELS));
         if let Some(nodes) = &self.nodes {
             text.extend(nodes.iter().map(describe_node));
-            if nodes.is_empty() {
+            if is_removed {
+                // Nothing will be evaluated any more.
+            } else if nodes.is_empty() {
                 text += "  no node is alive; nodes that start will evaluate it\n";
             } else if self.disagreements.is_none() {
                 text += "each node lists its own differences: use --control\n";
@@ -206,13 +235,16 @@ impl ShadowSummary {
 /// Why a node does not evaluate the shadow policy; none if it does.
 fn describe_failure(node: &ShadowOnNode) -> Option<String> {
     let StageError { stage, reason } = node.failure.as_ref()?;
-    Some(format!("node {} did not reach stage {}: {reason}", node.name, stage.as_str()))
+    let (name, reason) = (printable(&node.name), printable(reason));
+    Some(format!("node {name} did not reach stage {}: {reason}", stage.as_str()))
 }
 
 /// One node's line of the report.
 fn describe_node(node: &ShadowOnNode) -> String {
     let state = match (&node.failure, node.since) {
-        (Some(StageError { stage, reason }), _) => format!("did not reach stage {}: {reason}", stage.as_str()),
+        (Some(StageError { stage, reason }), _) => {
+            format!("did not reach stage {}: {}", stage.as_str(), printable(reason))
+        }
         (None, None) => "not evaluated yet".into(),
         (None, Some(since)) => {
             let counts = node.counts.unwrap_or_default();
@@ -222,23 +254,23 @@ fn describe_node(node: &ShadowOnNode) -> String {
             format!("{evaluations} evaluations since {}, {different} different", time(since))
         }
     };
-    format!("  {}  {}  {state}\n", node.name, node.address)
+    format!("  {}  {}  {state}\n", printable(&node.name), printable(&node.address))
 }
 
 /// A decision of the active policy and the one of the shadow policy.
 fn describe_disagreement(disagreement: &Value) -> String {
-    let text = |field: &str| disagreement[field].as_str().unwrap_or_default();
-    let fields: Vec<&str> =
-        disagreement["changed_fields"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let text = |field: &str| printable(disagreement[field].as_str().unwrap_or_default());
+    let fields = disagreement["changed_fields"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let fields: Vec<Cow<str>> = fields.map(printable).collect();
     let fields = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
     format!(
         "\n{} {}: {}{fields}, {}\n  active  {}\n  shadow  {}\n",
         time(disagreement["time"].as_u64().unwrap_or_default()),
         text("request_id"),
         text("change").replace('_', " "),
-        disagreement["channels"],
-        disagreement["active"],
-        disagreement["shadow"]
+        printable_json(&disagreement["channels"].to_string()),
+        printable_json(&disagreement["active"].to_string()),
+        printable_json(&disagreement["shadow"].to_string())
     )
 }
 
@@ -265,7 +297,7 @@ mod tests {
                 "shadow": { "outcome": "rejected", "status": 401 },
             }],
         });
-        golden("policy-shadow.txt", &ShadowSummary::deserialize(&report).expect("a report").text());
+        golden("policy-shadow.txt", &ShadowSummary::deserialize(&report).expect("a report").text(false));
         let counts = json!({ "agree": 4000, "allow_to_reject": 1, "reject_to_allow": 0, "other": 1, "error": 0,
             "incomparable": 3, "dropped": 12, "cached": 100 });
         let fleet = json!({
@@ -277,6 +309,6 @@ mod tests {
                 { "name": "gate-3", "address": "10.0.0.3:8080", "since": null, "counts": null, "failure": null },
             ],
         });
-        golden("policy-shadow-fleet.txt", &ShadowSummary::deserialize(&fleet).expect("a report").text());
+        golden("policy-shadow-fleet.txt", &ShadowSummary::deserialize(&fleet).expect("a report").text(false));
     }
 }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::artifact::digest::Digest;
+use crate::artifact::signature::Signature;
+use crate::artifact::signature::key::TrustedKeys;
+use crate::artifact::signature::proof::{NotProven, Proof};
 use crate::fleet::node_status::{NodeStatus, live_nodes};
 use crate::fleet::push::{BLOB_EXPIRY, Bundle, POLL_INTERVAL, PushError, next_record, store_blobs};
 use crate::fleet::record;
@@ -25,6 +28,7 @@ pub struct ShadowStatus {
     pub digest: Digest,
     /// Of the test cases that it passed.
     pub cases: Option<Digest>,
+    pub signature: Option<Signature>,
     /// Always `fleet`.
     pub source: String,
     /// The signed sequence, or the one that a push would have.
@@ -127,6 +131,11 @@ pub async fn remove(store: &dyn FleetStore) -> Result<Option<ShadowStatus>, NoSh
 }
 
 impl ShadowStatus {
+    /// Proves that one of these keys signed this policy with this sequence.
+    pub fn prove(&self, keys: &TrustedKeys) -> Result<Proof, NotProven> {
+        keys.prove(self.digest, self.cases, self.sequence.unwrap_or(0), self.signature.as_ref())
+    }
+
     fn of(push: &ShadowPush, nodes: Vec<NodeStatus>) -> Self {
         let ShadowPush { record, share } = push;
         let describe = |node: NodeStatus| {
@@ -145,6 +154,7 @@ impl ShadowStatus {
         Self {
             digest: record.component,
             cases: record.cases,
+            signature: record.signature.clone(),
             source: "fleet".into(),
             sequence: Some(record.sequence),
             persisted: true,
@@ -206,7 +216,7 @@ mod tests {
             status.nodes.iter().map(|node| (&*node.name, node.since, node.failure.is_some())).collect();
         assert_eq!(reported, [("a", Some(1), false), ("b", Some(1), false), ("c", None, true), ("d", None, false)]);
         let reason = status.nodes[2].failure.as_ref().map(|failure| &*failure.reason);
-        assert_eq!(reason, Some(" [2J"), "no control character reaches a terminal");
+        assert_eq!(reason, Some("\\u{1b}[2J"), "no control character reaches a terminal");
         let status = ShadowStatus::of(&push, vec![node("a", evaluates(u64::MAX)), node("b", evaluates(u64::MAX))]);
         assert_eq!(status.counts.agree, u64::MAX);
     }

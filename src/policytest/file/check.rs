@@ -79,9 +79,9 @@ fn request(common: &RawRequest, case: &Case) -> Result<(Request, Vec<String>), S
         return Err(format!("request.scheme: {scheme:?}: must be http or https"));
     }
     let client_address = pick(&own.client_address, &common.client_address, "192.0.2.1");
-    if client_address.parse::<std::net::IpAddr>().is_err() {
-        return Err(format!("request.client-address: {client_address:?} is not an IP address"));
-    }
+    let client_address = request::parse_client_address(&client_address).map_err(|_| {
+        format!("request.client-address: {client_address:?} is not an IP address; an empty one stands for an unknown address")
+    })?;
     let path = pick(&own.path, &common.path, "/api/realtime");
     let path_with_query = with_channels(path, case.channels.as_deref())?;
     let query = path_with_query.split_once('?').map(|(_, query)| query).unwrap_or_default();

@@ -5,6 +5,7 @@ use prometheus::TextEncoder;
 
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
+use crate::server::connection::limits::PortKind;
 use crate::server::control::health::{Readiness, StoreState};
 use crate::server::respond::{self, Response};
 use crate::stream::registry::EndReason;
@@ -57,6 +58,7 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         .gauge("tidegate_ready", "1 if this node is ready for clients, as /readyz reports it.")
         .set(readiness.is_ready().into());
     builder.gauge("tidegate_draining", "1 if this node is shutting down.").set(app.is_draining().into());
+    connections(app, builder);
     builder.gauge("tidegate_channels", "Channels that this node reads.").set(count(app.hub.channel_count()));
     builder
         .gauge(
@@ -82,6 +84,27 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
     builder
         .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
+}
+
+/// The bounds of both ports.
+fn connections(app: &App, builder: &MetricBuilder) {
+    let limit = builder.gauges("tidegate_connections_limit", "Maximum number of connections by port.", &["port"]);
+    let used = builder.gauges(
+        "tidegate_connection_memory_bytes",
+        "Memory for large heads that are arriving and for responses that are not yet written, by port, in bytes.",
+        &["port"],
+    );
+    let max = builder.gauges(
+        "tidegate_connection_memory_limit_bytes",
+        "Limit of this memory by port in bytes (server.connection-memory for the data port).",
+        &["port"],
+    );
+    for kind in [PortKind::Data, PortKind::Control] {
+        let (limits, port) = (app.port_limits(kind), kind.as_str());
+        limit.with_label_values(&[port]).set(count(limits.max_connections));
+        used.with_label_values(&[port]).set(count(limits.memory.total()));
+        max.with_label_values(&[port]).set(count(limits.max_memory));
+    }
 }
 
 fn policy(app: &App, builder: &MetricBuilder) {

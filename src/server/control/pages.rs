@@ -46,7 +46,9 @@ pub async fn status_page() -> Result<Response, ApiError> {
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
-    response.headers_mut().extend(headers);
+    for (name, value) in headers {
+        response.headers_mut().insert(name, value);
+    }
     Ok(response)
 }
 

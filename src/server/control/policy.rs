@@ -168,8 +168,8 @@ impl<'a> PolicyChange<'a> {
         let bundle = push_bundle(bundle)?;
         let timeout = self.timeout.unwrap_or(PREPARE_TIMEOUT);
         let options = PushOptions { dry_run: self.dry_run, timeout, allow_no_nodes: false, rollback_of };
-        let fleet = Arc::clone(fleet);
-        let pushed = tokio::spawn(async move { push::push(fleet.store(), bundle, options).await }).await??;
+        let (fleet, keys) = (Arc::clone(fleet), self.app.rollout.signatures().trusted_keys);
+        let pushed = tokio::spawn(async move { push::push(fleet.store(), &keys, bundle, options).await }).await??;
         Ok(with_etag(respond::ok(pushed), self.app.authorizer.active().as_deref()))
     }
 }

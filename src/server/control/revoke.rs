@@ -32,8 +32,7 @@ pub async fn revoke(app: &App, request: Request<Incoming>) -> Result<Response, A
 
 /// `GET /v1/revocations`
 pub async fn list(app: &App) -> Result<Response, ApiError> {
-    let list = revocation::list(&**app.hub.store(), app.commands.keys()).await?;
-    Ok(respond::ok(json!({ "revocations": list })))
+    Ok(respond::ok(revocation::list(&**app.hub.store(), app.commands.keys()).await?))
 }
 
 /// `DELETE /v1/revocations/{id}`

@@ -125,7 +125,7 @@ mod tests {
                 request_id: n.to_string(),
                 subject: (n % 2 == 0).then(|| format!("user-{}", n % 4).into()),
                 channels: [format!("c{n}").into(), format!("team-{}", n % 3).into()].into(),
-                address: "127.0.0.1".into(),
+                address: None,
                 since: n,
                 expires_at: None,
                 generation: 1 + n / 1_500,

@@ -3,6 +3,7 @@
 use http::Request;
 use serde_json::{Value, json};
 
+use crate::policy::request;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::control::params::Params;
@@ -18,7 +19,12 @@ const MAX_PAGE_BYTES: usize = 1 << 20;
 pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiError> {
     let known = ["subject", "channel", "generation", "address", "limit", "after"];
     let params = Params::read(request.uri(), &known)?;
-    let (subject, channel, address) = (params.text("subject"), params.text("channel"), params.text("address"));
+    let (subject, channel) = (params.text("subject"), params.text("channel"));
+    let address = params.text("address").map(|text| {
+        let expected = format!("address must be an IP address, or empty for unknown ones, not {text:?}");
+        request::parse_client_address(text).map_err(|_| ApiError::InvalidParameter(expected))
+    });
+    let address = address.transpose()?;
     let generation = params.number("generation", 0, u64::MAX)?;
     let limit = params.number("limit", 1, MAX_LIMIT)?.unwrap_or(DEFAULT_LIMIT);
     let after = params.number("after", 0, u64::MAX)?.unwrap_or(0);
@@ -26,7 +32,7 @@ pub async fn list<B>(app: &App, request: Request<B>) -> Result<Response, ApiErro
         subject.is_none_or(|value| info.subject.as_deref() == Some(value))
             && channel.is_none_or(|value| info.channels.iter().any(|name| **name == *value))
             && generation.is_none_or(|value| info.generation == value)
-            && address.is_none_or(|value| *info.address == *value)
+            && address.is_none_or(|value| info.address == value)
     };
     // One more than the limit, to know whether there is a next page.
     let max = usize::try_from(limit).unwrap_or(usize::MAX);

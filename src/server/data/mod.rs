@@ -1,5 +1,6 @@
 //! The data port: streams, the emitter's REST protocol, and the playground.
 
+pub(crate) mod client_address;
 pub mod playground;
 mod redis_rest;
 pub(crate) mod rejection_delay;
@@ -20,14 +21,17 @@ use crate::server::respond::{self, Response};
 /// Answers a request to the data port.
 pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let path = request.uri().path();
+    if path == "/healthz" {
+        return Ok(health(app));
+    }
+    if let Some(playground) = &app.playground {
+        playground::check_visitor(app, playground, &request, peer)?;
+    }
     if app.config.stream.matches(path) {
         if app.playground.is_some() {
             playground::sign_in(&app.config.stream.path, &mut request);
         }
         return Ok(stream::answer(app, &request, peer).await);
-    }
-    if path == "/healthz" {
-        return Ok(health(app));
     }
     if path == "/redis" || path.starts_with("/redis/") {
         return redis_rest::answer(app, request).await;
@@ -35,7 +39,7 @@ pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: Socket
     if let Some(playground) = &app.playground
         && (path == "/" || path.starts_with("/playground/"))
     {
-        return playground::answer(app, playground, request, peer).await;
+        return playground::answer(app, playground, request).await;
     }
     Err(ApiError::NotFound)
 }

@@ -1,21 +1,22 @@
-//! The playground of `tidegate dev`. It can emit events and use any session, so it is for browsers of this machine only, unless the operator
-//! opens it.
+//! The playground of `tidegate dev`. It can emit events and use any session, the sessions and the token of `/redis` are known to everybody, and
+//! a path signs in. So the whole data port is for programs and pages of this machine only, unless the operator opens it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HeaderValue};
+use http::header::{CONTENT_SECURITY_POLICY, COOKIE, HeaderValue, ORIGIN};
 use http::{Method, Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::broadcast::error::RecvError;
 
-use crate::server::access::{host_is_address, is_foreign_page};
+use crate::server::access::{host_is_address, is_foreign_page, is_local_origin};
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, Playground};
 use crate::server::control;
+use crate::server::data::client_address::client_address;
 use crate::server::respond::{self, Response};
 
 use crate::authz::authorizer::ObservedDecision;
@@ -37,17 +38,35 @@ pub fn sign_in<B>(stream_path: &str, request: &mut Request<B>) {
     request.headers_mut().entry(COOKIE).or_insert(cookie);
 }
 
-/// Answers the page and its requests.
-pub async fn answer(
-    app: &Arc<App>,
+/// Refuses clients of other machines, and pages of other machines in a browser of this one: those that name this port by a DNS name that
+/// they pointed here, and those of origins that may not read streams.
+pub fn check_visitor<B>(
+    app: &App,
     playground: &Playground,
-    request: Request<Incoming>,
+    request: &Request<B>,
     peer: SocketAddr,
-) -> Result<Response, ApiError> {
-    let from_here = peer.ip().to_canonical().is_loopback() && host_is_address(&request);
-    if !(playground.open_to_all || from_here) {
+) -> Result<(), ApiError> {
+    if playground.open_to_all {
+        return Ok(());
+    }
+    let client = client_address(request.headers(), peer.ip(), &app.config);
+    if !(client.is_some_and(|address| address.is_loopback()) && host_is_address(request)) {
         return Err(ApiError::LoopbackOnly);
     }
+    // A page of an app on this machine has another port, and so another origin.
+    let is_allowed = |origin: &str| match &app.live().cors.origins {
+        Some(origins) => origins.iter().any(|own| own.matches(origin)),
+        None => is_local_origin(origin),
+    };
+    let origin = request.headers().get(ORIGIN).and_then(|origin| origin.to_str().ok());
+    if is_foreign_page(request) && !origin.is_some_and(is_allowed) {
+        return Err(ApiError::OriginNotAllowed);
+    }
+    Ok(())
+}
+
+/// Answers the page and its requests.
+pub async fn answer(app: &Arc<App>, playground: &Playground, request: Request<Incoming>) -> Result<Response, ApiError> {
     match (request.uri().path(), request.method()) {
         ("/", &Method::GET) => Ok(page()),
         ("/playground/state", &Method::GET) => Ok(respond::ok(state(app, playground))),

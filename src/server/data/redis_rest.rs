@@ -64,7 +64,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>) -> Result<Response
     if request.method() != Method::POST {
         return Err(ApiError::MethodNotAllowed { allow: "POST".into() });
     }
-    let path = request.uri().path().trim_start_matches("/redis").trim_start_matches('/').to_owned();
+    // Exactly one spelling of each path: a proxy's rule for it must hold.
+    let path = request.uri().path();
+    let path = path.strip_prefix("/redis").map_or(path, |rest| rest.strip_prefix('/').unwrap_or(rest)).to_owned();
     if let Some(channel) = path.strip_prefix("subscribe/") {
         return subscribe(app, channel, request.headers().clone());
     }

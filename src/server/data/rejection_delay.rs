@@ -72,7 +72,7 @@ impl RejectionDelay {
             hasher.write_usize(part.len());
             hasher.write(part);
         };
-        add(request.client_address.as_bytes());
+        add(request.client_address_text().as_bytes());
         add(request.authority.as_bytes());
         let (path, query) = request.path_with_query.split_once('?').unwrap_or((&request.path_with_query, ""));
         add(path.as_bytes());

@@ -1,14 +1,15 @@
 //! Stream requests: channels, acks and the client, as the policy sees them.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use http::Request;
 
 use crate::channel::membership::StartPosition;
 use crate::config::Config;
 use crate::policy::{self, request};
-use crate::server::access::host;
+use crate::server::data::client_address::{client_address, client_scheme};
+use crate::server::host::host;
 use crate::stream::position::parse_ack;
 use crate::util::id::random_id;
 
@@ -49,29 +50,15 @@ impl Query {
 pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
     let mut headers = request.headers().clone();
     request::join_cookies(&mut headers);
-    let trusted = config.is_trusted_proxy(peer.ip());
-    let forwarded =
-        |name: &str| headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect::<Vec<_>>().join(",");
-    let scheme = match forwarded("x-forwarded-proto").rsplit(',').next().map(str::trim) {
-        Some(scheme @ ("http" | "https")) if trusted => scheme.to_owned(),
-        _ => "http".to_owned(),
-    };
-    let client = if trusted { forwarded_client(&forwarded("x-forwarded-for"), config) } else { None };
     policy::Request {
         method: request.method().to_string(),
-        scheme,
-        authority: host(request).unwrap_or_default(),
+        scheme: client_scheme(request.headers(), peer.ip(), config).to_owned(),
+        authority: host(request.headers()).unwrap_or_default().to_owned(),
         path_with_query: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        client_address: client.unwrap_or(peer.ip()).to_canonical().to_string(),
+        client_address: client_address(request.headers(), peer.ip(), config),
         id: random_id(),
         headers,
     }
-}
-
-/// The last address that is not a trusted proxy's.
-fn forwarded_client(list: &str, config: &Config) -> Option<IpAddr> {
-    let addresses = list.rsplit(',').map(|text| text.trim().parse::<IpAddr>().ok());
-    addresses.map_while(|address| address).find(|address| !config.is_trusted_proxy(*address))
 }
 
 #[cfg(test)]
@@ -112,32 +99,6 @@ mod tests {
         ] {
             assert_eq!(Query::parse(query), Err(InvalidAck(name.into())), "{query}");
         }
-    }
-
-    fn config(extra: &str) -> Config {
-        let raw = toml::from_str(&format!("allow-all = true\n{extra}")).expect("toml");
-        Config::validate(raw).expect("valid")
-    }
-
-    #[test]
-    fn client_address_is_taken_from_trusted_proxies_only() {
-        let config = config("[server]\ntrusted-proxies = [\"10.0.0.0/8\", \"::1/128\"]");
-        let check = |peer: &str, forwarded: &str, expect: (&str, &str)| {
-            let request = Request::get("/api/realtime?x=1")
-                .header("host", "gate.example")
-                .header("x-forwarded-for", forwarded)
-                .header("x-forwarded-proto", "https")
-                .body(())
-                .expect("request");
-            let parsed = for_policy(&request, SocketAddr::new(peer.parse().expect("ip"), 1), &config);
-            assert_eq!((&*parsed.client_address, &*parsed.scheme), expect, "{peer} {forwarded}");
-            assert_eq!((&*parsed.authority, &*parsed.path_with_query), ("gate.example", "/api/realtime?x=1"));
-        };
-        check("192.0.2.1", "203.0.113.9", ("192.0.2.1", "http"));
-        check("10.0.0.1", "203.0.113.9", ("203.0.113.9", "https"));
-        check("10.0.0.1", "198.51.100.7, 203.0.113.9, 10.1.1.1", ("203.0.113.9", "https"));
-        check("10.0.0.1", "203.0.113.9, junk", ("10.0.0.1", "https"));
-        check("::ffff:192.0.2.1", "203.0.113.9", ("192.0.2.1", "http"));
     }
 
     #[test]

@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::channel::membership::StartPosition;
 use crate::config::cors::Cors;
-use crate::policy::{self, Decision, Grant, Outcome};
+use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
 use crate::server::respond::{self, InFlightBody, Response};
 use crate::stream::body::{ChannelStart, EventStream};
-use crate::stream::position::Positions;
+use crate::stream::position::{Position, Positions};
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::util::client_key::ClientKey;
@@ -76,17 +76,21 @@ fn preflight() -> Response {
 async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
     let policy_request = for_policy(request, peer, &app.config);
+    app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let retry_key = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, retry_key).await;
     let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
-    let client = Arc::new(client_key(app, &policy_request, peer));
+    let client = Arc::new(ClientKey::of_address(policy_request.client_address).with_connection(peer));
     let max = app.config.stream.max_streams;
     let too_many = |refusal| refused(app, ApiError::TooManyStreams { max, refusal });
     let mut permit = app.streams.admit(client.network, abort).map_err(too_many)?;
     let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels, &client).await;
     app.rejection_delay.record(retry_key, &decision.outcome);
-    app.metrics.stream_requested(outcome(&decision));
+    let outcome = outcome(&decision);
+    if outcome != StreamRequestOutcome::Allowed {
+        app.metrics.stream_requested(outcome);
+    }
     app.recent_rejections.record(&policy_request.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -103,11 +107,13 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let client = Arc::new(ClientKey::clone(&client).with_subject(subject));
     let body = EventStream::new(app.stream_context.clone(), permit, &entries, positions, &client)
         .map_err(|refusal| refused(app, ApiError::ChannelMemoryExhausted(refusal)))?;
+    // Only now: a stream that does not fit was refused.
+    app.metrics.stream_requested(outcome);
     let info = StreamInfo {
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
-        address: policy_request.client_address.into(),
+        address: policy_request.client_address,
         since: now_ms(),
         expires_at: grant.expires_at,
         generation: decision.policy.map_or(0, |info| info.generation),
@@ -118,12 +124,6 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         response.headers_mut().append(name, value.clone());
     }
     Ok(response)
-}
-
-/// Who the client is, for fairness between clients, before the decision. A trusted proxy that names no client is not a client.
-fn client_key(app: &App, request: &policy::Request, peer: SocketAddr) -> ClientKey {
-    let address = request.client_address.parse().ok().filter(|address| !app.config.is_trusted_proxy(*address));
-    ClientKey::of_address(address).with_connection(peer)
 }
 
 /// The channels of a request, if the gateway allows them.
@@ -166,13 +166,18 @@ fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> 
             positions.set(number, None);
             continue;
         }
-        let requested = positions.get(number).map_or(ack, StartPosition::Id);
-        let start = match (requested, not_before) {
-            (StartPosition::From(at) | StartPosition::Id(at), Some(bound)) if at < bound => StartPosition::From(bound),
+        let requested = positions.get(number).map_or(ack, Position::start);
+        let start = match (requested.position(), not_before) {
+            (Some(at), Some(bound)) if at < bound => StartPosition::From(bound),
             _ => requested,
         };
         // The position that a browser sends if it is disconnected before the channel is open.
-        positions.set(number, if let StartPosition::Id(id) = start { Some(id) } else { None });
+        let position = match start {
+            StartPosition::Id(id) => Some(Position { id, is_entry: true }),
+            StartPosition::Between(id) => Some(Position { id, is_entry: false }),
+            StartPosition::Tail | StartPosition::From(_) => None,
+        };
+        positions.set(number, position);
         entries.push(ChannelStart { number, name, start });
     }
     (entries, positions)

@@ -85,6 +85,10 @@ impl FleetStore for MemoryFleetStore {
         self.with(|state| state.statuses.values().cloned().collect())
     }
 
+    async fn forget_expired_nodes(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     async fn active(&self) -> RecordRead {
         self.with(|state| state.active.clone())
     }

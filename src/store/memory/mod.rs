@@ -9,7 +9,10 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
-use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
+use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
+use crate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
+};
 use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
 
@@ -46,8 +49,8 @@ struct MemoryState {
     bytes: usize,
     /// The maximum of `bytes`.
     limit: usize,
-    /// Tidegate's own hashes. They do not count in `bytes`, because their writers bound them.
-    hashes: HashMap<String, BTreeMap<String, String>>,
+    /// The revocations of each fleet, by id. They do not count in `bytes`, because their number and size are bounded.
+    revocations: HashMap<String, BTreeMap<String, String>>,
 }
 
 #[derive(Default)]
@@ -289,20 +292,37 @@ impl EventStore for MemoryStore {
         Ok(id)
     }
 
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let state = self.state();
-        let fields = state.hashes.get(key).into_iter().flatten();
-        Ok(fields.map(|(name, value)| (name.clone(), value.clone().into_bytes())).collect())
+    async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
+        let (now, state) = ((self.clock)(), self.state());
+        let is_read = |id: &str| match ids {
+            RevocationIds::All => true,
+            RevocationIds::Some(ids) => ids.contains(&id),
+        };
+        let entries = state.revocations.get(key).into_iter().flatten().filter(|(id, _)| is_read(id));
+        let entries = entries.map(|(id, value)| (id.clone(), value.clone().into_bytes())).collect();
+        Ok(StoredRevocations { now: Some(now), entries })
     }
 
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
-        let mut state = self.state();
-        let fields = state.hashes.entry(key.into()).or_default();
-        match value {
-            Some(value) => fields.insert(field.into(), value.into()),
-            None => fields.remove(field),
-        };
+    async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError> {
+        let (now, mut state) = ((self.clock)(), self.state());
+        let stored = state.revocations.entry(key.into()).or_default();
+        stored.retain(|_, value| revocations::end_of(value).is_none_or(|end| end > now));
+        if stored.len() >= new.max_active {
+            return Ok(AddedRevocation { now, until: None });
+        }
+        let until = now.saturating_add(u64::try_from(new.duration.as_millis()).unwrap_or(u64::MAX));
+        let value = new.value.strip_suffix('}').unwrap_or(new.value);
+        stored.insert(new.id.into(), format!(r#"{value},"until":{until}}}"#));
+        Ok(AddedRevocation { now, until: Some(until) })
+    }
+
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+        self.state().revocations.entry(key.into()).or_default().insert(id.into(), value.into());
         Ok(())
+    }
+
+    async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
+        Ok(self.state().revocations.get_mut(key).is_some_and(|stored| stored.remove(id).is_some()))
     }
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {

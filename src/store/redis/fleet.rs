@@ -52,6 +52,21 @@ impl RedisFleetStore {
         Ok(call.invoke_async(&mut self.quick.clone()).await?)
     }
 
+    /// The names of all nodes, each with its status, which is empty if it has expired.
+    async fn named_statuses(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
+        let mut connection = self.quick.clone();
+        let names: Vec<String> = connection.zrevrange(self.keys.nodes(), 0, MAX_NODES - 1).await?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut reads = pipe();
+        for name in &names {
+            reads.getrange(self.keys.node_status(name), 0, RECORD_END);
+        }
+        let statuses: Vec<Vec<u8>> = reads.query_async(&mut connection).await?;
+        Ok(names.into_iter().zip(statuses).collect())
+    }
+
     async fn record(&self, key: String) -> RecordRead {
         Ok(non_empty(self.quick.clone().getrange(key, 0, RECORD_END).await?))
     }
@@ -81,8 +96,8 @@ impl FleetStore for RedisFleetStore {
             .getrange(&key, 0, RECORD_END)
             .set_options(&key, status, SetOptions::default().with_expiration(SetExpiry::PX(millis(expiry))))
             .zadd(&nodes, node, now_ms)
-            // A listing removes expired nodes; this bounds the set if no node lists them. By rank and not by time, because the clocks of
-            // nodes differ.
+            // A push and a node that starts remove expired nodes; this bounds the set in between. By rank and not by time, because the
+            // clocks of nodes differ.
             .zremrangebyrank(&nodes, 0, -1 - MAX_NODES)
             .ignore()
             .getrange(self.keys.active_policy(), 0, RECORD_END)
@@ -113,28 +128,23 @@ impl FleetStore for RedisFleetStore {
     }
 
     async fn node_statuses(&self) -> Result<Vec<Vec<u8>>, StoreError> {
-        let mut connection = self.quick.clone();
-        let names: Vec<String> = connection.zrevrange(self.keys.nodes(), 0, MAX_NODES - 1).await?;
-        if names.is_empty() {
-            return Ok(Vec::new());
+        let statuses = self.named_statuses().await?;
+        Ok(statuses.into_iter().map(|(_, status)| status).filter(|status| !status.is_empty()).collect())
+    }
+
+    async fn forget_expired_nodes(&self) -> Result<(), StoreError> {
+        let script = Script::new(include_str!("forget_nodes.lua"));
+        let mut call = script.key(self.keys.nodes());
+        let mut is_needed = false;
+        for (name, _) in self.named_statuses().await?.into_iter().filter(|(_, status)| status.is_empty()) {
+            call.key(self.keys.node_status(&name)).arg(name);
+            is_needed = true;
         }
-        let mut reads = pipe();
-        for name in &names {
-            reads.getrange(self.keys.node_status(name), 0, RECORD_END);
+        if is_needed {
+            // Fails for a Redis user without the right to do so; then another process does it.
+            let _: Result<(), RedisError> = call.invoke_async(&mut self.quick.clone()).await;
         }
-        let statuses: Vec<Vec<u8>> = reads.query_async(&mut connection).await?;
-        let (live, expired): (Vec<_>, Vec<_>) =
-            statuses.into_iter().zip(&names).partition(|(status, _)| !status.is_empty());
-        if !expired.is_empty() {
-            let script = Script::new(include_str!("forget_nodes.lua"));
-            let mut call = script.key(self.keys.nodes());
-            for (_, name) in expired {
-                call.key(self.keys.node_status(name)).arg(name);
-            }
-            // Fails for a Redis user without the right to write; then the nodes remove them.
-            let _: Result<(), RedisError> = call.invoke_async(&mut connection).await;
-        }
-        Ok(live.into_iter().map(|(status, _)| status).collect())
+        Ok(())
     }
 
     async fn active(&self) -> RecordRead {

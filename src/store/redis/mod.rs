@@ -20,6 +20,9 @@ use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::revocations::{
+    AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
+};
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -199,17 +202,43 @@ impl EventStore for RedisStore {
         Ok(id)
     }
 
-    async fn hash_all(&self, key: &str) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        Ok(cmd("HGETALL").arg(key).query_async(&mut self.live.clone()).await?)
+    async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
+        let mut connection = self.live.clone();
+        let script = Script::new(include_str!("revocations.lua"));
+        let mut read = script.key(key);
+        read.arg(MAX_STORED_REVOCATIONS).arg(MAX_REVOCATION_BYTES);
+        match ids {
+            RevocationIds::All => read.arg("all"),
+            RevocationIds::Some(ids) => read.arg("ids").arg(ids),
+        };
+        let read: Result<(u64, Vec<(String, Vec<u8>)>), RedisError> = read.invoke_async(&mut connection).await;
+        match (read, ids) {
+            // A user who may only read may not run scripts, and perhaps not ask for the time.
+            (Err(error), RevocationIds::All) if error.code() == Some("NOPERM") => {
+                let time: Result<(u64, u64), RedisError> = cmd("TIME").query_async(&mut connection).await;
+                let now =
+                    time.ok().map(|(seconds, micros)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
+                Ok(StoredRevocations { now, entries: cmd("HGETALL").arg(key).query_async(&mut connection).await? })
+            }
+            (read, _) => read.map(|(now, entries)| StoredRevocations { now: Some(now), entries }).map_err(Into::into),
+        }
     }
 
-    async fn hash_set(&self, key: &str, field: &str, value: Option<&str>) -> Result<(), StoreError> {
-        let mut connection = self.bulk.clone();
-        match value {
-            Some(value) => cmd("HSET").arg(key).arg(field).arg(value).exec_async(&mut connection).await?,
-            None => cmd("HDEL").arg(key).arg(field).exec_async(&mut connection).await?,
-        }
-        Ok(())
+    async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError> {
+        let duration = u64::try_from(new.duration.as_millis()).unwrap_or(u64::MAX);
+        let script = Script::new(include_str!("add_revocation.lua"));
+        let mut add = script.key(key);
+        add.arg(new.id).arg(new.value).arg(duration).arg(new.max_active);
+        let (now, until) = add.invoke_async(&mut self.bulk.clone()).await?;
+        Ok(AddedRevocation { now, until })
+    }
+
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.clone()).await?)
+    }
+
+    async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
+        Ok(cmd("HDEL").arg(key).arg(id).query_async(&mut self.bulk.clone()).await?)
     }
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {

@@ -42,7 +42,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
             request_id: String::new(),
             subject: None,
             channels: stream.channels(),
-            address: "".into(),
+            address: None,
             since: 0,
             expires_at: None,
             generation: 1,

@@ -5,7 +5,7 @@ fn info(subject: &str) -> StreamInfo {
         request_id: String::new(),
         subject: Some(subject.into()),
         channels: Box::new(["c".into()]),
-        address: "".into(),
+        address: None,
         since: 0,
         expires_at: None,
         generation: 1,

@@ -151,18 +151,36 @@ async fn concurrent_decisions_share_one_fetch() {
 #[tokio::test]
 async fn unknown_key_id_causes_one_fetch() {
     let server = Server::start(keys(&P256, "old")).await;
-    let timing = JwksTiming { cooldown: Duration::ZERO, ..JwksTiming::default() };
-    let tokens = tokens_from(&server.source(timing));
+    let source = server.source(JwksTiming::default());
+    let tokens = tokens_from(&source);
     assert_eq!(settled(&tokens, &token("old", &P256)).await, (Ok(()), 1));
     let new = Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
     server.answer.send_replace(keys(&new, "new"));
+    source.shared.end_cooldown();
     assert_eq!(settled(&tokens, &token("new", &new)).await, (Ok(()), 1), "a key added after the first fetch");
+    source.shared.end_cooldown();
     assert_eq!(settled(&tokens, &token("old", &P256)).await, (Err(TokenError::Untrusted), 1), "a removed key");
     assert_eq!(server.requests(), 3);
     for _ in 0..100 {
         assert_eq!(settled(&tokens, &token("old", &P256)).await, (Err(TokenError::Untrusted), 0));
     }
-    assert_eq!(server.requests(), 3, "the id is remembered as unknown");
+    assert_eq!(server.requests(), 3, "the cooldown has begun");
+}
+
+#[tokio::test]
+async fn guessed_key_id_does_not_delay_the_key_that_is_published_later() {
+    let server = Server::start(keys(&P256, "old")).await;
+    let source = server.source(JwksTiming::default());
+    let tokens = tokens_from(&source);
+    assert_eq!(settled(&tokens, &token("old", &P256)).await, (Ok(()), 1));
+    source.shared.end_cooldown();
+    let next = Pair::new(&["EC", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    assert_eq!(settled(&tokens, &token("next", &next)).await, (Err(TokenError::Untrusted), 1), "it is not published");
+    server.answer.send_replace(keys(&next, "next"));
+    assert_eq!(settled(&tokens, &token("next", &next)).await, (Err(TokenError::Untrusted), 0), "within the cooldown");
+    source.shared.end_cooldown();
+    assert_eq!(settled(&tokens, &token("next", &next)).await, (Ok(()), 1));
+    assert_eq!(server.requests(), 3);
 }
 
 #[tokio::test]

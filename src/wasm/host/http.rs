@@ -18,7 +18,7 @@ use crate::wasm::host::{PolicyEnv, State};
 pub const MAX_HEADER_BYTES: usize = 64 << 10;
 const MAX_REQUEST_BODY_BYTES: usize = 1 << 20;
 /// Bytes of a request's body in transit from the guest.
-const BODY_CHUNK_BYTES: usize = 64 << 10;
+pub const BODY_CHUNK_BYTES: usize = 64 << 10;
 /// Headers that belong to a connection or to proxies, in addition to those that WASI forbids.
 const FORBIDDEN_HEADERS: [&str; 3] = ["te", "trailer", "expect"];
 

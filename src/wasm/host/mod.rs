@@ -5,6 +5,7 @@ pub(crate) mod body_drain;
 pub(crate) mod context;
 pub(crate) mod http;
 pub(crate) mod lookup;
+pub(crate) mod objects;
 pub(crate) mod tokens;
 pub(crate) mod wasi;
 
@@ -202,7 +203,7 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
         scheme: request.scheme.clone(),
         authority: request.authority.clone(),
         path_with_query: request.path_with_query.clone(),
-        client_address: request.client_address.clone(),
+        client_address: request.client_address_text(),
     }
 }
 

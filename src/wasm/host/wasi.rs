@@ -13,13 +13,15 @@ use wasmtime_wasi::{HostWallClock, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiVie
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::util::clock::Clock;
-use crate::wasm::host::State;
 use crate::wasm::host::context::MAX_LOG_BYTES;
 use crate::wasm::host::http::{MAX_HEADER_BYTES, RequestSender};
 use crate::wasm::host::tidegate::policy::context::Level;
+use crate::wasm::host::{PolicyEnv, State};
 
-/// Open WASI handles of one decision.
-const MAX_HANDLES: usize = 256;
+/// Open WASI handles of one decision, and for each outbound request that it may send. A request has up to ten at once: its fields, its
+/// body and stream, the future, the response with its fields, body and stream, and pollables.
+const MAX_HANDLES: usize = 32;
+const HANDLES_PER_REQUEST: usize = 16;
 /// Bytes of randomness of one call.
 const MAX_RANDOM_BYTES: u64 = 1 << 16;
 
@@ -27,6 +29,8 @@ const MAX_RANDOM_BYTES: u64 = 1 << 16;
 pub struct Wasi {
     context: WasiCtx,
     pub table: ResourceTable,
+    /// The policy called a function that may have changed the table.
+    pub is_touched: bool,
     pub http_context: WasiHttpCtx,
     pub requests: RequestSender,
     output: CapturedOutput,
@@ -36,7 +40,7 @@ impl Wasi {
     fn new(requests: RequestSender) -> Self {
         let output = CapturedOutput::default();
         let mut table = ResourceTable::new();
-        table.set_max_capacity(MAX_HANDLES);
+        table.set_max_capacity(max_handles(&requests.env));
         let mut http_context = WasiHttpCtx::new();
         http_context.set_field_size_limit(MAX_HEADER_BYTES);
         let context = WasiCtxBuilder::new()
@@ -48,8 +52,14 @@ impl Wasi {
             .allow_ip_name_lookup(false)
             .max_random_size(MAX_RANDOM_BYTES)
             .build();
-        Self { context, table, http_context, requests, output }
+        Self { context, table, is_touched: false, http_context, requests, output }
     }
+}
+
+/// Without an origin that it may send requests to, a policy needs no handles for requests.
+fn max_handles(env: &PolicyEnv) -> usize {
+    let requests = if env.egress.has_origins() { env.max_requests as usize } else { 0 };
+    MAX_HANDLES.saturating_add(requests.saturating_mul(HANDLES_PER_REQUEST))
 }
 
 impl State {
@@ -64,10 +74,12 @@ impl State {
     }
 
     pub(super) fn wasi(&mut self) -> &mut Wasi {
-        self.wasi.get_or_insert_with(|| {
+        let wasi = self.wasi.get_or_insert_with(|| {
             let (env, digest) = (Arc::clone(&self.env), Arc::clone(&self.digest));
             Box::new(Wasi::new(RequestSender { env, digest, request_id: self.decision.request_id.clone(), sent: 0 }))
-        })
+        });
+        wasi.is_touched = true;
+        wasi
     }
 }
 

@@ -89,6 +89,6 @@ fn malformed_components_are_inspected_without_panic() {
 }
 
 #[test]
-fn control_characters_are_replaced() {
-    assert_eq!(plain("a\u{1b}[2Jb\n"), "a\u{fffd}[2Jb\u{fffd}");
+fn control_characters_are_escaped() {
+    assert_eq!(section("file", &["a\u{1b}[2Jb\n".into()]), "file       a\\u{1b}[2Jb\\n\n");
 }

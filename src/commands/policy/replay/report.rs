@@ -9,6 +9,7 @@ use crate::commands::count_lines;
 use crate::commands::policy::replay::recording_reader::RecordedCase;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::decision_change::DecisionChange;
+use crate::util::printable::printable;
 use crate::wasm::host_trace::RecordedCalls;
 
 /// Lines that are not part of a recording and are reported one by one.
@@ -118,7 +119,7 @@ impl ReplayReport {
         let text = format!("line {line}: {reason}");
         self.first_unreadable.get_or_insert_with(|| text.clone());
         (self.unreadable <= MAX_REPORTED_LINES).then(|| ReportLine {
-            text: format!("{text}; skipped\n\n"),
+            text: format!("{}; skipped\n\n", printable(&text)),
             json: json!({ "line": line, "unreadable": reason }),
         })
     }
@@ -126,7 +127,8 @@ impl ReplayReport {
     /// The totals, for people.
     pub fn text(&self) -> String {
         let fields: Vec<String> = self.changed_fields.iter().map(|(field, count)| format!("{field} {count}")).collect();
-        let first_missed = self.first_missed.as_ref().map(|call| format!(" (first in {call})")).unwrap_or_default();
+        let first_missed =
+            self.first_missed.as_ref().map(|call| format!(" (first in {})", printable(call))).unwrap_or_default();
         let changes = DecisionChange::OUTCOME_CHANGES.map(|change| (self.changes[&change], change.name()));
         let not_recorded = self.incomparable - self.blocked_requests;
         let mut text = format!("{} decisions replayed against {}\n", self.evaluated, self.policy);
@@ -144,7 +146,7 @@ impl ReplayReport {
             text += &format!("{} lines are not part of a recording and were skipped\n", self.unreadable);
         }
         let more = if self.has_more_policies { ", and others" } else { "" };
-        text + &format!("recorded from {}{more}\n", self.recorded_policies.join(", "))
+        text + &format!("recorded from {}{more}\n", printable(&self.recorded_policies.join(", ")))
     }
 }
 
@@ -160,7 +162,8 @@ fn report_line(
     let shown: String = request_line.chars().take(MAX_REQUEST_CHARS).collect();
     let changed = if fields.is_empty() { String::new() } else { format!(" ({})", fields.join(", ")) };
     let text = format!(
-        "line {line}, {time}: {}{changed}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
+        "line {line}, {}: {}{changed}\n  {}\n  recorded  {}\n  replayed  {}\n\n",
+        printable(time),
         change.name(),
         shown.escape_debug(),
         describe(&case.answer),

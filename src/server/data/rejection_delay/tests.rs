@@ -1,3 +1,4 @@
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ fn request(path_with_query: &str, cookie: Option<&'static str>) -> Request {
         authority: "gate.example".into(),
         path_with_query: path_with_query.into(),
         headers: cookie.into_iter().collect(),
-        client_address: "192.0.2.1".into(),
+        client_address: Some(IpAddr::from([192, 0, 2, 1])),
         id: "1".into(),
     }
 }
@@ -77,7 +78,8 @@ async fn retry_of_a_rejected_client_is_delayed_and_no_other_request() {
         (request("/s?channel=a&x=1", Some("")), "an empty cookie"),
         (request("/s?channel=b&x=1", Some("session=old")), "other channels"),
         (request("/t?channel=a&x=1", Some("session=old")), "another path"),
-        (Request { client_address: "192.0.2.2".into(), ..tab.clone() }, "another address"),
+        (Request { client_address: Some(IpAddr::from([192, 0, 2, 2])), ..tab.clone() }, "another address"),
+        (Request { client_address: None, ..tab.clone() }, "an unknown address"),
         (Request { authority: "other.example".into(), ..tab.clone() }, "another host"),
     ] {
         assert_eq!(fixture.delay(&other).await, Duration::ZERO, "{difference}");

@@ -27,7 +27,7 @@ Authority string
 // Path and query as sent.
 PathWithQuery string
 Headers []Header
-// The client's IP address; behind a trusted proxy, the one that the proxy names.
+// The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
 ClientAddress string
 }
 
@@ -45,7 +45,8 @@ Headers []Header
 }
 
 // Rejects the client. The response is sent unchanged, except that the gateway sets `access-control-*`, `vary: origin`,
-// `content-length` and hop-by-hop headers. The status is from 200 to 599; a rejection of type `text/event-stream` is invalid.
+// `content-length`, hop-by-hop headers, and `cache-control: no-store` unless the rejection has a `cache-control`. The status is from
+// 200 to 599; a rejection of type `text/event-stream` is invalid.
 type Rejection struct {
         Status uint16
 Headers []Header

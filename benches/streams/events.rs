@@ -1,0 +1,168 @@
+//! The cost of an event by the number of channels and readers, for events one after the other and in bursts.
+
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use redis::aio::MultiplexedConnection;
+use redis::{Script, pipe};
+use serde_json::json;
+
+use super::clients::{Clients, MARK, histogram};
+use super::machine::{Machine, cpu, settled_cpu};
+use super::median;
+use super::servers::{self, Server};
+
+/// Tidegate's own emitter, of which the last argument decides whether the notification names the previous entry.
+const EMIT: &str = "
+local prev = '0-0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local raw = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #raw, 2 do
+    if raw[i] == 'last-generated-id' then prev = raw[i + 1] end
+  end
+end
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '=', '100', '*', 'data', ARGV[1], 'event', 'fox', 'channel', KEYS[1], 'type', 'json')
+local tail = ',\"id\":\"' .. id .. '\"'
+if ARGV[3] == 'prev' then tail = tail .. ',\"prev\":\"' .. prev .. '\"' end
+redis.call('PUBLISH', KEYS[1], ARGV[2] .. tail .. '}')
+return id";
+const MODES: [(&str, &str); 2] = [("without a read", "prev"), ("with a read", "")];
+const BURST_EVENTS: usize = 20;
+const BURSTS: usize = 10;
+const ROUNDS: usize = 6;
+
+struct Scenario {
+    channels: usize,
+    readers: usize,
+    events: usize,
+    per_second: u32,
+}
+
+const SCENARIOS: [Scenario; 3] = [
+    Scenario { channels: 1, readers: 1, events: 200, per_second: 100 },
+    Scenario { channels: 200, readers: 1, events: 400, per_second: 200 },
+    Scenario { channels: 1, readers: 1000, events: 60, per_second: 40 },
+];
+
+struct Figures {
+    gateway: Vec<f64>,
+    redis: Vec<f64>,
+    gateway_bursts: Vec<f64>,
+    redis_bursts: Vec<f64>,
+    latencies: Histogram<u64>,
+}
+
+pub async fn measure(machine: &Machine) {
+    println!("\n### An event, CPU of the gateway and of Redis in µs\n");
+    let Some((redis, connection)) = servers::redis().await else { return };
+    println!(
+        "| channels × readers | | gateway | Redis | latency p50 / p99 | gateway, bursts of {BURST_EVENTS} | Redis, bursts |"
+    );
+    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
+    for scenario in SCENARIOS {
+        measure_scenario(machine, &redis, connection.clone(), &scenario).await;
+    }
+}
+
+async fn measure_scenario(
+    machine: &Machine,
+    redis: &Server,
+    mut connection: MultiplexedConnection,
+    scenario: &Scenario,
+) {
+    let server = servers::tidegate(machine, redis, &["--allow-all"], "stream.reconcile-interval = \"1h\"");
+    let mut channels = Vec::new();
+    for number in 0..scenario.channels {
+        let name = format!("alice-{number}");
+        let clients = Clients::open(&servers::realtime_request(&server, &name), scenario.readers).await;
+        channels.push((name, clients));
+    }
+    let mut figures = MODES.map(|_| Figures {
+        gateway: Vec::new(),
+        redis: Vec::new(),
+        gateway_bursts: Vec::new(),
+        redis_bursts: Vec::new(),
+        latencies: histogram(),
+    });
+    for round in 0..ROUNDS {
+        for (figures, (_, mode)) in figures.iter_mut().zip(MODES) {
+            let before = (settled_cpu(server.pid).await, cpu(redis.pid));
+            let mut ticks = tokio::time::interval(Duration::from_secs(1) / scenario.per_second);
+            for event in 0..scenario.events {
+                ticks.tick().await;
+                emit(&mut connection, &channels, event, 1, mode).await;
+            }
+            wait(&mut channels).await;
+            let single = (settled_cpu(server.pid).await - before.0, cpu(redis.pid) - before.1);
+            let latencies = channels.iter().map(|(_, clients)| clients.take_latencies());
+            let latencies = latencies.fold(histogram(), |mut all, one| {
+                all.add(one).expect("the same bounds");
+                all
+            });
+            let before = (settled_cpu(server.pid).await, cpu(redis.pid));
+            for burst in 0..BURSTS {
+                emit(&mut connection, &channels, burst * BURST_EVENTS, BURST_EVENTS, mode).await;
+                wait(&mut channels).await;
+            }
+            let bursts = (settled_cpu(server.pid).await - before.0, cpu(redis.pid) - before.1);
+            channels.iter().for_each(|(_, clients)| drop(clients.take_latencies()));
+            // The first round warms up.
+            if round > 0 {
+                figures.gateway.push(micros(single.0, scenario.events));
+                figures.redis.push(micros(single.1, scenario.events));
+                figures.gateway_bursts.push(micros(bursts.0, BURSTS * BURST_EVENTS));
+                figures.redis_bursts.push(micros(bursts.1, BURSTS * BURST_EVENTS));
+                figures.latencies.add(latencies).expect("the same bounds");
+            }
+        }
+    }
+    for (figures, (name, _)) in figures.into_iter().zip(MODES) {
+        let latency = |quantile| figures.latencies.value_at_quantile(quantile);
+        println!(
+            "| {} × {} | {name} | {:.1} | {:.1} | {} / {} | {:.1} | {:.1} |",
+            scenario.channels,
+            scenario.readers,
+            median(figures.gateway),
+            median(figures.redis),
+            latency(0.5),
+            latency(0.99),
+            median(figures.gateway_bursts),
+            median(figures.redis_bursts),
+        );
+    }
+}
+
+/// Emits events at once, each on the next channel.
+async fn emit(
+    connection: &mut MultiplexedConnection,
+    channels: &[(String, Clients)],
+    first: usize,
+    count: usize,
+    mode: &str,
+) {
+    let script = Script::new(EMIT);
+    let data = json!({ "text": "the quick brown fox jumps over the lazy dog", "mark": char::from(MARK) }).to_string();
+    let mut commands = pipe();
+    for number in first..first + count {
+        let (channel, clients) = &channels[number % channels.len()];
+        clients.record_emission();
+        let head = format!(r#"{{"data":{data},"event":"fox","channel":"{channel}""#);
+        commands.invoke_script(script.key(channel).arg(&data).arg(head).arg(mode)).ignore();
+    }
+    if commands.exec_async(connection).await.is_err() {
+        // The script is not loaded yet, so the pipeline did nothing.
+        script.prepare_invoke().load_async(connection).await.expect("Redis loads the script");
+        commands.exec_async(connection).await.expect("Redis executes the script");
+    }
+}
+
+async fn wait(channels: &mut [(String, Clients)]) {
+    for (_, clients) in channels {
+        clients.wait_all_received().await;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "some hundreds")]
+fn micros(used: Duration, events: usize) -> f64 {
+    used.as_secs_f64() * 1e6 / events as f64
+}
