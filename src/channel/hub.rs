@@ -298,6 +298,7 @@ mod tests {
     use std::collections::{BTreeSet, HashMap};
 
     use super::*;
+    use crate::channel::lifetimes;
     use crate::store::memory::MemoryStore;
     use crate::util::clock::system_clock;
 
@@ -318,6 +319,10 @@ mod tests {
         while !joined.iter().all(|membership| membership.channel.state.lock().opened) {
             tokio::task::yield_now().await;
         }
+        // While a channel is read, or waits for that, it has a task.
+        let task = Arc::clone(&joined[0].channel).read_until_quiet();
+        let size = size_of::<Channel>() + size_of_val(&task);
+        assert!(size < lifetimes::CHANNEL_BYTES - 512, "{size} bytes, without the subscription");
         joined.truncate(1000);
         let (mut position, mut visited) = (Default::default(), BTreeSet::new());
         loop {

@@ -16,7 +16,7 @@ use crate::util::shares::Refusal;
 
 /// What a channel costs in addition to its name: its state, its task while it is read, its subscription, and a subscription that is being
 /// cancelled. Measured by `tests/process/fairness.rs`.
-const CHANNEL_BYTES: usize = 2048;
+pub(super) const CHANNEL_BYTES: usize = 2048;
 
 /// All channels of a node.
 pub(super) struct Lifetimes {

@@ -216,7 +216,16 @@ fn check_owner(path: &Path, metadata: &Metadata) -> io::Result<()> {
 
 fn check_mode(path: &Path, metadata: &Metadata) -> io::Result<()> {
     let mode = metadata.mode() & 0o7777;
-    if mode & 0o022 == 0 { Ok(()) } else { Err(refuse(NotPrivate::Writable(path.into(), mode))) }
+    if is_writable_by_others(mode, metadata.uid(), metadata.gid()) {
+        return Err(refuse(NotPrivate::Writable(path.into(), mode)));
+    }
+    Ok(())
+}
+
+/// Many systems give each user a group of the same number, which has no other member, and a umask with which this group may write.
+const fn is_writable_by_others(mode: u32, owner: u32, group: u32) -> bool {
+    let is_private_group = owner != 0 && owner == group;
+    mode & 0o002 != 0 || (mode & 0o020 != 0 && !is_private_group)
 }
 
 fn refuse(fault: NotPrivate) -> io::Error {
@@ -286,7 +295,11 @@ mod tests {
             ("", 0o1777, false),
         ] {
             let changed = root.path().join(path);
-            let before = fs::metadata(&changed).expect("it exists").mode();
+            let metadata = fs::metadata(&changed).expect("it exists");
+            let before = metadata.mode();
+            // The directories of the test have the group of this process.
+            let refused =
+                refused && (mode & 0o1002 != 0 || is_writable_by_others(0o020, metadata.uid(), metadata.gid()));
             set_mode(&changed, mode);
             assert_eq!(read(&dir).is_err(), refused, "{path} {mode:o}");
             if refused && path != "cache/own/file" {
@@ -299,6 +312,13 @@ mod tests {
             set_mode(&changed, before);
         }
         assert!(read(&dir).expect("as before").is_some());
+    }
+
+    #[test]
+    fn private_group_of_a_user_is_not_another_user() {
+        assert!(!is_writable_by_others(0o775, 1000, 1000));
+        assert!(is_writable_by_others(0o775, 1000, 100) && is_writable_by_others(0o775, 0, 0));
+        assert!(is_writable_by_others(0o777, 1000, 1000) && !is_writable_by_others(0o755, 0, 0));
     }
 
     #[test]

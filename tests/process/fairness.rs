@@ -10,8 +10,9 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::client::{Sse, Wire};
-use crate::control_port::{JSON, send_request};
+use crate::control_port::{JSON, metric, send_request};
 use crate::guests;
+use crate::memory::allocated;
 use crate::processes::{Gateway, is_full_soak, path, wait_until};
 use crate::redis_server::Redis;
 
@@ -213,12 +214,12 @@ async fn channels_take_no_more_memory_than_is_counted() {
                 assert_eq!(sse.frame().await["type"], "connected");
             }
         }
-        gateway.process.anonymous_memory()
+        allocated(&gateway).await
     };
     let memory = [open(0).await, open(STREAMS).await, open(2 * STREAMS).await];
-    let each = (memory[2] - memory[0]) * 1024 / (2 * STREAMS * OF_EACH);
+    let each = (memory[2] - memory[0]) / (2 * STREAMS * OF_EACH);
     println!(
-        "fairness: memory in KiB after {STREAMS}, twice and three times as many thousand channels: {memory:?}; {each} bytes each"
+        "fairness: bytes allocated after {STREAMS}, twice and three times as many thousand channels: {memory:?}; {each} bytes each"
     );
     assert!(each <= 2048 + "bob__-000-000".len(), "{each} bytes");
 }
@@ -254,10 +255,7 @@ async fn channel_that_redis_refuses_is_an_error_until_it_is_allowed() {
     emit(&mut admin, "closed", 1).await;
     assert_eq!(sse.data().await, 1);
     wait_until("the refusals are counted", async || {
-        let (_, text) = send_request(gateway.control, "GET", "/metrics", "", b"").await;
-        let mut lines = text.as_str().expect("text").lines();
-        let line = lines.find(|line| line.starts_with("tidegate_store_subscriptions_refused_total "));
-        line.and_then(|line| line.split(' ').nth(1)?.parse::<f64>().ok()).is_some_and(|count| count >= 1.0)
+        metric(gateway.control, "tidegate_store_subscriptions_refused_total").await >= 1.0
     })
     .await;
 }

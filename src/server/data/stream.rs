@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::channel::membership::StartPosition;
 use crate::config::cors::Cors;
-use crate::policy::{self, Decision, Grant, Outcome};
+use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
@@ -81,13 +81,16 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let retry_key = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, retry_key).await;
     let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
-    let client = Arc::new(client_key(app, &policy_request, peer));
+    let client = Arc::new(ClientKey::of_address(policy_request.client_address).with_connection(peer));
     let max = app.config.stream.max_streams;
     let too_many = |refusal| refused(app, ApiError::TooManyStreams { max, refusal });
     let mut permit = app.streams.admit(client.network, abort).map_err(too_many)?;
     let (decision, guard) = app.authorizer.authorize(&policy_request, &query.channels, &client).await;
     app.rejection_delay.record(retry_key, &decision.outcome);
-    app.metrics.stream_requested(outcome(&decision));
+    let outcome = outcome(&decision);
+    if outcome != StreamRequestOutcome::Allowed {
+        app.metrics.stream_requested(outcome);
+    }
     app.recent_rejections.record(&policy_request.id, &query.channels, &decision);
     let grant = match decision.outcome {
         Outcome::Allowed(grant) => grant,
@@ -104,6 +107,8 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
     let client = Arc::new(ClientKey::clone(&client).with_subject(subject));
     let body = EventStream::new(app.stream_context.clone(), permit, &entries, positions, &client)
         .map_err(|refusal| refused(app, ApiError::ChannelMemoryExhausted(refusal)))?;
+    // Only now: a stream that does not fit was refused.
+    app.metrics.stream_requested(outcome);
     let info = StreamInfo {
         request_id: policy_request.id,
         subject: grant.subject.map(Into::into),
@@ -119,12 +124,6 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         response.headers_mut().append(name, value.clone());
     }
     Ok(response)
-}
-
-/// Who the client is, for fairness between clients, before the decision. A trusted proxy that names no client is not a client.
-fn client_key(app: &App, request: &policy::Request, peer: SocketAddr) -> ClientKey {
-    let address = request.client_address.filter(|address| !app.config.is_trusted_proxy(*address));
-    ClientKey::of_address(address).with_connection(peer)
 }
 
 /// The channels of a request, if the gateway allows them.
