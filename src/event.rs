@@ -68,9 +68,9 @@ pub enum Body {
         event: String,
         /// The value as JSON on one line.
         data: String,
-        /// The emitted value may have been a string: a stock emitter's text that parses as JSON has no other type.
-        ambiguous: bool,
     },
+    /// An entry of a stock emitter that does not tell whether it emitted a string or JSON.
+    Untyped(UntypedEvent),
     /// The entry is larger than `stream.max-event-size` and was not read.
     TooLarge,
     /// The entry has no field `event`: another application wrote it, and it is skipped.
@@ -79,30 +79,84 @@ pub enum Body {
 
 impl Body {
     /// Decodes the fields of an entry, as `XRANGE` returns them. The field `type` says whether `data` is JSON (`json`) or the text
-    /// of a string (`string`). An entry of a stock emitter has no `type`: its data is JSON if it parses as JSON, else a string.
+    /// of a string (`string`). An entry of a stock emitter has no `type`.
     pub fn from_fields<'a>(fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>) -> Self {
         let (mut event, mut data, mut encoding) = (None, None, &b""[..]);
         for (name, value) in fields {
             match name {
-                b"event" => event = Some(String::from_utf8_lossy(value)),
+                b"event" => event = Some(String::from_utf8_lossy(value).into_owned()),
                 b"data" => data = Some(String::from_utf8_lossy(value)),
                 b"type" => encoding = value,
                 _ => {}
             }
         }
-        let Some(mut event) = event else { return Self::Foreign };
-        let is_typed = matches!(encoding, b"json" | b"string");
-        // A stock emitter writes the name as it is, and a stock reader parses it as JSON. A name that parses as a JSON
-        // string is that string. The stock reader drops names like `42` or `true`; here they stay as written.
-        if !is_typed && let Ok(parsed) = serde_json::from_str::<String>(&event) {
-            event = parsed.into();
+        let Some(event) = event else { return Self::Foreign };
+        let untyped = UntypedEvent { event, data: data.map(Cow::into_owned) };
+        match encoding {
+            b"json" | b"string" => {
+                let json = untyped.json_data().filter(|_| encoding == b"json");
+                let data = json.unwrap_or_else(|| untyped.text_data());
+                Self::Event { event: untyped.event, data }
+            }
+            _ if untyped.json_data().is_none() && untyped.json_name().is_none() => {
+                let data = untyped.text_data();
+                Self::Event { event: untyped.event, data }
+            }
+            _ => Self::Untyped(untyped),
         }
-        let event = event.into_owned();
-        let Some(data) = data else { return Self::Event { event, data: "null".into(), ambiguous: false } };
-        let json = (encoding != b"string").then(|| serde_json::from_str::<&RawValue>(&data).ok()).flatten();
-        let ambiguous = !is_typed && json.is_some();
-        let data = json.map_or_else(|| json_string(&data), |json| one_line(json.get()).into_owned());
-        Self::Event { event, data, ambiguous }
+    }
+
+    /// The event and the value as JSON on one line, of an event whose notification is not known.
+    pub fn into_event(self) -> Option<(String, String)> {
+        match self {
+            Self::Event { event, data } => Some((event, data)),
+            Self::Untyped(untyped) => Some(untyped.resolve(None)),
+            Self::TooLarge | Self::Foreign => None,
+        }
+    }
+}
+
+/// The fields of a stock emitter's entry, as they were written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UntypedEvent {
+    pub event: String,
+    pub data: Option<String>,
+}
+
+impl UntypedEvent {
+    /// The event and the value as JSON on one line. The stream has the content. The notification only tells whether that was a string,
+    /// because anyone who may publish can write one. Without a notification, a text that parses as JSON is JSON, as for a stock reader.
+    pub fn resolve(&self, notification: Option<&EventNotification>) -> (String, String) {
+        let is_name_as_written = notification.is_some_and(|notification| notification.event == self.event);
+        // Compared as values: two JSON strings may have other escapes.
+        let is_text = notification.is_some_and(|notification| {
+            self.data.is_some() && serde_json::from_str(&notification.data).ok() == self.data
+        });
+        let name = if is_name_as_written { None } else { self.json_name() };
+        let data = if is_text { None } else { self.json_data() };
+        (name.unwrap_or_else(|| self.event.clone()), data.unwrap_or_else(|| self.text_data()))
+    }
+
+    /// Bytes of both fields.
+    pub fn size(&self) -> usize {
+        self.event.len() + self.data.as_ref().map_or(0, String::len)
+    }
+
+    /// The name, if it is the JSON text of a string: a stock emitter writes it as it is, and a stock reader parses it as JSON. The
+    /// stock reader drops names like `42` or `true`; here they stay as written.
+    fn json_name(&self) -> Option<String> {
+        serde_json::from_str(&self.event).ok()
+    }
+
+    /// The value, if the text is JSON.
+    fn json_data(&self) -> Option<String> {
+        let json = serde_json::from_str::<&RawValue>(self.data.as_ref()?).ok()?;
+        Some(one_line(json.get()).into_owned())
+    }
+
+    /// The value, if the text is the characters of a string; `null` without a text.
+    fn text_data(&self) -> String {
+        self.data.as_ref().map_or_else(|| "null".into(), |text| json_string(text))
     }
 }
 
@@ -140,7 +194,7 @@ impl NewEvent {
 /// A message on a channel's pub/sub side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// An entry was added; the message has its content.
+    /// An entry was added, according to the message, and has this content.
     Event(EventNotification),
     /// The message is not an event. The stream may have grown all the same, so the channel is read.
     Unknown,
@@ -148,16 +202,13 @@ pub enum Notification {
     System,
 }
 
-/// The content of an event, from its notification.
+/// The content of an event according to its notification. Anyone who may publish can write one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventNotification {
     pub id: StreamId,
     pub event: String,
     /// The value as JSON on one line.
     pub data: String,
-    /// The stream's last id before this entry. Only Tidegate's own emitter sends it, in the same script that adds the entry.
-    /// A channel that has delivered everything up to `prev` delivers the event without a read of the stream.
-    pub prev: Option<StreamId>,
 }
 
 impl Notification {
@@ -172,8 +223,6 @@ impl Notification {
             _channel: String,
             #[serde(borrow, default)]
             data: Option<&'a RawValue>,
-            #[serde(default)]
-            prev: Option<Cow<'a, str>>,
         }
         #[derive(Deserialize)]
         struct System {
@@ -184,13 +233,7 @@ impl Notification {
             && let Ok(id) = payload.id.parse()
         {
             let data = payload.data.map_or("null", RawValue::get);
-            let prev = payload.prev.and_then(|prev| prev.parse().ok());
-            return Self::Event(EventNotification {
-                id,
-                event: payload.event,
-                data: one_line(data).into_owned(),
-                prev,
-            });
+            return Self::Event(EventNotification { id, event: payload.event, data: one_line(data).into_owned() });
         }
         match serde_json::from_str::<System>(text) {
             Ok(system) if matches!(&*system.r#type, "ping" | "connected" | "reconnect" | "error" | "disconnected") => {
@@ -201,7 +244,7 @@ impl Notification {
     }
 }
 
-/// The start of the notification that Tidegate's own emitter publishes. The store adds `id` and `prev` and closes the object.
+/// The start of the notification that Tidegate's own emitter publishes. The store adds `id` and closes the object.
 pub fn notification_head(channel: &str, event: &NewEvent) -> String {
     format!(r#"{{"data":{},"event":{},"channel":{}"#, event.json, json_string(&event.event), json_string(channel))
 }
@@ -255,8 +298,9 @@ mod tests {
     #[test]
     fn data_of_untyped_entries_is_json_if_it_parses() {
         let check = |text: &str, json: &str, ambiguous: bool| {
-            let expect = Body::Event { event: "e".into(), data: json.into(), ambiguous };
-            assert_eq!(decode(&[("data", text), ("event", "e"), ("channel", "c")]), expect, "{text:?}");
+            let body = decode(&[("data", text), ("event", "e"), ("channel", "c")]);
+            assert_eq!(matches!(body, Body::Untyped(_)), ambiguous, "{text:?}");
+            assert_eq!(body.into_event(), Some(("e".into(), json.into())), "{text:?}");
         };
         check("hello", r#""hello""#, false);
         check("", r#""""#, false);
@@ -277,12 +321,36 @@ mod tests {
     #[test]
     fn data_of_typed_entries_follows_the_type() {
         let check = |text: &str, kind: &str, json: &str| {
-            let expect = Body::Event { event: "\"e\"".into(), data: json.into(), ambiguous: false };
+            let expect = Body::Event { event: "\"e\"".into(), data: json.into() };
             assert_eq!(decode(&[("data", text), ("event", "\"e\""), ("type", kind)]), expect, "{text:?}");
         };
         check("123", "string", r#""123""#);
         check("123", "json", "123");
         check("null", "string", r#""null""#);
+    }
+
+    #[test]
+    fn notification_decides_only_whether_an_untyped_value_is_a_string() {
+        let check = |written: (&str, &str), notified: (&str, &str), expect: (&str, &str)| {
+            let Body::Untyped(untyped) = decode(&[("data", written.1), ("event", written.0)]) else {
+                panic!("{written:?} has no type")
+            };
+            let notification =
+                EventNotification { id: StreamId::new(1, 1), event: notified.0.into(), data: notified.1.into() };
+            let expect = (expect.0.to_owned(), expect.1.to_owned());
+            assert_eq!(untyped.resolve(Some(&notification)), expect, "{written:?}, {notified:?}");
+        };
+        check(("e", "123"), ("e", r#""123""#), ("e", r#""123""#));
+        check(("e", "123"), ("e", "123"), ("e", "123"));
+        check(("e", r#"{"a":"é"}"#), ("e", r#""{\"a\":\"\u00e9\"}""#), ("e", r#""{\"a\":\"é\"}""#));
+        check((r#""e""#, "1"), (r#""e""#, "1"), (r#""e""#, "1"));
+        check((r#""e""#, "text"), (r#""e""#, r#""text""#), (r#""e""#, r#""text""#));
+        check((r#""e""#, "1"), ("e", "1"), ("e", "1"));
+        // The content of a forged notification is not delivered.
+        check(("e", "123"), ("forged", r#""forged""#), ("e", "123"));
+        check(("e", "123"), ("forged", r#""123""#), ("e", r#""123""#));
+        check(("e", r#"{"a":1}"#), ("e", r#"{"a":2}"#), ("e", r#"{"a":1}"#));
+        check(("e", "null"), ("e", "7"), ("e", "null"));
     }
 
     #[test]
@@ -306,8 +374,7 @@ mod tests {
     #[test]
     fn event_names_that_parse_as_json_are_kept() {
         let check = |name: &str, expect: &str| {
-            let Body::Event { event, .. } = decode(&[("event", name)]) else { panic!("{name:?} is an event") };
-            assert_eq!(event, expect);
+            assert_eq!(decode(&[("event", name)]).into_event(), Some((expect.into(), "null".into())));
         };
         check("42", "42");
         check("true", "true");
@@ -323,19 +390,13 @@ mod tests {
         let check = |payload: &str, expect: Notification| {
             assert_eq!(Notification::parse(payload.as_bytes()), expect, "{payload}")
         };
-        let event = |data: &str, prev| {
-            Notification::Event(EventNotification {
-                id: StreamId::new(1, 2),
-                event: "e".into(),
-                data: data.into(),
-                prev,
-            })
+        let event = |data: &str| {
+            Notification::Event(EventNotification { id: StreamId::new(1, 2), event: "e".into(), data: data.into() })
         };
-        check(r#"{"data":"123","event":"e","channel":"c","id":"1-2"}"#, event(r#""123""#, None));
-        check(r#"{"event":"e","channel":"other","id":"1-2"}"#, event("null", None));
-        check("{\"data\":{\n\"a\":1},\"event\":\"e\",\"channel\":\"c\",\"id\":\"1-2\"}", event("{ \"a\":1}", None));
-        let own = r#"{"data":1,"event":"e","channel":"c","id":"1-2","prev":"1-1"}"#;
-        check(own, event("1", Some(StreamId::new(1, 1))));
+        check(r#"{"data":"123","event":"e","channel":"c","id":"1-2"}"#, event(r#""123""#));
+        check(r#"{"event":"e","channel":"other","id":"1-2"}"#, event("null"));
+        check("{\"data\":{\n\"a\":1},\"event\":\"e\",\"channel\":\"c\",\"id\":\"1-2\"}", event("{ \"a\":1}"));
+        check(r#"{"data":1,"event":"e","channel":"c","id":"1-2","prev":"1-1"}"#, event("1"));
         check(r#"{"type":"ping","timestamp":1}"#, Notification::System);
         check(r#"{"type":"reconnect","timestamp":1}"#, Notification::System);
         for unknown in [

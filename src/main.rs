@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use tidegate::commands::Cli;
 use tidegate::config::ConfigError;
 
@@ -11,8 +10,7 @@ use tidegate::config::ConfigError;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match tidegate::commands::run(cli) {
+    match tidegate::commands::run(Cli::read()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tidegate::commands::print_error(&error);

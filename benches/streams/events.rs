@@ -12,21 +12,13 @@ use super::machine::{Machine, cpu, settled_cpu};
 use super::median;
 use super::servers::{self, Server};
 
-/// Tidegate's own emitter, of which the last argument decides whether the notification names the previous entry.
-const EMIT: &str = "
-local prev = '0-0'
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  local raw = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #raw, 2 do
-    if raw[i] == 'last-generated-id' then prev = raw[i + 1] end
-  end
-end
-local id = redis.call('XADD', KEYS[1], 'MAXLEN', '=', '100', '*', 'data', ARGV[1], 'event', 'fox', 'channel', KEYS[1], 'type', 'json')
-local tail = ',\"id\":\"' .. id .. '\"'
-if ARGV[3] == 'prev' then tail = tail .. ',\"prev\":\"' .. prev .. '\"' end
-redis.call('PUBLISH', KEYS[1], ARGV[2] .. tail .. '}')
-return id";
-const MODES: [(&str, &str); 2] = [("without a read", "prev"), ("with a read", "")];
+/// Tidegate's emitter, and a stock one: an entry without a type, then its notification.
+const EMITTERS: [(&str, &str); 2] =
+    [("Tidegate's emitter", include_str!("../../src/store/redis/emit.lua")), ("stock", STOCK)];
+/// In a script, so that both cost the client one command.
+const STOCK: &str = "
+local id = redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], '*', 'data', ARGV[1], 'event', ARGV[2], 'channel', KEYS[1])
+redis.call('PUBLISH', KEYS[1], ARGV[4] .. ',\"id\":\"' .. id .. '\"}')";
 const BURST_EVENTS: usize = 20;
 const BURSTS: usize = 10;
 const ROUNDS: usize = 6;
@@ -77,7 +69,7 @@ async fn measure_scenario(
         let clients = Clients::open(&servers::realtime_request(&server, &name), scenario.readers).await;
         channels.push((name, clients));
     }
-    let mut figures = MODES.map(|_| Figures {
+    let mut figures = EMITTERS.map(|_| Figures {
         gateway: Vec::new(),
         redis: Vec::new(),
         gateway_bursts: Vec::new(),
@@ -85,12 +77,12 @@ async fn measure_scenario(
         latencies: histogram(),
     });
     for round in 0..ROUNDS {
-        for (figures, (_, mode)) in figures.iter_mut().zip(MODES) {
+        for (figures, (_, script)) in figures.iter_mut().zip(EMITTERS) {
             let before = (settled_cpu(server.pid).await, cpu(redis.pid));
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / scenario.per_second);
             for event in 0..scenario.events {
                 ticks.tick().await;
-                emit(&mut connection, &channels, event, 1, mode).await;
+                emit(&mut connection, &channels, event, 1, script).await;
             }
             wait(&mut channels).await;
             let single = (settled_cpu(server.pid).await - before.0, cpu(redis.pid) - before.1);
@@ -101,7 +93,7 @@ async fn measure_scenario(
             });
             let before = (settled_cpu(server.pid).await, cpu(redis.pid));
             for burst in 0..BURSTS {
-                emit(&mut connection, &channels, burst * BURST_EVENTS, BURST_EVENTS, mode).await;
+                emit(&mut connection, &channels, burst * BURST_EVENTS, BURST_EVENTS, script).await;
                 wait(&mut channels).await;
             }
             let bursts = (settled_cpu(server.pid).await - before.0, cpu(redis.pid) - before.1);
@@ -116,7 +108,7 @@ async fn measure_scenario(
             }
         }
     }
-    for (figures, (name, _)) in figures.into_iter().zip(MODES) {
+    for (figures, (name, _)) in figures.into_iter().zip(EMITTERS) {
         let latency = |quantile| figures.latencies.value_at_quantile(quantile);
         println!(
             "| {} × {} | {name} | {:.1} | {:.1} | {} / {} | {:.1} | {:.1} |",
@@ -138,16 +130,18 @@ async fn emit(
     channels: &[(String, Clients)],
     first: usize,
     count: usize,
-    mode: &str,
+    script: &str,
 ) {
-    let script = Script::new(EMIT);
+    let script = Script::new(script);
     let data = json!({ "text": "the quick brown fox jumps over the lazy dog", "mark": char::from(MARK) }).to_string();
     let mut commands = pipe();
     for number in first..first + count {
         let (channel, clients) = &channels[number % channels.len()];
         clients.record_emission();
         let head = format!(r#"{{"data":{data},"event":"fox","channel":"{channel}""#);
-        commands.invoke_script(script.key(channel).arg(&data).arg(head).arg(mode)).ignore();
+        commands
+            .invoke_script(script.key(channel).arg(&data).arg("fox").arg("json").arg(head).arg(100).arg(""))
+            .ignore();
     }
     if commands.exec_async(connection).await.is_err() {
         // The script is not loaded yet, so the pipeline did nothing.

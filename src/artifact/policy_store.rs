@@ -8,12 +8,10 @@
 //! ```
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fmt::Display;
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -21,7 +19,7 @@ use serde::de::DeserializeOwned;
 
 use crate::artifact::bundle::{BundleDigests, PolicyBundle};
 use crate::artifact::digest::Digest;
-use crate::util::files;
+use crate::util::private_dir::{NotPrivate, PrivateDir};
 
 /// Bytes of a part of a bundle; see [`crate::wasm::load_error::MAX_COMPONENT_BYTES`].
 pub const MAX_BLOB_BYTES: u64 = 64 << 20;
@@ -33,6 +31,7 @@ const MAX_COMPILED_FILES: usize = 32;
 const MAX_HISTORIES: usize = 64;
 /// Pruning takes milliseconds. A process that is suspended while it prunes must not block all others.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+const LOCK: &str = ".lock";
 /// The beginning of the name of a rollback history's record.
 pub const HISTORY: &str = "history-";
 /// Directories of earlier builds below `cache-dir`.
@@ -41,14 +40,20 @@ const OBSOLETE_DIRECTORIES: [&str; 5] = ["compiled", "fleet", "past", "policies"
 /// Policies by their digests, and the records of nodes.
 #[derive(Clone, Debug)]
 pub struct PolicyStore {
-    blobs: PathBuf,
-    nodes: PathBuf,
+    blobs: PrivateDir,
+    nodes: PrivateDir,
 }
 
 impl PolicyStore {
     /// The store below `cache_dir`. Directories are created with the first file.
     pub fn new(cache_dir: &Path) -> Self {
-        Self { blobs: cache_dir.join("blobs"), nodes: cache_dir.join("nodes") }
+        let directory = |name| PrivateDir::new(cache_dir.join(name));
+        Self { blobs: directory("blobs"), nodes: directory("nodes") }
+    }
+
+    /// Why another user could change what the store contains, if the directories that exist show it. A gateway does not start then.
+    pub fn fault(&self) -> Option<NotPrivate> {
+        self.nodes.fault().or_else(|| self.blobs.fault())
     }
 
     /// Logs once which directories below `cache_dir` an earlier build left there.
@@ -75,7 +80,7 @@ impl PolicyStore {
         for (digest, content) in texts.into_iter().flatten().chain([(component, bundle.component.clone())]) {
             // An existing blob is not written again, so it needs no space on a full disk.
             if self.blob(digest).is_err() {
-                files::write_private(&self.blobs.join(digest.hex()), &content)?;
+                self.blobs.write(&digest.hex(), &[&content])?;
             }
         }
         drop(lock);
@@ -95,37 +100,35 @@ impl PolicyStore {
     }
 
     fn blob(&self, digest: Digest) -> io::Result<Vec<u8>> {
-        let path = self.blobs.join(digest.hex());
-        let content = files::read_private(&path, MAX_BLOB_BYTES).map_err(|error| at(&path, &error))?;
-        let content = content.ok_or_else(|| at(&path, &"the file does not exist"))?;
-        if Digest::of(&content) == digest { Ok(content) } else { Err(at(&path, &"the content was changed")) }
+        let name = digest.hex();
+        let error = |error: &dyn Display| at(&self.blobs, &name, error);
+        let content = self.blobs.read(&name, MAX_BLOB_BYTES).map_err(|unread| error(&unread))?;
+        let content = content.ok_or_else(|| error(&"the file does not exist"))?;
+        if Digest::of(&content) == digest { Ok(content) } else { Err(error(&"the content was changed")) }
     }
 
-    /// The file for the machine code of a component. `name` is unique to the component and the engine.
-    pub fn compiled(&self, name: &str) -> PathBuf {
-        self.blobs.join(format!("{name}.cwasm"))
+    /// The file with the machine code of a component, if it exists. `name` is unique to the component and the engine.
+    pub fn open_compiled(&self, name: &str) -> io::Result<Option<File>> {
+        let name = format!("{name}.cwasm");
+        self.blobs.open(&name).map_err(|error| at(&self.blobs, &name, &error))
     }
 
-    /// Writes a file that [`Self::compiled`] named.
-    pub fn write_compiled(&self, path: &Path, code: &[u8]) -> io::Result<()> {
-        files::write_private(path, code)?;
+    /// Writes the file that [`Self::open_compiled`] opens.
+    pub fn write_compiled(&self, name: &str, parts: &[&[u8]]) -> io::Result<()> {
+        let name = format!("{name}.cwasm");
+        self.blobs.write(&name, parts).map_err(|error| at(&self.blobs, &name, &error))?;
         self.prune();
         Ok(())
     }
 
-    fn open_lock(&self) -> io::Result<File> {
-        files::create_private_dir(&self.nodes)?;
-        OpenOptions::new().create(true).append(true).mode(0o600).open(self.nodes.join(".lock"))
-    }
-
     fn lock_shared(&self) -> io::Result<File> {
-        let (lock, begin) = (self.open_lock()?, Instant::now());
+        let (lock, begin) = (self.nodes.open_lock(LOCK)?, Instant::now());
         loop {
             match lock.try_lock_shared() {
                 Err(TryLockError::WouldBlock) if begin.elapsed() < LOCK_TIMEOUT => {
                     std::thread::sleep(Duration::from_millis(5));
                 }
-                locked => return locked.map(|()| lock).map_err(|error| at(&self.nodes.join(".lock"), &error)),
+                locked => return locked.map(|()| lock).map_err(|error| at(&self.nodes, LOCK, &error)),
             }
         }
     }
@@ -141,29 +144,28 @@ impl PolicyStore {
     }
 
     fn try_prune(&self) -> io::Result<()> {
-        let lock = self.open_lock()?;
+        let lock = self.nodes.open_lock(LOCK)?;
         match lock.try_lock() {
             // Another process writes or prunes, and each writer prunes afterwards.
             Err(TryLockError::WouldBlock) => return Ok(()),
             locked => locked?,
         }
-        let (blobs, compiled): (Vec<_>, Vec<_>) =
-            files::list_by_age(&self.blobs)?.into_iter().partition(|path| is_blob(path));
-        let records =
-            files::list_by_age(&self.nodes)?.into_iter().filter(|path| path.extension() == Some("json".as_ref()));
+        let (blobs, compiled): (Vec<_>, Vec<_>) = self.blobs.list_by_age()?.into_iter().partition(|name| is_blob(name));
+        let records = self.nodes.list_by_age()?.into_iter().filter(|name| name.ends_with(".json"));
         let (mut named, mut histories) = (HashSet::new(), Vec::new());
-        for path in records {
-            let record = String::from_utf8_lossy(&files::read(&path, MAX_RECORD_BYTES)?).into_owned();
+        for name in records {
+            let record = self.nodes.read(&name, MAX_RECORD_BYTES)?.ok_or(ErrorKind::NotFound)?;
+            let record = String::from_utf8_lossy(&record).into_owned();
             // A record is JSON, in which a digest is a string. The digests of a damaged record count as well.
             named.extend(record.split('"').filter_map(|text| Some(text.parse::<Digest>().ok()?.hex())));
-            if is_history(&path) {
-                histories.push(path);
+            if is_history(&name) {
+                histories.push(name);
             }
         }
-        let unnamed: Vec<_> = blobs.into_iter().filter(|path| !named.contains(name(path))).collect();
-        files::prune(&unnamed, 0)?;
-        files::prune(&compiled, MAX_COMPILED_FILES)?;
-        files::prune(&histories, MAX_HISTORIES)
+        let unnamed: Vec<_> = blobs.into_iter().filter(|name| !named.contains(name)).collect();
+        self.blobs.prune(&unnamed, 0)?;
+        self.blobs.prune(&compiled, MAX_COMPILED_FILES)?;
+        self.nodes.prune(&histories, MAX_HISTORIES)
     }
 }
 
@@ -182,59 +184,57 @@ impl NodeRecords {
 
     /// Creates the directory, which only this user may write to.
     pub fn create_directory(&self) -> io::Result<()> {
-        files::create_private_dir(&self.store.nodes)
+        self.store.nodes.create()
     }
 
-    fn path(&self, record: &str) -> PathBuf {
-        self.store.nodes.join(format!("{}.{record}.json", self.node))
+    fn file_name(&self, record: &str) -> String {
+        format!("{}.{record}.json", self.node)
     }
 
     /// Reads a record; `None` if it was never written.
     pub fn read<T: DeserializeOwned>(&self, record: &str) -> io::Result<Option<T>> {
-        let path = self.path(record);
-        let text = files::read_private(&path, MAX_RECORD_BYTES).map_err(|error| at(&path, &error))?;
-        text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|error| at(&path, &error))
+        let (nodes, name) = (&self.store.nodes, self.file_name(record));
+        let text = nodes.read(&name, MAX_RECORD_BYTES).map_err(|error| at(nodes, &name, &error))?;
+        text.map(|text| serde_json::from_slice(&text)).transpose().map_err(|error| at(nodes, &name, &error))
     }
 
     /// Replaces a record atomically.
     pub fn write(&self, record: &str, value: &impl Serialize) -> io::Result<()> {
-        let path = self.path(record);
-        files::write_private(&path, &serde_json::to_vec(value)?).map_err(|error| at(&path, &error))
+        let (nodes, name) = (&self.store.nodes, self.file_name(record));
+        nodes.write(&name, &[&serde_json::to_vec(value)?]).map_err(|error| at(nodes, &name, &error))
     }
 
     /// Replaces the record `to` with the record `from`, which needs no space on the disk.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let from = self.path(from);
-        fs::rename(&from, self.path(to)).map_err(|error| at(&from, &error))
+        let (nodes, from) = (&self.store.nodes, self.file_name(from));
+        nodes.rename(&from, &self.file_name(to)).map_err(|error| at(nodes, &from, &error))
     }
 
     /// Removes a record, if it is there.
     pub fn remove(&self, record: &str) -> io::Result<()> {
-        files::if_exists(fs::remove_file(self.path(record))).map(drop)
+        self.store.nodes.remove(&self.file_name(record))
     }
 }
 
-fn at(path: &Path, error: &dyn Display) -> io::Error {
-    io::Error::other(format!("{}: {error}", path.display()))
-}
-
-fn name(path: &Path) -> &str {
-    path.file_name().and_then(OsStr::to_str).unwrap_or_default()
+fn at(directory: &PrivateDir, name: &str, error: &dyn Display) -> io::Error {
+    io::Error::other(format!("{}: {error}", directory.path(name).display()))
 }
 
 /// Other files are machine code and remainders of interrupted writes.
-fn is_blob(path: &Path) -> bool {
-    format!("sha256:{}", name(path)).parse::<Digest>().is_ok()
+fn is_blob(name: &str) -> bool {
+    format!("sha256:{name}").parse::<Digest>().is_ok()
 }
 
-fn is_history(record: &Path) -> bool {
+fn is_history(record: &str) -> bool {
     // The name of a node may contain dots, the name of a record does not.
-    let record = record.file_stem().and_then(OsStr::to_str).and_then(|stem| stem.rsplit('.').next());
+    let record = record.strip_suffix(".json").and_then(|stem| stem.rsplit('.').next());
     record.is_some_and(|record| record.starts_with(HISTORY))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn bundle(n: u8, cases: Option<&str>) -> PolicyBundle {
@@ -247,8 +247,8 @@ mod tests {
         records.store().write(bundle).expect("written");
     }
 
-    fn count(directory: &Path) -> usize {
-        fs::read_dir(directory).expect("a directory").count()
+    fn count(directory: &PrivateDir) -> usize {
+        directory.list_by_age().expect("a directory").len()
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         let unsigned = BundleDigests { signature: None, ..tested.digests() };
         assert_eq!(store.read(&unsigned).expect("it is there").signature, None);
         assert_eq!(count(&store.blobs), 3, "the component is there once");
-        for file in fs::read_dir(&store.blobs).expect("a directory") {
+        for file in fs::read_dir(dir.path().join("blobs")).expect("a directory") {
             fs::write(file.expect("a file").path(), "something else").expect("written");
         }
         assert!(store.read(&plain.digests()).is_err() && store.read(&tested.digests()).is_err());
@@ -294,11 +294,12 @@ mod tests {
         );
         assert_eq!(count(&store.blobs), 3 + 1 + 2, "the cases are the same");
         // A damaged record still names what it named, and one that cannot be read stops pruning.
-        fs::write(other.path("history-1"), format!("[{:?}", bundle(2, None).digest())).expect("written");
+        fs::write(store.nodes.path(&other.file_name("history-1")), format!("[{:?}", bundle(2, None).digest()))
+            .expect("written");
         one.remove("fleet-prepared").expect("removed");
         store.prune();
         assert_eq!(count(&store.blobs), 3 + 1);
-        fs::write(other.path("history-1"), vec![b' '; 1 << 20]).expect("written");
+        fs::write(store.nodes.path(&other.file_name("history-1")), vec![b' '; 1 << 20]).expect("written");
         store.prune();
         assert_eq!(count(&store.blobs), 3 + 1);
         other.remove("history-1").expect("removed");
@@ -315,11 +316,12 @@ mod tests {
         dotted.write("sequence", &0).expect("written");
         let name = |n: usize| format!("{}-{n:016x}", bundle(0, None).digest.hex());
         for n in 0..100 {
-            store.write_compiled(&store.compiled(&name(n)), b"code").expect("written");
+            store.write_compiled(&name(n), &[b"code"]).expect("written");
             node.write(&format!("{HISTORY}{n}"), &0).expect("written");
         }
         assert_eq!(count(&store.blobs), MAX_COMPILED_FILES);
-        assert!(store.compiled(&name(99)).exists() && !store.compiled(&name(0)).exists());
+        let exists = |n: usize| store.open_compiled(&name(n)).expect("opened").is_some();
+        assert!(exists(99) && !exists(0));
         store.prune();
         assert_eq!(count(&store.nodes), MAX_HISTORIES + 2, "with the lock and the other node's record");
         assert_eq!(node.read::<u8>(&format!("{HISTORY}99")).expect("read"), Some(0));

@@ -1,15 +1,16 @@
 //! The recording: complete requests with their credentials, the answers to host calls, and the decisions, so that another policy can be
 //! evaluated on the same requests.
 
-use std::fs::{File, OpenOptions, Permissions};
+use std::fs::{File, Permissions};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::net::IpAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use rustix::fs::OFlags;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -21,6 +22,7 @@ use crate::authz::observer::DecisionEvent;
 use crate::policy::decision_view::DecisionView;
 use crate::policy::{Decision, Request, headers_size, request, strings_size};
 use crate::util::clock::now_ms;
+use crate::util::files;
 use crate::wasm::host_trace::{HostTrace, Octets};
 
 /// Version of the line format.
@@ -200,12 +202,21 @@ impl RecordingFile {
 }
 
 /// Opens a file for appending and makes it accessible to this user only. Anything but a regular file is refused, because the mode of a
-/// device must not change.
+/// device must not change. So are links and files of other users, who may have put them there to read the recording.
 fn open_private(path: &Path) -> io::Result<File> {
-    if std::fs::metadata(path).is_ok_and(|info| !info.is_file()) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what);
+    let flags = OFlags::RDWR | OFlags::APPEND | OFlags::CREATE | OFlags::NOFOLLOW;
+    let is_link = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error());
+    let opened = files::open_with(path, flags);
+    let file = opened
+        .map_err(|error| if is_link(&error) { invalid("a symbolic link: name the file itself") } else { error })?;
+    let info = file.metadata()?;
+    if !info.is_file() {
+        return Err(invalid("not a regular file"));
     }
-    let file = OpenOptions::new().append(true).read(true).create(true).mode(0o600).open(path)?;
+    if info.uid() != rustix::process::geteuid().as_raw() {
+        return Err(invalid("the file belongs to another user"));
+    }
     file.set_permissions(Permissions::from_mode(0o600))?;
     Ok(file)
 }
@@ -267,6 +278,24 @@ mod tests {
         assert!(is_full.load(Ordering::Relaxed));
     }
 
+    #[test]
+    fn addresses_are_recorded_and_read_again() {
+        #[derive(Serialize, Deserialize)]
+        struct Line(#[serde(with = "RecordedRequest")] Request);
+
+        let line = |address: &str| {
+            format!(
+                r#"{{"id":"1","method":"GET","scheme":"http","authority":"h","path_with_query":"/","headers":[],"client_address":"{address}"}}"#
+            )
+        };
+        for address in ["192.0.2.1", "2001:db8::7", ""] {
+            let Line(request) = serde_json::from_str(&line(address)).expect("a recorded request");
+            assert_eq!(request.client_address, address.parse().ok(), "an empty one is unknown");
+            assert_eq!(serde_json::to_string(&Line(request)).expect("JSON"), line(address));
+        }
+        assert!(serde_json::from_str::<Line>(&line("me")).is_err());
+    }
+
     struct Text(&'static str);
 
     impl QueuedLine for Text {
@@ -308,6 +337,23 @@ mod tests {
         assert_eq!(std::fs::read(&path).expect("it is there"), b"three\nfour\nfive\n", "it has the whole limit");
         let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn links_and_files_of_other_users_are_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, other) = (folder.path().join("recording.jsonl"), folder.path().join("other"));
+        std::fs::write(&other, "").expect("written");
+        std::fs::set_permissions(&other, Permissions::from_mode(0o644)).expect("set");
+        std::os::unix::fs::symlink(&other, &path).expect("a link");
+        let refused = || RecordingFile::open(path.clone(), 20, Arc::default()).err().expect("refused").to_string();
+        assert!(refused().contains("a symbolic link"));
+        assert_eq!(other.metadata().expect("it is there").permissions().mode() & 0o777, 0o644);
+        std::fs::rename(&other, &path).expect("moved");
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            assert!(refused().contains("another user"));
+        }
     }
 
     #[test]

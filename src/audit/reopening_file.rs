@@ -79,16 +79,37 @@ impl ReopeningFile {
     }
 }
 
-/// Opens a file for appending. A new file gets mode 0600; an existing one keeps its mode.
+/// Opens a file for appending. A new file gets mode 0600; an existing one keeps its mode. A regular file of another user is refused:
+/// someone may have put it there to read the lines.
 pub fn open_for_append(path: &Path) -> io::Result<File> {
     // Opening a pipe for writing blocks until it has a reader. Opening it for reading as well does not.
     let is_pipe = std::fs::metadata(path).is_ok_and(|info| info.file_type().is_fifo());
-    OpenOptions::new().append(true).read(is_pipe).create(true).mode(0o600).open(path)
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a write to a pipe that is full waits, so it is not opened with O_NONBLOCK"
+    )]
+    let file = OpenOptions::new().append(true).read(is_pipe).create(true).mode(0o600).open(path)?;
+    let (info, user) = (file.metadata()?, rustix::process::geteuid().as_raw());
+    if info.is_file() && ![user, 0].contains(&info.uid()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the file belongs to another user"));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn file_of_another_user_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        drop(open_for_append(&path).expect("it opens"));
+        // Only root can give a file away.
+        if std::os::unix::fs::chown(&path, Some(65_534), None).is_ok() {
+            assert!(open_for_append(&path).expect_err("refused").to_string().contains("another user"));
+        }
+    }
 
     #[test]
     fn reopening_fails_only_while_lines_would_be_lost() {

@@ -1,5 +1,5 @@
-//! Writes lines on a thread of its own. The queue is bounded; a line that does not fit is dropped and counted, so that decisions never
-//! wait for a disk.
+//! Writes lines on a thread of its own: of the decision log, the recording and the log. The queue is bounded; a line that does not fit is
+//! dropped and counted, so that nothing waits for a disk or a terminal.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -37,6 +37,13 @@ impl Sink for io::Stdout {
         let mut out = self.lock();
         out.write_all(lines)?;
         out.flush()?;
+        Ok(lines.len())
+    }
+}
+
+impl Sink for io::Stderr {
+    fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+        self.lock().write_all(lines)?;
         Ok(lines.len())
     }
 }
@@ -174,21 +181,25 @@ impl<T: QueuedLine> Writer<T> {
         }
         match self.sink.write(batch) {
             Ok(accepted) => {
-                // Each line has exactly one newline.
-                let accepted = batch[..accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
-                let written = accepted.saturating_sub(u64::from(unreported > 0));
+                let written = if accepted == batch.len() {
+                    lines
+                } else {
+                    // A sink that accepts a part is a recording, whose lines have exactly one newline.
+                    let accepted = batch[..accepted].iter().filter(|byte| **byte == b'\n').count() as u64;
+                    accepted.saturating_sub(u64::from(unreported > 0))
+                };
                 self.counters.written.fetch_add(written, Ordering::Relaxed);
                 // These are not reported in a line: a sink that refuses lines without an error accepts no more.
                 self.counters.dropped.fetch_add(lines.saturating_sub(written), Ordering::Relaxed);
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!(what = self.name, "decision lines are written again");
+                    tracing::info!(what = self.name, "lines are written again");
                 }
             }
             Err(error) => {
                 self.counters.drop_lines(lines);
                 self.counters.unreported.fetch_add(unreported, Ordering::Relaxed);
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(what = self.name, %error, "cannot write decision lines: they are dropped until a write succeeds");
+                    tracing::error!(what = self.name, %error, "cannot write lines: they are dropped until a write succeeds");
                 }
             }
         }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use crate::channel::budget::ByteBudget;
 use crate::channel::frame::SequencedFrame;
 use crate::event::StreamId;
 
@@ -14,24 +15,23 @@ const FRAME_OVERHEAD_BYTES: usize = 64;
 /// cannot evict the events of others, and many channels without events leave them their memory.
 #[derive(Debug)]
 pub struct BufferBudget {
-    limit_bytes: usize,
-    used_bytes: AtomicUsize,
+    bytes: ByteBudget,
     /// Buffers that had an event.
     buffers: AtomicUsize,
 }
 
 impl BufferBudget {
     pub fn new(limit_bytes: usize) -> Self {
-        Self { limit_bytes, used_bytes: AtomicUsize::new(0), buffers: AtomicUsize::new(0) }
+        Self { bytes: ByteBudget::new(limit_bytes), buffers: AtomicUsize::new(0) }
     }
 
     pub fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.bytes.used()
     }
 
     /// Whether more than half is used: buffers over their share have to be trimmed.
     pub fn is_scarce(&self) -> bool {
-        self.used_bytes() > self.limit_bytes / 2
+        self.used_bytes() > self.bytes.limit() / 2
     }
 }
 
@@ -81,7 +81,7 @@ impl EventBuffer {
     pub fn push(&mut self, frame: SequencedFrame) {
         let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
         self.bytes += size;
-        self.budget.used_bytes.fetch_add(size, Ordering::Relaxed);
+        self.budget.bytes.take(size);
         self.frames.push_back(frame);
         if !std::mem::replace(&mut self.is_counted, true) {
             self.budget.buffers.fetch_add(1, Ordering::Relaxed);
@@ -91,8 +91,8 @@ impl EventBuffer {
 
     /// Evicts until the limits hold. The share of a buffer shrinks when channels are added, so this also runs periodically.
     pub fn trim(&mut self) {
-        let share = self.budget.limit_bytes / self.budget.buffers.load(Ordering::Relaxed).max(1);
-        while !self.frames.is_empty() && (self.bytes > share || self.budget.used_bytes() > self.budget.limit_bytes) {
+        let share = self.budget.bytes.limit() / self.budget.buffers.load(Ordering::Relaxed).max(1);
+        while !self.frames.is_empty() && (self.bytes > share || self.budget.bytes.is_exceeded()) {
             self.pop();
         }
     }
@@ -109,7 +109,7 @@ impl EventBuffer {
         if let Some(frame) = self.frames.pop_front() {
             let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
             self.bytes -= size;
-            self.budget.used_bytes.fetch_sub(size, Ordering::Relaxed);
+            self.budget.bytes.release(size);
             self.first_index += 1;
             self.floor = frame.position;
         }
@@ -118,7 +118,7 @@ impl EventBuffer {
 
 impl Drop for EventBuffer {
     fn drop(&mut self) {
-        self.budget.used_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.budget.bytes.release(self.bytes);
         self.budget.buffers.fetch_sub(self.is_counted.into(), Ordering::Relaxed);
     }
 }

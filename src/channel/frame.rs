@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::event::{StreamId, json_string};
+use crate::util::named::named_variants;
 
 /// A frame that goes out to the streams of a channel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,18 +27,11 @@ pub enum GapReason {
     TooLarge,
 }
 
-impl GapReason {
-    pub const ALL: [Self; 3] = [Self::Trimmed, Self::StoreReset, Self::TooLarge];
-
-    /// The `reason` of the `gap` frame and of the metric.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Trimmed => "trimmed",
-            Self::StoreReset => "store-reset",
-            Self::TooLarge => "too-large",
-        }
-    }
-}
+named_variants!(GapReason {
+    Trimmed => "trimmed",
+    StoreReset => "store-reset",
+    TooLarge => "too-large",
+});
 
 /// A range of ids whose entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

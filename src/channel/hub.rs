@@ -11,11 +11,13 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
+use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
 use crate::channel::lifetimes::{Due, Lifetimes};
-use crate::channel::membership::{Membership, RawSubscription};
+use crate::channel::membership::Membership;
+use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::StoreReader;
-use crate::channel::sequencer::{PayloadBudget, Sequencer};
+use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
@@ -35,12 +37,12 @@ pub struct HubSettings {
     pub reconcile_interval: Duration,
     /// Bytes. A larger entry becomes a gap.
     pub max_event_size: usize,
+    /// Whether notifications supply entries that were trimmed before they were read.
+    pub fill_holes: bool,
     /// How long a channel without members is kept: clients reconnect.
     pub linger: Duration,
 }
 
-/// Bytes of notifications that wait for a read, on the whole node.
-const MAX_PENDING_NOTIFICATION_BYTES: usize = 8 << 20;
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
 /// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
 const MAX_RECONCILED_PER_INTERVAL: usize = 250;
@@ -57,7 +59,8 @@ pub(super) struct HubShared {
     channels: Mutex<Lifetimes>,
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
-    payloads: Arc<PayloadBudget>,
+    sequencers: Arc<SequencerBudgets>,
+    raw_queues: Arc<RawQueues>,
     metrics: Arc<Metrics>,
     /// For the log only: whether the store's link is up.
     is_store_up: AtomicBool,
@@ -71,7 +74,8 @@ impl Hub {
             channels: Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval)),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
-            payloads: Arc::new(PayloadBudget::new(MAX_PENDING_NOTIFICATION_BYTES)),
+            sequencers: Arc::default(),
+            raw_queues: Arc::new(RawQueues::new(settings.max_event_size)),
             is_store_up: AtomicBool::new(true),
             settings,
             metrics,
@@ -191,10 +195,7 @@ impl NotificationHandler for HubShared {
             return;
         }
         let Some(channel) = self.find(channel) else { return };
-        // An event over the limit is not parsed: an empty payload only requests a read.
-        let payload = if payload.len() > self.settings.max_event_size { b"" } else { payload };
-        let read_first = self.reader.barrier.get().is_some_and(|barrier| !barrier.is_synced());
-        channel.notify(payload, read_first, Instant::now());
+        channel.notify(payload, Instant::now());
     }
 
     fn lost(&self, reason: &str) {
@@ -227,7 +228,7 @@ impl HubShared {
         let state = ChannelState {
             link: Link::Down,
             opened: false,
-            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.payloads)),
+            sequencer: Sequencer::new(Arc::clone(&name), Arc::clone(&self.sequencers), self.settings.fill_holes),
             buffer: EventBuffer::new(Arc::clone(&self.buffers)),
             metrics: Arc::clone(&self.metrics),
             last_id: StreamId::ZERO,
@@ -236,7 +237,7 @@ impl HubShared {
             members: Slab::new(),
             share: None,
             due,
-            raw_messages: None,
+            raw_messages: RawMessages::new(Arc::clone(&self.raw_queues)),
             reads: Reads::default(),
         };
         let (state, reader) = (Mutex::new(state), Arc::clone(&self.reader));
@@ -309,6 +310,7 @@ mod tests {
             reconcile_interval: Duration::from_secs(5),
             max_event_size: 1 << 20,
             linger: Duration::from_secs(30),
+            fill_holes: true,
         };
         let store = Arc::new(MemoryStore::new(1 << 20, HashMap::new(), system_clock()));
         let hub = Hub::start(store, settings, Arc::default());

@@ -1,21 +1,14 @@
 //! A stream's membership in a channel: it opens at a position, pulls frames from the event buffer, and rejoins the buffer
 //! after it replayed older events from the store.
 
-use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::{Poll, Waker};
-
-use bytes::Bytes;
-use tokio::sync::broadcast;
+use std::task::Waker;
 
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::Page;
 use crate::util::client_key::ClientKey;
-
-/// Messages of a channel that wait for its slowest subscriber.
-const MAX_WAITING_MESSAGES: usize = 64;
 
 /// Where a stream wants to start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,36 +242,5 @@ impl Drop for Membership {
         if let Some(hub) = self.channel.hub.upgrade() {
             hub.leave(&self.channel, self.member);
         }
-    }
-}
-
-/// Receives the messages that are published on a channel, unchanged: for `/redis/subscribe` and the fleet's notifications.
-pub struct RawSubscription {
-    membership: Membership,
-    messages: broadcast::Receiver<Bytes>,
-}
-
-impl RawSubscription {
-    pub(super) fn new(membership: Membership) -> Self {
-        let mut channel = membership.channel.state.lock();
-        let sender = channel.raw_messages.get_or_insert_with(|| broadcast::Sender::new(MAX_WAITING_MESSAGES));
-        let messages = sender.subscribe();
-        drop(channel);
-        Self { membership, messages }
-    }
-
-    /// Waits until the subscription to the channel is confirmed.
-    pub async fn ready(&self) {
-        let mut required_read = None;
-        poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut required_read, cx.waker()) {
-            OpenResult::Pending => Poll::Pending,
-            _ => Poll::Ready(()),
-        })
-        .await;
-    }
-
-    /// The next message; `None` if this subscriber was too slow and messages were dropped.
-    pub async fn next(&mut self) -> Option<Bytes> {
-        self.messages.recv().await.ok()
     }
 }

@@ -2,27 +2,29 @@
 //! fills their buffers from the store, and memberships take from them.
 
 pub(crate) mod barrier;
+pub(crate) mod budget;
 pub(crate) mod buffer;
 pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod lifetimes;
 pub(crate) mod membership;
+pub(crate) mod raw_subscription;
 pub(crate) mod reader;
 pub(crate) mod sequencer;
 
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};
 use slab::Slab;
-use tokio::sync::{Notify, broadcast};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::buffer::EventBuffer;
 use crate::channel::hub::HubShared;
 use crate::channel::lifetimes::Due;
 use crate::channel::membership::Member;
+use crate::channel::raw_subscription::RawMessages;
 use crate::channel::reader::StoreReader;
 use crate::channel::sequencer::Sequencer;
 use crate::event::{Notification, StreamId};
@@ -82,8 +84,8 @@ struct ChannelState {
     share: Option<ClientShare>,
     /// The hub's key of this channel.
     due: Due,
-    /// Copies of published messages for raw subscriptions.
-    raw_messages: Option<broadcast::Sender<Bytes>>,
+    /// Receives the published messages, if there are raw subscriptions.
+    raw_messages: RawMessages,
     reads: Reads,
 }
 
@@ -106,28 +108,20 @@ struct Reads {
 }
 
 impl Channel {
-    /// Takes in a published message. With `read_first`, nothing may be delivered without a read.
-    fn notify(self: &Arc<Self>, payload: &[u8], read_first: bool, now: Instant) {
-        let notification = Notification::parse(payload);
+    /// Takes in a published message.
+    fn notify(self: &Arc<Self>, payload: &[u8], now: Instant) {
         let mut state = self.state.lock();
-        if let Some(sender) = &state.raw_messages
-            && sender.send(Bytes::copy_from_slice(payload)).is_err()
-        {
-            state.raw_messages = None;
-        }
-        let event = match notification {
+        state.raw_messages.publish(payload);
+        // An event over the limit is not parsed: it only requests a read.
+        let is_parsed = payload.len() <= self.reader.max_event_size;
+        match if is_parsed { Notification::parse(payload) } else { Notification::Unknown } {
             Notification::System => return,
-            Notification::Event(event) if state.opened => event,
+            Notification::Event(event) if state.opened => {
+                if state.sequencer.notify(event) {
+                    return self.request_read(state);
+                }
+            }
             Notification::Event(_) | Notification::Unknown => return self.request_read(state),
-        };
-        let read_to = state.sequencer.read_to();
-        // A read under way may bring the entry too; only its page tells.
-        let read_first = read_first || state.reads.in_flight;
-        if state.sequencer.notify(event, read_first) {
-            return self.request_read(state);
-        }
-        if state.sequencer.read_to() != read_to {
-            state.last_id = state.sequencer.read_to();
         }
         state.flush_ready(now);
         drop(state);

@@ -35,7 +35,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub(crate) struct StoreReader {
     pub(super) store: Arc<dyn EventStore>,
     /// A larger entry becomes a gap.
-    max_event_size: usize,
+    pub(super) max_event_size: usize,
     read_permits: FairSemaphore,
     open_permits: FairSemaphore,
     /// Set at most once, at start; a node without commands has none.

@@ -1,6 +1,7 @@
 //! `tidegate check`: reports the mistakes that a start would report, without a start.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -11,7 +12,11 @@ use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::{Observers, Rollout};
+use crate::store::redis::RedisStore;
 use crate::util::descriptors;
+
+/// A check does not wait longer for the store.
+const MAX_STORE_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
@@ -30,12 +35,17 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     for warning in config.warnings.iter().chain(&connections) {
         eprintln!("tidegate: warning: configuration: {warning}");
     }
+    config.check_cache_dir()?;
     let checked = match &config.policy_mode {
         PolicyMode::File(_) | PolicyMode::Example => Some(check_policy(&config)?),
         PolicyMode::Fleet | PolicyMode::AllowAll => None,
     };
     let (digest, cases) = checked.unzip();
     let store = config.store.url.to_string();
+    let (reached, warnings) = check_store(&config);
+    for warning in warnings {
+        eprintln!("tidegate: warning: store: {warning}");
+    }
     let allow_all = config.policy_mode == PolicyMode::AllowAll;
     let json = json!({ "ok": true, "store": store, "policy": digest, "cases": cases, "allow_all": allow_all });
     print(args.json, &json, || {
@@ -45,8 +55,30 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
             (None, _) if allow_all => "none: every client may read every channel".into(),
             (None, _) => "from the fleet (not contacted)".into(),
         };
-        format!("store   {store} (not contacted)\npolicy  {policy}\nok\n")
+        format!("store   {store}{reached}\npolicy  {policy}\nok\n")
     })
+}
+
+/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration.
+fn check_store(config: &Config) -> (String, Vec<String>) {
+    let databases = block_on(async {
+        let Some(client) = config.store.url.client(config.store.ca.as_deref())? else { return Ok(None) };
+        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default())?;
+        Ok(Some(store.other_databases().await?))
+    });
+    match databases {
+        Ok(None) => (String::new(), Vec::new()),
+        Ok(Some(databases)) => {
+            let warnings = databases.iter().map(|database| {
+                format!(
+                    "database {database} of this server is in use, too: databases do not separate notifications. Give each environment a \
+                     Redis of its own, or other channel names"
+                )
+            });
+            (" (answers)".into(), warnings.collect())
+        }
+        Err(error) => (format!(" (does not answer: {error:#})"), Vec::new()),
+    }
 }
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.

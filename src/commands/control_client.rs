@@ -138,6 +138,12 @@ impl ControlClient {
     fn new(args: &ControlArgs) -> anyhow::Result<Self> {
         let address = &args.control;
         let base = if address.contains("://") { address.clone() } else { format!("http://{address}") };
+        // Errors show the address.
+        if base.contains(['@', '?', '#']) {
+            let text = "--control: an address is a host and a port, such as 127.0.0.1:7080, or a URL without a user and a query; \
+                        the port takes a token (--token, TIDEGATE_CONTROL_TOKEN)";
+            return Err(ConfigError(text.into()).into());
+        }
         let token = args.token.clone().or_else(|| std::env::var("TIDEGATE_CONTROL_TOKEN").ok());
         Ok(Self { client: http_client()?, base: base.trim_end_matches('/').to_owned(), token })
     }

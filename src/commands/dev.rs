@@ -16,7 +16,7 @@ use crate::store::url::StoreUrl;
 pub struct DevArgs {
     #[command(flatten)]
     flags: ServeFlags,
-    /// Answer other machines and any web page: whoever reaches the port can use each session, emit events and use the token of /redis. Also
+    /// Answer other machines and any web page: any client that reaches the port can use each session, emit events and use the token of /redis. Also
     /// allow a store other than memory:
     #[arg(long)]
     playground_unsafe: bool,
@@ -25,7 +25,7 @@ pub struct DevArgs {
 pub fn run(args: &DevArgs) -> anyhow::Result<()> {
     let base = sources::parse_file(Path::new("dev.toml"), include_str!("dev.toml"))?;
     let (file, layer, names_store) = (args.flags.config.clone(), args.flags.layer()?, args.flags.store.is_some());
-    let start = Start::new(move || {
+    let mut start = Start::new(move || {
         let mut read = Config::read(base.clone(), file.as_deref(), layer.clone());
         if names_store && read.config.is_err() {
             read = Config::read(without_seed(base.clone()), file.as_deref(), layer.clone());
@@ -42,6 +42,14 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
                     this store, or run `tidegate serve`, which has no playground";
         return Err(ConfigError(text.into()).into());
     }
+    if let Err(error) = start.config.check_cache_dir() {
+        if start.config.policy_mode == PolicyMode::Fleet {
+            return Err(error.into());
+        }
+        eprintln!("{error}\ndev: starting without a cache-dir");
+        start.config.cache_dir = None;
+    }
+    let config = &start.config;
     let playground = Playground {
         policy: match &config.policy_mode {
             PolicyMode::File(path) => path.display().to_string(),
@@ -73,11 +81,11 @@ Settings for an app that uses @upstash/realtime:"#,
         );
         if let Some(token) = app.live().rest_tokens.first() {
             println!("UPSTASH_REDIS_REST_URL=http://{host}/redis");
-            println!("UPSTASH_REDIS_REST_TOKEN={token}");
+            println!("UPSTASH_REDIS_REST_TOKEN={}", token.reveal());
         }
         if open_to_all {
             println!(
-                "WARNING: --playground-unsafe: whoever reaches this port can use each session and emit to the store"
+                "WARNING: --playground-unsafe: any client that reaches this port can use each session and emit to the store"
             );
         } else if !address.ip().is_loopback() {
             println!("Requests from other machines are refused; --playground-unsafe allows them");

@@ -15,6 +15,7 @@ use crate::commands::print;
 use crate::config::ConfigError;
 use crate::event::NewEvent;
 use crate::store::{EventStore, Retention};
+use crate::util::duration::parse_argument;
 use crate::util::printable::printable;
 
 #[derive(Debug, Args)]
@@ -31,7 +32,7 @@ pub struct EmitArgs {
     #[arg(long, value_name = "COUNT")]
     max_length: Option<u64>,
     /// Let the channel expire after this time, such as 10m
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", value_parser = parse_argument)]
     expire: Option<Duration>,
     /// Print {"id":"…"} instead of the id alone
     #[arg(long)]

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::Context;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
@@ -111,6 +112,31 @@ impl ServeFlags {
         }
         Ok(layer)
     }
+}
+
+impl Cli {
+    /// Reads the command line. A mistake in it ends the process, without showing the value of an argument: it may be a secret.
+    pub fn read() -> Self {
+        Self::try_parse().unwrap_or_else(|error| hide_values(error).exit())
+    }
+}
+
+fn hide_values(mut error: clap::Error) -> clap::Error {
+    let is_name = |text: &str| text.len() <= 32 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    // The names of arguments of this program are shown with the names of their values: `--store <URL>`.
+    let is_known = |text: &str| text.starts_with(['-', '<']) && text.contains('<') && !text.contains([':', '@']);
+    for kind in [ContextKind::InvalidValue, ContextKind::InvalidArg, ContextKind::InvalidSubcommand] {
+        let hidden = match error.get(kind) {
+            // An empty value is one that is missing.
+            Some(ContextValue::String(text)) if kind == ContextKind::InvalidValue => !text.is_empty(),
+            Some(ContextValue::String(text)) => !is_name(text) && !is_known(text),
+            _ => false,
+        };
+        if hidden {
+            error.insert(kind, ContextValue::String("…".into()));
+        }
+    }
+    error
 }
 
 pub fn run(cli: Cli) -> anyhow::Result<()> {

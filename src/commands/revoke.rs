@@ -16,6 +16,7 @@ use crate::fleet::revocation;
 use crate::fleet::revocation::{ActiveRevocations, RevocationRequest, RevocationResult, RevokeError};
 use crate::policy::stream_selector::StreamSelector;
 use crate::util::clock::now_ms;
+use crate::util::duration::parse_argument;
 use crate::util::printable::printable;
 
 /// A smaller distance between the clocks of the store and of this machine is not mentioned.
@@ -34,7 +35,7 @@ pub struct RevokeArgs {
     #[arg(long, conflicts_with_all = ["subject", "channel"])]
     all: bool,
     /// Also reject matching requests for this time, such as 15m, whatever the policy decides
-    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    #[arg(long = "for", value_name = "TIME", value_parser = parse_argument)]
     time: Option<Duration>,
     /// List the active revocations
     #[arg(long, conflicts_with_all = ["subject", "channel", "all", "time", "lift"])]

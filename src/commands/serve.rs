@@ -25,7 +25,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 pub fn run(flags: &ServeFlags) -> anyhow::Result<()> {
     let (file, layer) = (flags.config.clone(), flags.layer()?);
     let load = move || Config::read(Table::new(), file.as_deref(), layer.clone());
-    start(Start::new(load)?, None, |address, _| {
+    let start = Start::new(load)?;
+    start.config.check_cache_dir()?;
+    self::start(start, None, |address, _| {
         println!("tidegate {} listening on http://{address}", env!("CARGO_PKG_VERSION"));
         Ok(())
     })

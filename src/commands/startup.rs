@@ -143,6 +143,8 @@ pub fn follow_configuration(app: &App, files: FileSnapshot, load: LoadFn, reload
 
 /// Follows changes of `log.filter`.
 pub fn follow_log_filter(app: &App, log: LogHandle) {
+    // A second call changes nothing.
+    let _ = app.log_lines.set(Arc::clone(&log.counters));
     let mut options = app.options.subscribe();
     let mut before = app.config.live.log_filter.clone();
     tokio::spawn(async move {

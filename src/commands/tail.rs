@@ -9,7 +9,7 @@ use clap::Args;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
-use url::Url;
+use url::{Position, Url};
 
 use crate::commands::control_client::{ControlHttpClient, http_client};
 use crate::commands::print_warning;
@@ -51,7 +51,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
 pub async fn run(args: &TailArgs) -> anyhow::Result<()> {
     let mut url = args.url.clone();
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(ConfigError(format!("tail: {url}: the URL has to begin with http:// or https://")).into());
+        return Err(ConfigError("tail: the URL has to begin with http:// or https://".into()).into());
     }
     let channels = if args.channels.is_empty() { vec!["default".to_owned()] } else { args.channels.clone() };
     for channel in &channels {
@@ -95,7 +95,9 @@ async fn follow_once(
         Ok(response) => response,
         // A gateway that never answered most likely means a wrong URL.
         Err(error) if parser.last_id.is_none() => {
-            return Err(error).with_context(|| format!("no gateway answers at {}", args.url));
+            // Without user and query, which may contain credentials.
+            return Err(error)
+                .with_context(|| format!("no gateway answers at {}", &url[Position::BeforeHost..Position::AfterPath]));
         }
         Err(error) => return Ok(Some(error.to_string())),
     };

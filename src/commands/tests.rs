@@ -76,3 +76,34 @@ fn base_configuration_of_dev_without_seed_fits_another_store() {
     let config = Config::validate(base.try_into().expect("options")).expect("valid");
     assert!(config.store.seed.is_empty());
 }
+
+#[test]
+fn mistakes_on_the_command_line_are_reported_without_values() {
+    const SECRET: &str = "S3cretMarker";
+    let check = |args: &str, says: &str| {
+        let args = args.replace("%", SECRET);
+        let error = Cli::try_parse_from(format!("tidegate {args}").split(' ')).map(drop).expect_err(&args);
+        let text = hide_values(error).render().to_string();
+        assert!(!text.contains(SECRET) && text.contains(says), "{args}\n{text}");
+    };
+    check("%", "unrecognized subcommand '…'");
+    check("redis://u:%@h", "unrecognized subcommand '…'");
+    check("serv", "unrecognized subcommand 'serv'");
+    check("policy %", "unrecognized subcommand '…'");
+    check("serve redis://u:%@h", "unexpected argument '…'");
+    check("serve --stor redis://u:%@h", "unexpected argument '--stor'");
+    check("serve --stor=redis://u:%@h", "unexpected argument '--stor'");
+    check("serve --store%", "unexpected argument '…'");
+    check("serve --store redis://u:%@h redis://u:%@h", "unexpected argument '…'");
+    check("serve --store redis://u:%@h --store redis://u:%@h", "'--store <URL>' cannot be used multiple times");
+    check("serve --allow-all=%", "unexpected value '…' for '--allow-all'");
+    check("serve --listen", "a value is required for '--listen <ADDRESS>'");
+    check("revoke --token % --store redis://u:%@h", "'--token <TOKEN>' cannot be used with");
+    check("revoke --for %", "invalid value '…' for '--for <TIME>': expected a duration such as 250ms");
+    check("revoke --for 5%", "invalid value '…' for '--for <TIME>': expected a duration such as 250ms");
+    check("tail http://h -H %", "invalid value '…' for '--header <HEADER>': a header has the form");
+    check("tail %", "invalid value '…' for '<URL>'");
+    check("tail http://h --count %", "invalid value '…' for '--count <COUNT>'");
+    check("policy new x --lang %", "invalid value '…' for '--lang <LANG>'");
+    check("policy sign x --key k --sequence=%", "invalid value '…' for '--sequence <SEQUENCE>'");
+}

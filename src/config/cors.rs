@@ -46,10 +46,10 @@ pub fn check_cors(raw: &schema::Cors) -> Result<Cors, ConfigError> {
             "browsers refuse credentials with the origin *: name the origins in cors.origins",
         ));
     }
-    let parse = |origin: &String| {
-        let like = "write an origin as https://app.example, or http://localhost:* for any port";
-        Origin::parse(origin).ok_or_else(|| invalid("cors.origins", format!("{origin:?}: {like}")))
+    let parse = |(n, origin): (usize, &String)| {
+        let like = "not an origin: write an origin as https://app.example, or http://localhost:* for any port";
+        Origin::parse(origin).ok_or_else(|| invalid(&format!("cors.origins[{n}]"), like))
     };
-    let origins = if all { None } else { Some(raw.origins.iter().map(parse).collect::<Result<_, _>>()?) };
+    let origins = if all { None } else { Some(raw.origins.iter().enumerate().map(parse).collect::<Result<_, _>>()?) };
     Ok(Cors { origins, credentials: raw.credentials })
 }

@@ -48,7 +48,7 @@ impl ConfigSnapshot {
             let ProfileOptions { secret, pem, jwks, .. } = profile;
             let mut digest = Sha256::new();
             digest.update(Table::try_from(profile).map(|table| table.to_string()).unwrap_or_default());
-            let secret = secret.as_ref().and_then(|secret| interpolation::resolve(secret.text()?).ok());
+            let secret = secret.as_ref().and_then(|secret| interpolation::resolve(secret.reveal()).ok());
             let files = [pem, jwks].map(|path| path.as_ref().and_then(contents));
             for part in files.into_iter().chain([secret.map(String::into_bytes)]) {
                 // The length separates the parts, so that different parts never have the same digest.
@@ -182,7 +182,7 @@ mod tests {
             (&two, &one, &one, Some("two"), &[]),
             (&none, &one, &two, Some("two"), &[TOKEN]),
         ] {
-            assert_eq!(new.live_in(started, &now.live).control_token.as_deref(), expect);
+            assert_eq!(new.live_in(started, &now.live).control_token, expect.map(Into::into));
             assert_eq!(new.needs_restart(started), restart);
         }
     }

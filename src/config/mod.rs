@@ -3,6 +3,7 @@
 pub(crate) mod cors;
 pub(crate) mod diff;
 pub(crate) mod interpolation;
+pub(crate) mod mistake;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
 pub(crate) mod schema;
@@ -17,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use ipnet::IpNet;
 use regex::RegexSet;
 use toml::Table;
@@ -91,6 +93,8 @@ pub struct Config {
     pub max_header_size: usize,
     /// Bounds of connections.
     pub server: ServerConfig,
+    /// Bytes for the bodies of requests and the answers of `/redis`.
+    pub body_memory: usize,
     pub rollout: RolloutConfig,
     /// The keys of this node's fleet in the store.
     pub fleet_keys: FleetKeys,
@@ -162,10 +166,10 @@ impl Config {
         if let Some(path) = file {
             sources::merge(&mut table, Self::read_file(path)?);
         }
-        let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
         sources::merge(&mut table, sources::parse_environment(variables)?);
         sources::merge(&mut table, flags);
-        table.try_into::<Raw>().map_err(|error| ConfigError(format!("configuration: {}", error.message())))
+        mistake::deserialize(table).map_err(|mistake| ConfigError(format!("configuration: {mistake}")))
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
@@ -190,7 +194,7 @@ impl Config {
             return Err(invalid("control.listen", what));
         }
         let live = LiveOptions::validate(&raw)?;
-        let url: StoreUrl = raw.store.parse().map_err(|error| invalid("store", error))?;
+        let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
         if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
             return Err(invalid(
                 "memory-store.seed",
@@ -216,7 +220,10 @@ impl Config {
         }
         let stream = stream::check_stream(&raw.stream)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
-        let warnings = validate::short_tokens(&live).chain(tokens.warnings().map(str::to_owned)).collect();
+        let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
+            .chain(tokens.warnings().map(str::to_owned))
+            .collect();
+        let body_memory = check_body_memory(raw.server.body_memory, &stream)?;
         let cache_dir = raw.cache_dir.or_else(cache_dir);
         if policy_mode == PolicyMode::Fleet && cache_dir.is_none() {
             let what = "a fleet node stores its policy and the last sequence number there: name a directory";
@@ -244,6 +251,7 @@ impl Config {
             limits,
             trusted_proxies: validate::canonical_networks("server.trusted-proxies", &raw.server.trusted_proxies)?,
             max_header_size: check_size("server.max-header-size", raw.server.max_header_size, 32 << 10, 1 << 20)?,
+            body_memory,
             rollout,
             fleet_keys: FleetKeys::new(&validate::parse_fleet_name(&raw.fleet.name)?),
             node_name: raw.fleet.node_name.map(validate::check_node_name).transpose()?,
@@ -263,6 +271,12 @@ impl Config {
             egress: Arc::clone(&self.egress),
             ..PolicyEnv::new(store, &self.limits)
         }
+    }
+
+    /// Checks that no other user can change what `cache-dir` contains: machine code, policies to roll back to, the last sequence.
+    pub fn check_cache_dir(&self) -> Result<(), ConfigError> {
+        let fault = self.cache_dir.as_deref().and_then(|cache_dir| PolicyStore::new(cache_dir).fault());
+        fault.map_or(Ok(()), |fault| Err(invalid("cache-dir", fault)))
     }
 
     /// This node's name: the configured one, or the host name with the address of the data port.
@@ -290,6 +304,16 @@ impl Config {
     }
 }
 
+/// A body of `/redis` has up to twice `stream.max-event-size`, and needs six times its size.
+fn check_body_memory(size: ByteSize, stream: &StreamConfig) -> Result<usize, ConfigError> {
+    let least = (stream.hub.max_event_size as u64) * 12 + (1 << 20);
+    if size.as_u64() < least {
+        let what = format!("{size}: must be at least {} for events of stream.max-event-size", ByteSize(least));
+        return Err(invalid("server.body-memory", what));
+    }
+    validate::check_size("server.body-memory", size, 0, 1 << 40)
+}
+
 /// The name of the fleet for a command that needs no other option of the configuration: `TIDEGATE_FLEET_NAME`, else `fleet.name` in the
 /// configuration file, else the default. A file that exists but is not valid is an error, because it may name another fleet.
 pub fn fleet_name() -> Result<FleetName, ConfigError> {
@@ -310,7 +334,7 @@ fn option_for_command(table: &str, name: &str) -> Result<Option<toml::Value>, Co
     let (file, is_named) = Config::locate(None);
     let mut config = if is_named || file.exists() { Config::read_file(&file)? } else { Table::new() };
     let variable = sources::variable_name(&format!("{table}.{name}"));
-    let value = std::env::var(&variable).ok().map(|value| (variable, value));
+    let value = std::env::var_os(&variable).map(|value| (variable, value));
     sources::merge(&mut config, sources::parse_environment(value.into_iter())?);
     Ok(config.get(table).and_then(|table| table.get(name)).cloned())
 }

@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use toml::Value;
-
 use crate::artifact::signature::key::TrustedKeys;
 use crate::config::schema;
 use crate::config::validate::{check_positive, check_range, check_size};
@@ -17,6 +15,7 @@ use crate::policy::settings::Settings;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
 use crate::tokens::profile::{self, ProfileOptions, ResolveFn};
+use crate::util::hidden::Hidden;
 
 /// Maximum concurrent outbound requests of all decisions.
 const MAX_CONCURRENT_REQUESTS: usize = 256;
@@ -75,12 +74,10 @@ pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
 }
 
 /// The settings, with references to secrets resolved. Errors never contain a value.
-pub fn resolve_settings(raw: &BTreeMap<String, Value>) -> Result<Settings, ConfigError> {
-    let resolve = |(name, value): (&String, &Value)| {
+pub fn resolve_settings(raw: &BTreeMap<String, Hidden>) -> Result<Settings, ConfigError> {
+    let resolve = |(name, value): (&String, &Hidden)| {
         let key = format!("policy.settings.{name}");
-        let wrong_type = || invalid(&key, format!("a {} where a string is expected", value.type_str()));
-        let text = value.as_str().ok_or_else(wrong_type)?;
-        let resolved = interpolation::resolve(text).map_err(|error| invalid(&key, error))?;
+        let resolved = interpolation::resolve(value.reveal()).map_err(|error| invalid(&key, error))?;
         Ok((name.clone(), resolved))
     };
     raw.iter().map(resolve).collect()
@@ -88,14 +85,14 @@ pub fn resolve_settings(raw: &BTreeMap<String, Value>) -> Result<Settings, Confi
 
 /// The origins that policies may send requests to.
 pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
-    let origin = |host: &schema::Host| {
+    let origin = |(n, host): (usize, &schema::Host)| {
         let (url, private) = match host {
             schema::Host::Url(url) => (url, false),
             schema::Host::Table(table) => (&table.url, table.allow_private),
         };
-        EgressOrigin::parse(url, private).map_err(|error| invalid("policy.egress.hosts", format!("{url:?}: {error}")))
+        EgressOrigin::parse(url.reveal(), private).map_err(|error| invalid(&format!("policy.egress.hosts[{n}]"), error))
     };
-    let origins = raw.hosts.iter().map(origin).collect::<Result<_, _>>()?;
+    let origins = raw.hosts.iter().enumerate().map(origin).collect::<Result<_, _>>()?;
     let limits = EgressLimits {
         timeout: check_positive("policy.egress.timeout", raw.timeout.0)?,
         max_response_size: check_size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,

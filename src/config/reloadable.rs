@@ -14,6 +14,7 @@ use crate::config::validate::{
     MAX_STEP, check_duration, check_range, check_size, compile_patterns, is_token, parse_log_filter,
 };
 use crate::config::{ChannelRules, ConfigError, cors, invalid};
+use crate::util::hidden::Hidden;
 
 /// The value of `decisions.log` for standard output instead of a file.
 pub const STDOUT: &str = "stdout";
@@ -26,7 +27,7 @@ pub type LiveOptionsSender = watch::Sender<Arc<LiveOptions>>;
 #[derive(Clone, Debug)]
 pub struct LiveOptions {
     /// Bearer token of the control port.
-    pub control_token: Option<String>,
+    pub control_token: Option<Hidden>,
     /// Streams that an older policy admitted are closed within this time after an activation; `None` keeps them open.
     pub rotation_window: Option<Duration>,
     pub shadow: ShadowConfig,
@@ -37,7 +38,7 @@ pub struct LiveOptions {
     /// Delay for a rejected client that repeats its request.
     pub reject_delay: Duration,
     /// Bearer tokens of `/redis`.
-    pub rest_tokens: Vec<String>,
+    pub rest_tokens: Vec<Hidden>,
     pub decisions: AuditConfig,
     /// How long a node keeps serving after the signal to stop.
     pub drain_delay: Duration,
@@ -48,9 +49,11 @@ pub struct LiveOptions {
 
 impl LiveOptions {
     pub fn validate(raw: &Raw) -> Result<Self, ConfigError> {
-        if let Some(token) = raw.control.token.iter().chain(&raw.redis_rest.tokens).find(|token| !is_token(token)) {
-            let what =
-                format!("a token of {} characters: must have at least one, all visible ASCII", token.chars().count());
+        if let Some(token) =
+            raw.control.token.iter().chain(&raw.redis_rest.tokens).find(|token| !is_token(token.reveal()))
+        {
+            let length = token.reveal().chars().count();
+            let what = format!("a token of {length} characters: must have at least one, all visible ASCII");
             return Err(invalid("control.token and redis-rest.tokens", what));
         }
         parse_log_filter(&raw.log.filter)?;

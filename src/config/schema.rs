@@ -8,13 +8,13 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
-use toml::Value;
 
 use crate::audit::mask::MaskedField;
 use crate::store::fleet_keys::FleetName;
 use crate::store::memory::Seed;
 use crate::tokens::profile::ProfileOptions;
 use crate::util::duration::HumanDuration;
+use crate::util::hidden::Hidden;
 
 /// When a change of an option takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,8 +99,8 @@ section! {
         /// The control port.
         control: Control = Control::default() => Table,
         /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
-        /// Flag: `--store`.
-        store: String = "redis://127.0.0.1:6379".into() => Restart,
+        /// Databases of one Redis do not separate environments: see [Redis](operations/deployment.md#redis). Flag: `--store`.
+        store: Hidden = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
@@ -146,7 +146,7 @@ section! {
         /// Listen address for operators (the control port). Flag: `--control`.
         listen: String = "127.0.0.1:7080".into() => Restart,
         /// Bearer token of the control port; required unless the address is a loopback address.
-        token: Option<String> = None => Live,
+        token: Option<Hidden> = None => Live,
     }
 }
 
@@ -197,7 +197,7 @@ section! {
         /// Look-ups in the store.
         lookup: Lookup = Lookup::default() => Table,
         /// Names and values that the policy can read, as `settings` and as `wasi:config/store`; see [below](#secrets).
-        settings: BTreeMap<String, Value> = BTreeMap::new() => PolicyEnv,
+        settings: BTreeMap<String, Hidden> = BTreeMap::new() => PolicyEnv,
         /// Lines per second that the policy may write to the log, over all decisions (with bursts of five seconds' worth, and 8 KiB per
         /// decision); further lines are dropped and counted.
         log_rate: u32 = 100 => PolicyEnv,
@@ -278,7 +278,7 @@ impl TryFrom<String> for OrOff {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let invalid = |_| format!("{text:?} is neither off nor a time such as 60s");
+        let invalid = |_| "expected off, or a duration such as 250ms, 25s or 2m".to_owned();
         Ok(Self(if text == "off" { None } else { Some(humantime::parse_duration(&text).map_err(invalid)?) }))
     }
 }
@@ -305,21 +305,22 @@ section! {
 
 /// An origin that the policy may send requests to.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a URL, or a table with url and allow-private")]
+#[serde(untagged, expecting = "expected a URL, or a table with url and allow-private")]
 pub enum Host {
     /// `scheme://host[:port]`
-    Url(String),
+    Url(Hidden),
     /// A URL with options.
     Table(HostTable),
 }
 
 /// An entry of `policy.egress.hosts` with options.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct HostTable {
     /// `scheme://host[:port]`
-    pub url: String,
+    pub url: Hidden,
     /// Whether the host may resolve to a private or loopback address.
+    #[serde(default)]
     pub allow_private: bool,
 }
 
@@ -357,6 +358,9 @@ section! {
         replay_memory: ByteSize = ByteSize::mib(32) => Restart,
         /// How often the gateway checks a quiet channel for entries whose notification was lost.
         reconcile_interval: HumanDuration = HumanDuration::from_secs(5) => Restart,
+        /// Deliver entries that were trimmed before they were read from their notifications; `false`: report them as a `gap`. Nothing proves
+        /// that a notification is genuine; see [Notifications](protocol.md#notifications).
+        fill_holes: bool = true => Restart,
     }
 }
 
@@ -393,7 +397,7 @@ section! {
     /// `[redis-rest]`
     RedisRest {
         /// Bearer tokens for `/redis`; without one, `/redis` does not exist.
-        tokens: Vec<String> = Vec::new() => Live,
+        tokens: Vec<Hidden> = Vec::new() => Live,
     }
 }
 
@@ -429,6 +433,9 @@ section! {
         /// Memory of the data port for heads over 8 KiB that are still arriving, and for responses other than streams that are not yet
         /// written; at least twice `policy.max-response-size`.
         connection_memory: ByteSize = ByteSize::mib(64) => Restart,
+        /// Memory for requests and answers of `/redis`, for `POST /v1/emit` and for uploads of policies; see [below](#memory). At least
+        /// 12 times `stream.max-event-size` and 1 MiB.
+        body_memory: ByteSize = ByteSize::mib(128) => Restart,
     }
 }
 

@@ -12,7 +12,7 @@ pub const CONTROL_CONNECTIONS: usize = 64;
 const EGRESS_DESCRIPTORS: usize = 256;
 /// For links to the store, fetches of keys, listening sockets, files, and connections that are being refused or replaced.
 const OTHER_DESCRIPTORS: usize = 128;
-/// What is not for the data port.
+/// Descriptors that the data port does not use.
 const RESERVED_DESCRIPTORS: usize = CONTROL_CONNECTIONS + EGRESS_DESCRIPTORS + OTHER_DESCRIPTORS;
 /// Connections by default that have no stream, for each stream: while clients reconnect, some have two.
 const CONNECTIONS_PER_STREAM: usize = 2;

@@ -1,12 +1,13 @@
 //! Reads and merges the sources: flags over environment over file over defaults.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use crate::config::reloadable::STDOUT;
 use crate::config::schema::{OPTIONS, Raw};
-use crate::config::{ConfigError, interpolation};
+use crate::config::{ConfigError, interpolation, mistake};
 
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
@@ -39,12 +40,16 @@ pub fn merge(under: &mut Table, over: Table) {
 
 /// Reads the options of a file. Errors name the file, the line and the key.
 pub fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> {
-    let invalid = |error: toml::de::Error| {
-        let error = format!("{}: {}", path.display(), error.to_string().trim_end());
-        ConfigError(string_for_table(text).map_or_else(|| error.clone(), |hint| format!("{error}\n{hint}")))
+    let invalid = |error: String| {
+        let hint = string_for_table(text).map(|hint| format!("; {hint}")).unwrap_or_default();
+        ConfigError(format!("{}: {error}{hint}", path.display()))
     };
-    let mut table: Table = toml::from_str(text).map_err(invalid)?;
-    toml::from_str::<Raw>(text).map_err(invalid)?;
+    let mut table: Table = toml::from_str(text).map_err(|error| invalid(mistake::describe_syntax(text, &error)))?;
+    mistake::deserialize::<Raw>(table.clone()).map_err(|mistake| {
+        let position = mistake::locate(text, &mistake);
+        let position = position.map(|(line, column)| format!("line {line}, column {column}: "));
+        invalid(position.unwrap_or_default() + &mistake.to_string())
+    })?;
     rebase(&mut table, path.parent().unwrap_or(Path::new("")));
     Ok(table)
 }
@@ -55,8 +60,8 @@ fn string_for_table(text: &str) -> Option<String> {
     let top = text.lines().take_while(|line| !line.trim_start().starts_with('['));
     top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
         MISTAKABLE.into_iter().find_map(|(table, option)| {
-            let text = line.get(table)?.as_str()?;
-            Some(format!("`{table}` is a table: write `[{table}]` and `{option} = {text:?}`"))
+            line.get(table)?.as_str()?;
+            Some(format!("`{table}` is a table: write `[{table}]` and below it `{option} = \"…\"`"))
         })
     })
 }
@@ -104,9 +109,9 @@ fn find_mut<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
 /// The files that a configuration refers to, whether they exist or not. They are watched like the configuration's own file.
 pub fn list_referenced_files(raw: &Raw) -> Vec<PathBuf> {
     let (settings, profiles) = (raw.policy.settings.values(), raw.policy.tokens.values());
-    let settings = settings.filter_map(Value::as_str);
-    let secrets = profiles.clone().filter_map(|profile| profile.secret.as_ref()?.text());
-    let mut files: Vec<PathBuf> = settings.chain(secrets).flat_map(interpolation::list_files).collect();
+    let secrets = profiles.clone().filter_map(|profile| profile.secret.as_ref());
+    let mut files: Vec<PathBuf> =
+        settings.chain(secrets).flat_map(|text| interpolation::list_files(text.reveal())).collect();
     files.extend(profiles.flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
     files.extend(raw.policy.trusted_keys.iter().cloned());
     files.sort();
@@ -115,7 +120,7 @@ pub fn list_referenced_files(raw: &Raw) -> Vec<PathBuf> {
 }
 
 /// Reads the options of the environment. Errors name the variable but never its value, which may be a secret.
-pub fn parse_environment(variables: impl Iterator<Item = (String, String)>) -> Result<Table, ConfigError> {
+pub fn parse_environment(variables: impl Iterator<Item = (String, OsString)>) -> Result<Table, ConfigError> {
     let mut table = Table::new();
     let mut variables: Vec<_> = variables.filter(|(name, _)| name.starts_with(PREFIX)).collect();
     // So that of several errors always the same one is reported.
@@ -133,10 +138,8 @@ pub fn parse_environment(variables: impl Iterator<Item = (String, String)>) -> R
             let nearest = nearest_variable(&name).map_or_else(String::new, |near| format!("; the nearest is {near}"));
             invalid(format!(" is not an option{nearest}"))
         })?;
-        let value = parse_value(&option.path, &text).map_err(|reason| {
-            let reason = if text.is_empty() { reason } else { reason.replace(&text, "…") };
-            invalid(format!(": {reason}"))
-        })?;
+        let text = text.to_str().ok_or_else(|| invalid(": the value is not Unicode".into()))?;
+        let value = parse_value(&option.path, text).map_err(|reason| invalid(format!(": {reason}")))?;
         merge(&mut table, single_option(&option.path, value));
     }
     Ok(table)
@@ -157,16 +160,28 @@ pub fn variable_name(path: &str) -> String {
 
 /// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
 fn parse_value(path: &str, text: &str) -> Result<Value, String> {
-    let list = Value::Array(text.split(',').map(|item| Value::String(item.trim().into())).collect());
-    let toml = toml::from_str::<Table>(&format!("value = {text}")).ok().and_then(|mut table| table.remove("value"));
-    let mut first_error = None;
-    for value in [Some(Value::String(text.into())), toml, Some(list)].into_iter().flatten() {
-        match single_option(path, value.clone()).try_into::<Raw>() {
-            Ok(_) => return Ok(value),
-            Err(error) => first_error = first_error.or(Some(error.message().to_owned())),
-        }
-    }
-    Err(first_error.unwrap_or_default())
+    let read = |value: Value| match mistake::deserialize::<Raw>(single_option(path, value.clone())) {
+        Ok(_) => Ok(value),
+        Err(mistake) => Err(mistake.to_string()),
+    };
+    let not_a_string = match read(Value::String(text.into())) {
+        Ok(value) => return Ok(value),
+        Err(reason) => reason,
+    };
+    let toml = toml::from_str::<Table>(&format!("value = {text}"));
+    let not_toml = match toml.map(|mut table| table.remove("value")) {
+        Ok(value) => match value.map(read) {
+            Some(Ok(value)) => return Ok(value),
+            Some(Err(reason)) => Some(reason),
+            None => None,
+        },
+        Err(error) => Some(format!("{not_a_string}; read as TOML: {}", error.message())),
+    };
+    let items = text.split(',').map(|item| Value::String(item.trim().into()));
+    // A text with a bracket is meant as TOML.
+    let is_toml = text.trim_start().starts_with(['[', '{']);
+    let list = if is_toml { Err(String::new()) } else { read(Value::Array(items.collect())) };
+    list.map_err(|_| not_toml.filter(|_| is_toml).unwrap_or(not_a_string))
 }
 
 #[cfg(test)]

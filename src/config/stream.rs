@@ -61,6 +61,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
             channel_memory: check_size("stream.channel-memory", raw.channel_memory, 1 << 20, 1 << 40)?,
             buffer_memory: check_size("stream.buffer-memory", raw.buffer_memory, 0, 1 << 40)?,
             reconcile_interval: check_positive("stream.reconcile-interval", raw.reconcile_interval.0)?,
+            fill_holes: raw.fill_holes,
             max_event_size,
             linger: CHANNEL_LINGER,
         },
@@ -73,11 +74,12 @@ fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
     if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
         return Err(invalid(
             "stream.path",
-            format!("{text:?}: must begin with / and have no ?, such as /api/realtime or /api/realtime/*"),
+            "must begin with / and have no ?, # or space, such as /api/realtime or /api/realtime/*",
         ));
     }
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
-        return Err(invalid("stream.path", format!("{text:?} is reserved for the gateway's own endpoints")));
+        let what = "/redis, /healthz and /playground are the gateway's own endpoints: name another path";
+        return Err(invalid("stream.path", what));
     }
     Ok((path.to_owned(), path != text))
 }

@@ -10,6 +10,8 @@ fn load(text: &str) -> Result<Config, ConfigError> {
     Config::validate(raw)
 }
 
+mod secrets;
+
 #[test]
 fn every_default_is_valid() {
     let config = load("allow-all = true").expect("valid");
@@ -26,14 +28,15 @@ fn policy_and_control_are_tables() {
     let tables = "[policy]\nfile = \"p.wasm\"\n[policy.settings]\nkey = \"value\"\n[control]\nlisten = \"0.0.0.0:1\"\ntoken = \"t\"";
     let config = load(tables).expect("valid");
     assert_eq!(config.settings.get("key"), Some("value"));
-    assert_eq!(config.live.control_token.as_deref(), Some("t"));
+    assert_eq!(config.live.control_token, Some("t".into()));
 }
 
 #[test]
 fn string_in_place_of_a_table_is_an_error_with_the_right_spelling() {
     let error = |text: &str| load(text).expect_err(text).to_string();
-    let policy = "`policy` is a table: write `[policy]` and `file = \"x.wasm\"`";
-    let control = "`control` is a table: write `[control]` and `listen = \"127.0.0.1:1\"`";
+    // The text itself may be a secret.
+    let policy = "`policy` is a table: write `[policy]` and below it `file = \"…\"`";
+    let control = "`control` is a table: write `[control]` and below it `listen = \"…\"`";
     for (text, line, says) in [
         ("policy = \"x.wasm\"", "line 1", policy),
         ("allow-all = true\ncontrol = '127.0.0.1:1'", "line 2", control),
@@ -64,7 +67,7 @@ fn toml_examples_of_the_documents_load() {
     let config = load(&readme[0]).expect("the README's example is valid");
     assert_eq!(config.policy_mode, PolicyMode::File("policy.wasm".into()));
     assert_eq!(config.lookup_prefixes, ["session:", "team:"]);
-    assert_eq!(config.live.rest_tokens, ["a-long-secret"]);
+    assert_eq!(config.live.rest_tokens, ["a-long-secret".into()]);
     assert!(config.live.cors.credentials);
     let directories = ["docs", "docs/operations", "docs/policies", "docs/internals"];
     let pages = directories.iter().flat_map(|directory| std::fs::read_dir(directory).expect("a directory"));
@@ -144,21 +147,21 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("[stream]\nping-interval = 5", &["tidegate.toml", "line 2", "a duration such as 250ms, 25s or 2m"]);
     check(
         "[stream]\nping-interval = \"1x\"",
-        &["tidegate.toml", "line 2", "1x", "a duration such as 250ms, 25s or 2m"],
+        &["tidegate.toml", "line 2", "stream.ping-interval", "a duration such as 250ms, 25s or 2m"],
     );
     check("allow-all = 1", &["tidegate.toml", "line 1", "boolean"]);
-    check("allow-all = true\nlisten = \"here\"", &["listen", "\"here\"", "127.0.0.1:8080"]);
+    check("allow-all = true\nlisten = \"here\"", &["listen", "127.0.0.1:8080"]);
     check("allow-all = true\ncontrol.listen = \"0.0.0.0:7080\"", &["control.listen", "control.token"]);
     check("allow-all = true\nstore = \"http://x\"", &["store", "redis://"]);
     check("allow-all = true\nstream.ping-interval = \"90s\"", &["stream.ping-interval", "1m 30s", "70s"]);
-    check("allow-all = true\nstream.path = \"api\"", &["stream.path", "\"api\"", "/api/realtime"]);
+    check("allow-all = true\nstream.path = \"api\"", &["stream.path", "/api/realtime"]);
     check("allow-all = true\nstream.path = \"/a?b\"", &["stream.path"]);
     check("allow-all = true\nstream.path = \"/redis\"", &["stream.path", "own"]);
     check("allow-all = true\nstream.max-event-size = \"1GiB\"", &["stream.max-event-size", "256.0 MiB"]);
     check("allow-all = true\nstream.max-channels-per-stream = 0", &["stream.max-channels-per-stream", "from 1"]);
-    check("allow-all = true\nchannels.allow = [\"[\"]", &["channels.allow"]);
+    check("allow-all = true\nchannels.allow = [\"[\"]", &["channels.allow[0]", "character class"]);
     check("allow-all = true\ncors.credentials = true", &["cors.credentials", "cors.origins"]);
-    check("allow-all = true\ncors.origins = [\"app.example\"]", &["cors.origins", "https://app.example"]);
+    check("allow-all = true\ncors.origins = [\"app.example\"]", &["cors.origins[0]", "https://app.example"]);
     check("allow-all = true\ncors.origins = [\"https://app.example/\"]", &["cors.origins"]);
     check("allow-all = true\nredis-rest.tokens = [\"\"]", &["redis-rest.tokens", "at least one"]);
     check("allow-all = true\npolicy.lookup.prefixes = [\"\"]", &["policy.lookup.prefixes", "every key"]);
@@ -183,7 +186,7 @@ fn mistakes_name_the_key_and_the_remedy() {
     check("allow-all = true\ndrain.delay = \"500y\"", &["drain.delay", "a day"]);
     check("allow-all = true\npolicy.rotation-window = \"2days\"", &["policy.rotation-window", "a day"]);
     let hosts = |host: &str| format!("allow-all = true\npolicy.egress.hosts = [{host}]");
-    check(&hosts("'auth.example'"), &["policy.egress.hosts", "auth.example", "https://auth.example"]);
+    check(&hosts("'auth.example'"), &["policy.egress.hosts[0]", "https://auth.example"]);
     check(&hosts("'https://auth.example/path'"), &["policy.egress.hosts", "without a user, a path"]);
     check(&hosts("'redis://auth.example'"), &["policy.egress.hosts", "neither http nor https"]);
     check(&hosts("{ url = 'http://a', private = true }"), &["policy.egress.hosts"]);
@@ -195,7 +198,7 @@ fn mistakes_name_the_key_and_the_remedy() {
     check(&profile("secret = '${NOWHERE_TO_BE_SEEN}'"), &["policy.tokens.app.secret", "NOWHERE_TO_BE_SEEN"]);
     check(&profile("secret = '!'\nsecret-encoding = 'base64'"), &["policy.tokens.app.secret", "base64"]);
     check(&profile("secret = 'a'\nalgorithms = ['RS256']"), &["policy.tokens.app.algorithms", "RS256", "HS256"]);
-    check(&profile("secret = 'a'\nalgorithms = 'none'"), &["policy.tokens.app.algorithms", "none", "EdDSA"]);
+    check(&profile("secret = 'a'\nalgorithms = 'none'"), &["policy.tokens.app.algorithms", "EdDSA"]);
     check(&profile("secret = 'a'\naudience = ['*', 'app']"), &["policy.tokens.app", "stand alone"]);
     check(&profile("secret = 'a'\naudience = 5"), &["line 4", "a string or a list"]);
     check(&profile("secret = 'a'\nleeway = '1h'"), &["policy.tokens.app", "leeway", "10m"]);
@@ -220,7 +223,7 @@ fn mistakes_name_the_key_and_the_remedy() {
 fn environment_overrides_the_file_and_flags_override_the_environment() {
     let variables = |list: &[(&str, &str)]| {
         sources::parse_environment(
-            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>().into_iter(),
+            list.iter().map(|(k, v)| ((*k).to_owned(), (*v).into())).collect::<Vec<_>>().into_iter(),
         )
     };
     let mut table = sources::parse_file(
@@ -274,7 +277,7 @@ fn environment_overrides_the_file_and_flags_override_the_environment() {
 fn every_option_can_be_set_by_the_environment() {
     for option in schema::OPTIONS.iter() {
         let name = sources::variable_name(&option.path);
-        let try_value = |value: &str| sources::parse_environment([(name.clone(), value.to_owned())].into_iter());
+        let try_value = |value: &str| sources::parse_environment([(name.clone(), value.into())].into_iter());
         let values = ["1s", "1MiB", "7", "true", "json", "text", "{}", "10.0.0.0/8", "file", "subject"];
         assert!(values.iter().any(|value| try_value(value).is_ok()), "{name}");
     }
@@ -314,7 +317,7 @@ fn policy_source_selects_the_mode() {
     assert!(error("allow-unsigned = true\n[fleet]\nnode-name = \"a/b\"").contains("letters, digits"));
     assert!(error("").contains("keygen") && error("").contains("--allow-unsigned"));
     assert!(error("file = \"x.wasm\"\nallow-unsigned = true").contains("policy push"));
-    assert!(error("rotation-window = \"never\"").contains("neither off nor a time"));
+    assert!(error("rotation-window = \"never\"").contains("expected off, or a duration"));
     assert!(error("allow-unsigned = true\nshadow.share = 2.0").contains("from 0 to 1"));
     let off = load("allow-all = true\npolicy.rotation-window = \"off\"").expect("valid");
     assert_eq!(off.live.rotation_window, None);
@@ -403,9 +406,8 @@ fn token_profiles_and_egress_hosts_are_read() {
     assert!(config.egress.allows(&"https://auth.example/any".parse().expect("a URI")));
     assert!(config.egress.allows(&"http://10.0.0.5:8000/".parse().expect("a URI")));
     assert!(!config.egress.allows(&"http://auth.example/".parse().expect("a URI")));
-    let from_environment = |name: &str, text: &str| {
-        sources::parse_environment([(name.to_owned(), text.to_owned())].into_iter()).expect(name)
-    };
+    let from_environment =
+        |name: &str, text: &str| sources::parse_environment([(name.to_owned(), text.into())].into_iter()).expect(name);
     let hosts = from_environment("TIDEGATE_POLICY_EGRESS_HOSTS", "https://a.example, https://b.example");
     let mut table = sources::parse_file(Path::new("tidegate.toml"), "allow-all = true").expect("valid");
     sources::merge(&mut table, hosts);

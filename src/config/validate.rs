@@ -12,10 +12,10 @@ use ipnet::{IpNet, Ipv4Net};
 use regex::{RegexSet, RegexSetBuilder};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::reloadable::LiveOptions;
 use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
 use crate::util::files;
+use crate::util::hidden::Hidden;
 
 /// Maximum size of a host name; the kernel accepts 64 bytes.
 const MAX_HOST_NAME_BYTES: u64 = 256;
@@ -26,9 +26,7 @@ pub const MAX_STEP: Duration = Duration::from_secs(86_400);
 
 /// An address to listen on.
 pub fn parse_address(key: &str, text: &str) -> Result<SocketAddr, ConfigError> {
-    text.parse().map_err(|_| {
-        invalid(key, format!("{text:?} is not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
-    })
+    text.parse().map_err(|_| invalid(key, "not an IP address with a port, such as 127.0.0.1:8080 or [::]:8080"))
 }
 
 /// Whether a text can be a bearer token.
@@ -37,12 +35,9 @@ pub fn is_token(token: &str) -> bool {
 }
 
 /// Warnings of bearer tokens that can be guessed.
-pub fn short_tokens(live: &LiveOptions) -> impl Iterator<Item = String> {
-    let is_short = |token: &String| token.len() < MIN_TOKEN_BYTES;
-    let options = [
-        ("control.token", live.control_token.as_ref().is_some_and(is_short)),
-        ("redis-rest.tokens", live.rest_tokens.iter().any(is_short)),
-    ];
+pub fn short_tokens(control: Option<&Hidden>, rest: &[Hidden]) -> impl Iterator<Item = String> {
+    let is_short = |token: &Hidden| token.reveal().len() < MIN_TOKEN_BYTES;
+    let options = [("control.token", control.is_some_and(is_short)), ("redis-rest.tokens", rest.iter().any(is_short))];
     options.into_iter().filter(|(_, is_short)| *is_short).map(|(key, _)| {
         format!("{key}: a token shorter than {MIN_TOKEN_BYTES} characters can be guessed; generate one with `openssl rand -hex 16`")
     })
@@ -76,10 +71,9 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 }
 
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
-    let expected = "expected a filter such as info or warn,tidegate=debug";
     // h2 warns of frames that a client may send in any number. A directive of the option takes precedence.
     EnvFilter::try_new(format!("h2=error,{text}"))
-        .map_err(|error| invalid("log.filter", format!("{text:?}: {error}; {expected}")))
+        .map_err(|_| invalid("log.filter", "expected a filter such as info or warn,tidegate=debug"))
 }
 
 /// Networks, with those of IPv4-mapped addresses as IPv4 networks, since addresses are compared in canonical form.
@@ -102,13 +96,17 @@ pub fn canonical_networks(key: &str, networks: &[IpNet]) -> Result<Vec<IpNet>, C
 
 /// Patterns of names, which match characters.
 pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<RegexSet, ConfigError> {
-    let expression = |pattern: &String| {
+    let expression = |(n, pattern): (usize, &String)| {
+        let key = format!("{key}[{n}]");
         let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-        let glob = glob.map_err(|error| invalid(key, error))?;
-        in_characters(glob.regex()).ok_or_else(|| invalid(key, format!("{pattern:?} cannot be compiled")))
+        let glob = glob.map_err(|error| invalid(&key, error.kind()))?;
+        in_characters(glob.regex()).ok_or_else(|| invalid(&key, "cannot be compiled"))
     };
-    let expressions = patterns.iter().map(expression).collect::<Result<Vec<_>, _>>()?;
-    RegexSetBuilder::new(expressions).dot_matches_new_line(true).build().map_err(|error| invalid(key, error))
+    let expressions = patterns.iter().enumerate().map(expression).collect::<Result<Vec<_>, _>>()?;
+    RegexSetBuilder::new(expressions)
+        .dot_matches_new_line(true)
+        .build()
+        .map_err(|_| invalid(key, "the patterns together are too large"))
 }
 
 /// The expression of a glob, in which globset matches single bytes and writes each byte of other characters than ASCII as `\xNN`.
@@ -139,7 +137,7 @@ pub fn check_node_name(name: String) -> Result<String, ConfigError> {
     if (1..=64).contains(&name.len()) && name.chars().all(is_of_names) {
         return Ok(name);
     }
-    Err(invalid("fleet.node-name", format!("{name:?}: must have 1 to 64 letters, digits and -._:[]")))
+    Err(invalid("fleet.node-name", "must have 1 to 64 letters, digits and -._:[]"))
 }
 
 /// The default name of a node: the host name and an address.

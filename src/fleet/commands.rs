@@ -202,7 +202,7 @@ impl Commands {
                 continue;
             }
             for (id, body) in page.entries {
-                self.handle(id, &body, batch);
+                self.handle(id, body, batch);
                 // After a long outage there are thousands of commands, and each visits all streams.
                 tokio::task::yield_now().await;
                 *read = Position { at: id, added: read.added + 1 };
@@ -233,9 +233,9 @@ impl Commands {
         Ok(Position { at: state.last, added: state.added })
     }
 
-    fn handle(&self, id: StreamId, body: &Body, batch: &mut Batch) {
-        let result = match body {
-            Body::Event { event, data, .. } if event == COMMAND_EVENT => self.handler.handle(data),
+    fn handle(&self, id: StreamId, body: Body, batch: &mut Batch) {
+        let result = match body.into_event() {
+            Some((event, data)) if event == COMMAND_EVENT => self.handler.handle(&data),
             _ => Err("it is not a command".into()),
         };
         match result {
@@ -285,7 +285,7 @@ pub async fn send_and_wait(
         for (at, body) in page.entries {
             after = at;
             received += 1;
-            if let Body::Event { data, .. } = body
+            if let Some((_, data)) = body.into_event()
                 && let Ok(CommandReply { node, answer }) = serde_json::from_str(&data)
             {
                 // Two nodes may have the same name by mistake.

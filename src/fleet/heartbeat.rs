@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
 use crate::authz::authorizer::Authorizer;
-use crate::channel::membership::RawSubscription;
+use crate::channel::raw_subscription::RawSubscription;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node_status::{NodeStatus, ShadowNodeStatus};
 use crate::fleet::record;
@@ -188,7 +188,8 @@ impl Heartbeat {
             tokio::select! {
                 _ = interval.tick() => {}
                 Some(change) = self.changes.recv() => self.state.apply(change),
-                Some(_) = record_notifications.next() => {}
+                // `None` means that notifications were dropped.
+                _ = record_notifications.next() => {}
                 Ok(()) = generations.changed() => {}
             }
             self.send().await;

@@ -302,7 +302,7 @@ impl RevocationRequest {
             }
         }
         if time.is_some_and(|time| time.is_zero() || time > MAX_REVOCATION_DURATION) {
-            return invalid("for: a time between 1ms and 30days, as 15m".into());
+            return invalid("for: must be from 1ms to 30days, such as 15m".into());
         }
         Ok((StreamSelector { subject, channel }, time))
     }

@@ -1,6 +1,6 @@
 //! The file of a policy, with its test cases and its signature: read together, and replaced one by one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -122,7 +122,7 @@ impl PolicySource {
         if bundle.cases.is_none() && !self.cases_required {
             files::if_exists(fs::remove_file(&self.cases))?;
         }
-        File::open(directory(&self.component))?.sync_all()?;
+        files::sync_directory(directory(&self.component))?;
         Ok(self.fingerprint())
     }
 }

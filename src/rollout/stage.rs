@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::policy::info::PolicyOrigin;
+use crate::util::named::named_variants;
 
 /// A stage of the activation pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -24,23 +25,16 @@ pub enum Stage {
     Active,
 }
 
+named_variants!(Stage {
+    Fetched => "fetched",
+    Verified => "verified",
+    Compiled => "compiled",
+    Linked => "linked",
+    Tested => "tested",
+    Active => "active",
+});
+
 impl Stage {
-    /// All stages, in order.
-    pub const ALL: [Self; 6] =
-        [Self::Fetched, Self::Verified, Self::Compiled, Self::Linked, Self::Tested, Self::Active];
-
-    /// The name in the status, the log and the metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Fetched => "fetched",
-            Self::Verified => "verified",
-            Self::Compiled => "compiled",
-            Self::Linked => "linked",
-            Self::Tested => "tested",
-            Self::Active => "active",
-        }
-    }
-
     /// The stage after this one.
     pub fn next(self) -> Self {
         Self::ALL.into_iter().find(|stage| *stage > self).unwrap_or(Self::Active)

@@ -7,6 +7,7 @@ use http::{HeaderMap, Request};
 use subtle::ConstantTimeEq;
 
 use crate::server::host::host;
+use crate::util::hidden::Hidden;
 
 /// Whether the request addresses an IP address or `localhost`: then no DNS name of another site was pointed at this machine.
 pub fn host_is_address<B>(request: &Request<B>) -> bool {
@@ -35,13 +36,13 @@ pub fn is_local_origin(origin: &str) -> bool {
 }
 
 /// Whether the request has one of these bearer tokens, compared in constant time.
-pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a String>) -> bool {
+pub fn shows_token<'a>(headers: &HeaderMap, tokens: impl IntoIterator<Item = &'a Hidden>) -> bool {
     let header = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
     let shown = match header.split_at_checked(7) {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token.trim_ascii(),
         _ => b"",
     };
-    tokens.into_iter().fold(false, |any, token| any | bool::from(token.as_bytes().ct_eq(shown)))
+    tokens.into_iter().fold(false, |any, token| any | bool::from(token.reveal().as_bytes().ct_eq(shown)))
 }
 
 #[cfg(test)]
@@ -79,7 +80,7 @@ mod tests {
         ] {
             assert_eq!(is_local_origin(origin), expect, "{origin}");
         }
-        let tokens = vec!["one".to_owned(), "two".to_owned()];
+        let tokens = ["one".into(), "two".into()];
         let shows = |token| shows_token(request("h", None, token).headers(), &tokens);
         assert!(shows(Some("Bearer two")) && shows(Some("bearer one")));
         assert!(!shows(Some("Bearer three")) && !shows(Some("two")) && !shows(None) && !shows(Some("Bearer ")));

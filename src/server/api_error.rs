@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use http::header::{ALLOW, HeaderValue};
+use http::header::{ALLOW, HeaderValue, RETRY_AFTER};
 use serde_json::json;
 
 use crate::artifact::digest::Digest;
@@ -18,7 +18,9 @@ use crate::policy::Failure;
 use crate::policy::info::PolicyInfo;
 use crate::rollout::replace::ReplaceError;
 use crate::rollout::stage::{ActivationError, Stage};
+use crate::server::body_budget::NoMemory;
 use crate::server::data::request::InvalidAck;
+use crate::server::host::InvalidHost;
 use crate::server::respond::{self, Response};
 use crate::store::StoreError;
 use crate::store::command::CommandError;
@@ -26,8 +28,6 @@ use crate::util::shares::Refusal;
 
 /// Longest pause between two parts of a body.
 pub const BODY_IDLE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Longest time for a whole body.
-pub const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Why a body cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,13 +35,18 @@ pub enum BodyError {
     /// With the limit in bytes.
     #[error("the body is larger than {0} bytes")]
     TooLarge(usize),
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// The client disconnected, or violated HTTP.
     #[error("the body ended early")]
     Incomplete,
     /// A slow client must not hold memory and permits without end.
-    #[error("timeout while reading the body: {} s without a byte, or {} s in total", BODY_IDLE_TIMEOUT.as_secs(), BODY_TIMEOUT.as_secs())]
-    Timeout,
+    #[error("timeout while reading the body: {} s without a byte, or {total} s in total", BODY_IDLE_TIMEOUT.as_secs())]
+    Timeout { total: u64 },
 }
+
+/// When to repeat a request for which there was no memory: the others have ended by then, or have been ended.
+pub const RETRY_AFTER_SECONDS: &str = "2";
 
 /// Codes of the errors with which the gateway itself refuses a stream request.
 pub const REFUSAL_CODES: [&str; 6] = [
@@ -62,8 +67,8 @@ pub enum ApiError {
     MethodNotAllowed { allow: String },
     #[error("the request line and headers are larger than {max_bytes} bytes (server.max-header-size)")]
     HeaderTooLarge { max_bytes: usize },
-    #[error("{0}; right would be one Host header such as gate.example or 127.0.0.1:8080")]
-    InvalidHost(&'static str),
+    #[error(transparent)]
+    InvalidHost(#[from] InvalidHost),
     #[error("requests of web pages of other origins are not allowed")]
     OriginNotAllowed,
     #[error("use the address of this port, or localhost, or set control.token")]
@@ -82,6 +87,8 @@ pub enum ApiError {
     UnsupportedMediaType { expected: &'static str },
     #[error(transparent)]
     Body(#[from] BodyError),
+    #[error(transparent)]
+    NoMemory(#[from] NoMemory),
     /// The code depends on what the body should have been.
     #[error("{reason}")]
     InvalidBody { code: &'static str, reason: String },
@@ -196,11 +203,14 @@ impl ApiError {
             Self::LoopbackOnly => (S::FORBIDDEN, "loopback_only"),
             Self::InvalidParameter(_) => (S::BAD_REQUEST, "invalid_parameter"),
             Self::UnsupportedMediaType { .. } => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::Body(BodyError::TooLarge(_)) | Self::Push(PushError::TooLarge { .. }) => {
-                (S::PAYLOAD_TOO_LARGE, "body_too_large")
+            Self::Body(BodyError::TooLarge(_) | BodyError::NoMemory(NoMemory::TooLarge { .. }))
+            | Self::NoMemory(NoMemory::TooLarge { .. })
+            | Self::Push(PushError::TooLarge { .. }) => (S::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Self::Body(BodyError::NoMemory(NoMemory::Busy)) | Self::NoMemory(NoMemory::Busy) => {
+                (S::SERVICE_UNAVAILABLE, "busy")
             }
             Self::Body(BodyError::Incomplete) => (S::BAD_REQUEST, "body_incomplete"),
-            Self::Body(BodyError::Timeout) => (S::REQUEST_TIMEOUT, "body_timeout"),
+            Self::Body(BodyError::Timeout { .. }) => (S::REQUEST_TIMEOUT, "body_timeout"),
             Self::InvalidBody { code, .. } => (S::BAD_REQUEST, code),
 
             Self::InvalidAck(_) => (S::BAD_REQUEST, "invalid_ack"),
@@ -307,6 +317,9 @@ impl ApiError {
         {
             response.headers_mut().insert(ALLOW, allow);
         }
+        if code == "busy" {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
+        }
         if let Self::PreconditionFailed { active } = &self {
             response = respond::with_etag(response, active.as_deref());
         }
@@ -328,7 +341,7 @@ const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
     match cause {
         StoreError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
         StoreError::WrongType => (S::CONFLICT, "wrong_type"),
-        StoreError::InvalidCommand(_) => (S::BAD_REQUEST, "invalid_command"),
+        StoreError::InvalidCommand(_) | StoreError::AnswerTooLarge(_) => (S::BAD_REQUEST, "invalid_command"),
         StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),
     }
 }

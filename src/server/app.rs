@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::artifact::sequence_ledger::SignaturePolicy;
 use crate::audit::Audit;
+use crate::audit::writer::LineCounters;
 use crate::authz::authorizer::Authorizer;
 use crate::channel::frame::GapReason;
 use crate::channel::hub::Hub;
@@ -19,6 +20,7 @@ use crate::policy::Failure;
 use crate::rollout::stage::Stage;
 use crate::rollout::{Observers, Rollout};
 use crate::server::api_error::{ApiError, REFUSAL_CODES};
+use crate::server::body_budget::BodyBudget;
 use crate::server::connection::deadline::EndCause;
 use crate::server::connection::limits::{PortKind, PortLimits, refusal_name};
 use crate::server::control::stream_stats::StreamStatsCache;
@@ -27,6 +29,7 @@ use crate::server::data::rejection_delay::RejectionDelay;
 use crate::server::recent_rejections::RecentRejections;
 use crate::shadow::shadow_policy::ShadowEvaluator;
 use crate::stream::StreamContext;
+use crate::stream::large_frames::LargeFrames;
 use crate::stream::registry::StreamRegistry;
 use crate::stream::replay_budget::ReplayBudget;
 use crate::telemetry::metrics::{Metrics, StreamRequestOutcome};
@@ -37,7 +40,10 @@ use crate::util::shares::Refusal;
 /// One request may be delayed (`reject.delay`) for this many streams that are allowed.
 const STREAMS_PER_DELAYED_REQUEST: usize = 10;
 
-/// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one. Each may need 90 MB.
+/// Characters of a name that an error shows.
+const MAX_SHOWN_CHARS: usize = 300;
+
+/// Policies that are uploaded at once: one in the pipeline, one that waits for it, and some that supersede that one.
 pub const MAX_POLICY_UPLOADS: usize = 4;
 
 /// Bytes for incomplete heads and unread responses of the control port.
@@ -57,6 +63,8 @@ pub struct App {
     pub hub: Hub,
     /// Decides about stream requests.
     pub authorizer: Arc<Authorizer>,
+    /// The lines of the log, if this process has one.
+    pub log_lines: OnceLock<Arc<LineCounters>>,
     /// The decision log and the recording.
     pub audit: Arc<Audit>,
     /// The shadow policy.
@@ -79,6 +87,8 @@ pub struct App {
     pub(super) phase: watch::Sender<Phase>,
     pub(super) recent_rejections: RecentRejections,
     pub(super) stream_stats: StreamStatsCache,
+    /// The memory of bodies.
+    pub(super) body_budget: Arc<BodyBudget>,
     /// Limits how many policies are uploaded at once.
     pub(super) policy_uploads: Semaphore,
     data_limits: Arc<PortLimits>,
@@ -139,6 +149,9 @@ impl App {
             stream_context: StreamContext {
                 hub: hub.clone(),
                 replay_budget: Arc::new(ReplayBudget::new(config.stream.replay_memory)),
+                large_frames: Arc::new(LargeFrames::new(
+                    config.stream.replay_memory.max(config.stream.hub.buffer_memory),
+                )),
                 ping_interval: config.stream.ping_interval,
             },
             forwarding_warnings: ForwardingWarnings::default(),
@@ -146,6 +159,8 @@ impl App {
             recent_rejections: RecentRejections::default(),
             stream_stats: StreamStatsCache::default(),
             fleet: OnceLock::new(),
+            log_lines: OnceLock::new(),
+            body_budget: BodyBudget::new(config.body_memory),
             policy_uploads: Semaphore::new(MAX_POLICY_UPLOADS),
             data_limits: data_limits(&config, &metrics),
             control_limits: control_limits(&config, &metrics),
@@ -183,7 +198,7 @@ impl App {
     /// Fails if the configuration does not allow this key as a channel.
     pub(super) fn check_channel(&self, name: &str) -> Result<(), ApiError> {
         let allowed = self.live().channels.permit(name, &self.authorizer.context().env.lookup_prefixes);
-        if allowed { Ok(()) } else { Err(ApiError::ChannelNotAllowed(name.to_owned())) }
+        if allowed { Ok(()) } else { Err(ApiError::ChannelNotAllowed(name.chars().take(MAX_SHOWN_CHARS).collect())) }
     }
 
     /// The fleet, if it manages this node's policy.

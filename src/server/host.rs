@@ -6,15 +6,18 @@ use http::header::{HOST, HeaderValue};
 use http::uri::Authority;
 use http::{HeaderMap, Request, Version};
 
-use crate::server::api_error::ApiError;
+/// Why the host of a request is not valid.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}; right would be one Host header such as gate.example or 127.0.0.1:8080")]
+pub struct InvalidHost(&'static str);
 
 /// Checks the host and sets the `Host` header to that of the request target, if that has one (absolute form, `:authority`): all who read
 /// the request see the same host. Only a request of HTTP/1.0 may name none.
-pub fn normalize_host<B>(request: &mut Request<B>) -> Result<(), ApiError> {
+pub fn normalize_host<B>(request: &mut Request<B>) -> Result<(), InvalidHost> {
     let field = host_field(request.headers())?;
     let target = request.uri().authority().map(Authority::as_str);
     if ![field, target].into_iter().flatten().all(is_host) {
-        return Err(ApiError::InvalidHost("the host is not a name or an IP address with an optional port"));
+        return Err(InvalidHost("the host is not a name or an IP address with an optional port"));
     }
     let is_http1 = request.version() <= Version::HTTP_11;
     let is_missing = match request.version() {
@@ -23,13 +26,13 @@ pub fn normalize_host<B>(request: &mut Request<B>) -> Result<(), ApiError> {
         _ => field.or(target).is_none(),
     };
     if is_missing {
-        return Err(ApiError::InvalidHost("the request names no host: the Host header is missing"));
+        return Err(InvalidHost("the request names no host: the Host header is missing"));
     }
     if let (Some(field), Some(target)) = (field, target)
         && !is_http1
         && !field.eq_ignore_ascii_case(target)
     {
-        return Err(ApiError::InvalidHost("the Host header and :authority differ"));
+        return Err(InvalidHost("the Host header and :authority differ"));
     }
     if let Some(target) = target.and_then(|target| HeaderValue::from_str(target).ok()) {
         request.headers_mut().insert(HOST, target);
@@ -43,13 +46,13 @@ pub fn host(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// The only `Host` header.
-fn host_field(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+fn host_field(headers: &HeaderMap) -> Result<Option<&str>, InvalidHost> {
     let mut fields = headers.get_all(HOST).iter();
     let Some(field) = fields.next() else { return Ok(None) };
     if fields.next().is_some() {
-        return Err(ApiError::InvalidHost("the request has several Host headers"));
+        return Err(InvalidHost("the request has several Host headers"));
     }
-    field.to_str().map(Some).map_err(|_| ApiError::InvalidHost("the Host header has bytes that are not ASCII"))
+    field.to_str().map(Some).map_err(|_| InvalidHost("the Host header has bytes that are not ASCII"))
 }
 
 /// Whether this is a host with an optional port, and nothing else.

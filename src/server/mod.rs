@@ -5,6 +5,7 @@ mod access;
 mod api_error;
 pub mod app;
 mod body;
+mod body_budget;
 mod connection;
 mod control;
 pub mod data;
@@ -130,7 +131,7 @@ async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr,
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
     if let Err(error) = host::normalize_host(&mut request) {
-        return error.into_response();
+        return ApiError::from(error).into_response();
     }
     if kind == PortKind::Control {
         return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);

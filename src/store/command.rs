@@ -1,6 +1,9 @@
 //! The commands of the REST protocol: those that the server half of the npm package sends.
 
-use serde_json::Value;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
+use serde_json::Number;
 
 use crate::event::{StreamId, digits};
 
@@ -17,7 +20,14 @@ pub enum RestCommand {
         fields: Vec<(String, String)>,
     },
     /// `XRANGE key start end [COUNT n]`. `start` and `end` are as sent; [`bound`] parses them.
-    Range { key: String, start: String, end: String, count: Option<u64> },
+    Range {
+        key: String,
+        start: String,
+        end: String,
+        count: Option<u64>,
+        /// Limit of the answer: bytes of all ids, names and values, with [`TEXT_OVERHEAD_BYTES`] for each of them.
+        max_bytes: usize,
+    },
     /// `PUBLISH channel message`
     Publish { key: String, message: String },
     /// `EXPIRE key seconds`, of streams only. Without a positive number of seconds the stream is deleted at once.
@@ -71,10 +81,15 @@ pub enum Reply {
     List(Vec<Reply>),
 }
 
+/// What a text of an answer needs in addition to its bytes.
+pub const TEXT_OVERHEAD_BYTES: usize = 64;
+/// Arguments of one command: an emitter sends about ten.
+pub const MAX_ARGUMENTS: usize = 1024;
+
 /// Why a command is not executed. The client's library shows the text, which is like an error of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    #[error("ERR a command is a JSON array of strings, numbers and booleans, its name first")]
+    #[error("ERR a command is a JSON array of at most {MAX_ARGUMENTS} strings, numbers and booleans, its name first")]
     NotACommand,
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
@@ -97,9 +112,9 @@ impl RestCommand {
     }
 
     /// Parses the JSON array of one command.
-    pub fn parse(json: &Value) -> Result<Self, CommandError> {
-        let args = json.as_array().and_then(|array| array.iter().map(argument).collect::<Option<Vec<_>>>());
-        let mut args = args.ok_or(CommandError::NotACommand)?.into_iter();
+    pub fn parse(json: &str) -> Result<Self, CommandError> {
+        let Arguments(args) = serde_json::from_str(json).map_err(|_| CommandError::NotACommand)?;
+        let mut args = args.into_iter();
         let name = args.next().ok_or(CommandError::NotACommand)?;
         match name.to_ascii_uppercase().as_str() {
             "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
@@ -111,11 +126,77 @@ impl RestCommand {
     }
 }
 
-fn argument(json: &Value) -> Option<String> {
-    match json {
-        Value::String(text) => Some(text.clone()),
-        Value::Number(_) | Value::Bool(_) => Some(json.to_string()),
-        _ => None,
+/// The arguments of a command. They are parsed without a [`serde_json::Value`], which takes many times the memory of a short argument.
+struct Arguments(Vec<String>);
+
+impl<'de> Deserialize<'de> for Arguments {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_seq(ArgumentsVisitor)
+    }
+}
+
+struct ArgumentsVisitor;
+
+impl<'de> Visitor<'de> for ArgumentsVisitor {
+    type Value = Arguments;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an array of at most {MAX_ARGUMENTS} arguments")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Arguments, A::Error> {
+        let mut arguments = Vec::new();
+        while let Some(Argument(argument)) = array.next_element()? {
+            if arguments.len() == MAX_ARGUMENTS {
+                return Err(A::Error::invalid_length(MAX_ARGUMENTS + 1, &self));
+            }
+            arguments.push(argument);
+        }
+        Ok(Arguments(arguments))
+    }
+}
+
+/// One argument, as text.
+struct Argument(String);
+
+impl<'de> Deserialize<'de> for Argument {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(ArgumentVisitor)
+    }
+}
+
+struct ArgumentVisitor;
+
+impl Visitor<'_> for ArgumentVisitor {
+    type Value = Argument;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string, a number or a boolean")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Argument, E> {
+        Ok(Argument(text.to_owned()))
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Argument, E> {
+        Ok(Argument(text))
+    }
+
+    fn visit_bool<E: Error>(self, flag: bool) -> Result<Argument, E> {
+        Ok(Argument(flag.to_string()))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Argument, E> {
+        Ok(Argument(number.to_string()))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Argument, E> {
+        Ok(Argument(number.to_string()))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Argument, E> {
+        // In the form of JSON, as the client wrote it: `1.0`, not `1`.
+        Number::from_f64(number).map(|number| Argument(number.to_string())).ok_or_else(|| E::custom("not a number"))
     }
 }
 
@@ -164,7 +245,7 @@ fn parse_range(mut args: Args) -> Option<RestCommand> {
         Some(_) => return None,
         None => None,
     };
-    args.next().is_none().then_some(RestCommand::Range { key, start, end, count })
+    args.next().is_none().then_some(RestCommand::Range { key, start, end, count, max_bytes: usize::MAX })
 }
 
 fn parse_publish(mut args: Args) -> Option<RestCommand> {
@@ -208,8 +289,9 @@ mod tests {
 
     #[test]
     fn valid_commands_are_parsed() {
-        let check =
-            |json: serde_json::Value, expect: RestCommand| assert_eq!(RestCommand::parse(&json), Ok(expect), "{json}");
+        let check = |json: serde_json::Value, expect: RestCommand| {
+            assert_eq!(RestCommand::parse(&json.to_string()), Ok(expect), "{json}")
+        };
         let fields = vec![("data".to_owned(), "1".to_owned()), ("event".to_owned(), "e".to_owned())];
         let add =
             |trim, id, no_create| RestCommand::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
@@ -224,7 +306,10 @@ mod tests {
             json!(["XADD", "c", "5-1", "data", 1, "event", "e"]),
             add(None, NewId::Exact(StreamId::new(5, 1)), false),
         );
-        let range = |count| RestCommand::Range { key: "c".into(), start: "-".into(), end: "+".into(), count };
+        let range = |count| {
+            let (key, start, end) = ("c".into(), "-".into(), "+".into());
+            RestCommand::Range { key, start, end, count, max_bytes: usize::MAX }
+        };
         check(json!(["XRANGE", "c", "-", "+"]), range(None));
         check(json!(["XRANGE", "c", "-", "+", "COUNT", 1000]), range(Some(1000)));
         check(json!(["publish", "c", "{}"]), RestCommand::Publish { key: "c".into(), message: "{}".into() });
@@ -234,12 +319,13 @@ mod tests {
     #[test]
     fn invalid_commands_are_refused() {
         let check = |json: serde_json::Value, expect: &str| {
-            let error = RestCommand::parse(&json).expect_err("refused").to_string();
+            let error = RestCommand::parse(&json.to_string()).expect_err("refused").to_string();
             assert!(error.contains(expect), "{json}: {error}");
         };
         check(json!({}), "a command is a JSON array");
         check(json!([]), "a command is a JSON array");
         check(json!(["XADD", "c", "*", "data", {"a": 1}]), "a command is a JSON array");
+        check(json!(vec!["XADD"; MAX_ARGUMENTS + 1]), "a command is a JSON array");
         check(json!(["GET", "k"]), "'GET' is not available");
         check(json!(["XADD", "c", "*"]), "XADD key");
         check(json!(["XADD", "c", "*", "data"]), "XADD key");

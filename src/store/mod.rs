@@ -31,6 +31,9 @@ pub enum StoreError {
     /// The command itself is invalid, such as an `XADD` whose id is not greater than the last one.
     #[error("the store rejected the command: {0}")]
     InvalidCommand(String),
+    /// The entries of an `XRANGE` exceed its `max_bytes`.
+    #[error("the answer is larger than {0} bytes: use COUNT, and continue after the last id")]
+    AnswerTooLarge(usize),
     /// The store replied that it does not execute the command, because of its own state: a missing right, no memory, a failing disk.
     #[error("the store refused: {0}")]
     Refused(String),

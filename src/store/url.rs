@@ -33,10 +33,8 @@ pub enum StoreUrlError {
          such as redis://user:password@127.0.0.1:6379/0"
     )]
     Scheme,
-    #[error(
-        "not a valid Redis URL ({0}): expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock"
-    )]
-    Invalid(String),
+    #[error("not a valid Redis URL{0}: expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock")]
+    Invalid(&'static str),
 }
 
 impl FromStr for StoreUrl {
@@ -48,12 +46,23 @@ impl FromStr for StoreUrl {
         }
         let url = Url::parse(text).map_err(|error| match error {
             ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
-            other => StoreUrlError::Invalid(other.to_string()),
+            ParseError::InvalidPort => StoreUrlError::Invalid(" (its port is not a number up to 65535)"),
+            ParseError::EmptyHost => StoreUrlError::Invalid(" (its host is missing)"),
+            _ => StoreUrlError::Invalid(""),
         })?;
         if !matches!(url.scheme(), "redis" | "rediss" | "redis+unix") {
             return Err(StoreUrlError::Scheme);
         }
-        let info = text.into_connection_info().map_err(|error| StoreUrlError::Invalid(error.to_string()))?;
+        // The password ended at a / or ?, and its beginning would be taken for a host and a port, which are shown.
+        if url.scheme() != "redis+unix" && url[Position::BeforePath..].contains('@') {
+            return Err(StoreUrlError::Invalid(
+                " (in a user or password write @ as %40, / as %2F, ? as %3F, # as %23)",
+            ));
+        }
+        let info = text.into_connection_info().map_err(|_| {
+            // The crate's error may contain a part of the URL.
+            StoreUrlError::Invalid(" (its host, path, database or parameters)")
+        })?;
         // Notifications arrive as push messages, which only RESP3 has.
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let shown = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath]);
@@ -105,7 +114,18 @@ mod tests {
         check("rediss://ann:s3cret@redis.example/1", "rediss://redis.example/1");
         check("redis://:s3cret@h:1", "redis://h:1");
         check("redis+unix:///run/redis.sock?db=1&user=ann&pass=s3cret", "redis+unix:///run/redis.sock");
-        for bad in ["", "localhost", "http://ann:s3cret@h", "redis://ann:s3cret@h:99999", "redis://ann:s3cret@h/x"] {
+        for bad in [
+            "",
+            "localhost",
+            "http://ann:s3cret@h",
+            "redis://ann:s3cret@h:99999",
+            "redis://ann:s3cret@h/x",
+            "redis://ann:1/s3cret@h",
+            "redis://ann:1?s3cret@h",
+            "redis://ann:1#s3cret@h",
+            "redis://h/0?protocol=s3cret",
+            "redis+unix:///s?pass=s3cret&db=x",
+        ] {
             let error = bad.parse::<StoreUrl>().expect_err(bad).to_string();
             assert!(!error.contains("s3cret") && error.contains("redis://user:password@"), "{error}");
         }

@@ -15,7 +15,8 @@ use tokio::time::{Instant, Sleep};
 use crate::channel::membership::StartPosition;
 use crate::stream::StreamContext;
 use crate::stream::channel_reader::ChannelReader;
-use crate::stream::chunk::{CHUNK_BYTES, Chunk};
+use crate::stream::chunk::Chunk;
+use crate::stream::large_frames::HeldFrame;
 use crate::stream::position::Positions;
 use crate::stream::registry::{StreamInfo, StreamPermit};
 use crate::util::client_key::ClientKey;
@@ -38,8 +39,8 @@ pub struct EventStream {
     positions: Positions,
     /// The index of the reader that is polled first: the one that filled the last chunk.
     next_channel: usize,
-    /// The part of a large frame that was not sent yet.
-    remainder: Bytes,
+    /// A large frame that is being sent.
+    remainder: Option<HeldFrame>,
     started: bool,
     ended: bool,
     last_write: Instant,
@@ -66,7 +67,7 @@ impl EventStream {
             readers,
             positions,
             next_channel: 0,
-            remainder: Bytes::new(),
+            remainder: None,
             started: false,
             ended: false,
             last_write: Instant::now(),
@@ -85,11 +86,19 @@ impl EventStream {
     }
 
     fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if !self.remainder.is_empty() {
+        if let Some(frame) = &mut self.remainder {
             if self.permit.is_revoked() {
                 return self.end_silently();
             }
-            return Poll::Ready(Some(self.remainder.split_to(self.remainder.len().min(4 * CHUNK_BYTES))));
+            let Ok((piece, is_last)) = frame.next_piece() else {
+                // The client has to read the frame again.
+                self.context.hub.metrics().slow_client_disconnects.inc();
+                return self.end_silently();
+            };
+            if is_last {
+                self.remainder = None;
+            }
+            return Poll::Ready(Some(piece));
         }
         if self.ended {
             return Poll::Ready(None);
@@ -116,7 +125,7 @@ impl EventStream {
                 return self.end_silently();
             }
             self.last_write = Instant::now();
-            self.remainder = chunk.remainder;
+            self.remainder = (!chunk.remainder.is_empty()).then(|| self.context.large_frames.hold(chunk.remainder));
             self.context.hub.metrics().events_sent.inc_by(chunk.events);
             return Poll::Ready(Some(shrink(chunk.bytes)));
         }
@@ -143,7 +152,7 @@ impl EventStream {
     /// Ends the stream without another frame, perhaps in the middle of one. Clients drop an incomplete frame and reconnect.
     fn end_silently(&mut self) -> Poll<Option<Bytes>> {
         self.ended = true;
-        self.remainder = Bytes::new();
+        self.remainder = None;
         Poll::Ready(None)
     }
 
@@ -176,7 +185,7 @@ impl Body for EventStream {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.ended && self.remainder.is_empty()
+        self.ended && self.remainder.is_none()
     }
 }
 

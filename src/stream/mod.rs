@@ -3,6 +3,7 @@
 pub(crate) mod body;
 pub(crate) mod channel_reader;
 pub(crate) mod chunk;
+pub(crate) mod large_frames;
 pub(crate) mod position;
 pub mod registry;
 pub(crate) mod replay;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::hub::Hub;
+use crate::stream::large_frames::LargeFrames;
 use crate::stream::replay_budget::ReplayBudget;
 
 /// What all streams of a node share.
@@ -19,6 +21,7 @@ use crate::stream::replay_budget::ReplayBudget;
 pub struct StreamContext {
     pub hub: Hub,
     pub replay_budget: Arc<ReplayBudget>,
+    pub large_frames: Arc<LargeFrames>,
     /// A stream that has sent nothing for this long sends a ping.
     pub ping_interval: Duration,
 }

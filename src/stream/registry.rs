@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::policy::stream_selector::StreamSelector;
+use crate::util::named::named_variants;
 use crate::util::shares::{Refusal, Share, Shares};
 
 /// A stream is not rotated before this age: its client may have reconnected for the last rotation just now. At most half of
@@ -126,19 +127,12 @@ pub enum EndReason {
     Expired,
 }
 
-impl EndReason {
-    pub const ALL: [Self; 4] = [Self::Rotated, Self::Revoked, Self::Drained, Self::Expired];
-
-    /// The name in metrics and the control API.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Rotated => "rotated",
-            Self::Revoked => "revoked",
-            Self::Drained => "drained",
-            Self::Expired => "expired",
-        }
-    }
-}
+named_variants!(EndReason {
+    Rotated => "rotated",
+    Revoked => "revoked",
+    Drained => "drained",
+    Expired => "expired",
+});
 
 /// Tells a connection to abort a stream whose client does not read.
 #[derive(Clone, Debug, Default)]

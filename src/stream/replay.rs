@@ -59,16 +59,12 @@ pub async fn read_page(
     }
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
-        match body {
-            Body::Event { event, data, .. } => {
-                let bytes = user_frame(id, &event, &data, &channel);
-                frames.push_back(SequencedFrame { position: id, bytes, gap: None });
-            }
-            Body::TooLarge => {
-                let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
-                frames.push_back(gap.frame(id, &channel));
-            }
-            Body::Foreign => {}
+        if body == Body::TooLarge {
+            let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
+            frames.push_back(gap.frame(id, &channel));
+        } else if let Some((event, data)) = body.into_event() {
+            let bytes = user_frame(id, &event, &data, &channel);
+            frames.push_back(SequencedFrame { position: id, bytes, gap: None });
         }
         end = id;
     }

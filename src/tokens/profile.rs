@@ -9,7 +9,6 @@ use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use jsonwebtoken::AlgorithmFamily;
 use serde::{Deserialize, Deserializer, Serialize};
-use toml::Value;
 use url::Url;
 
 use crate::egress::origin::EgressOrigin;
@@ -19,6 +18,7 @@ use crate::tokens::key::{KeySet, TokenKeyError};
 use crate::tokens::{Algorithm, Audience, KeySource, Profile};
 use crate::util::duration::HumanDuration;
 use crate::util::files;
+use crate::util::hidden::Hidden;
 
 /// The minimum length of an HMAC secret for HS256 according to RFC 7518. A shorter one can be guessed from one token.
 const MIN_SECRET_BYTES: usize = 32;
@@ -47,14 +47,14 @@ pub struct ProfileOptions {
     #[serde(deserialize_with = "one_or_more")]
     pub algorithms: Vec<String>,
     /// A secret that the issuer shares with the gateway.
-    pub secret: Option<SecretValue>,
+    pub secret: Option<Hidden>,
     pub secret_encoding: SecretEncoding,
     /// A PEM file of public keys or certificates.
     pub pem: Option<PathBuf>,
     /// A file with a JWKS.
     pub jwks: Option<PathBuf>,
     /// The URL of a JWKS.
-    pub jwks_url: Option<String>,
+    pub jwks_url: Option<Hidden>,
     /// Whether `jwks_url` may resolve to a private address, and be `http`.
     pub allow_private: bool,
     /// The minimum age of keys before they are fetched again.
@@ -84,24 +84,6 @@ impl Default for ProfileOptions {
             max_age: HumanDuration(max_age),
             stale_if_error: HumanDuration(stale_if_error),
         }
-    }
-}
-
-/// A value that `Debug` does not show. It is any TOML value, because the error for a wrong type would show it as well.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct SecretValue(Value);
-
-impl std::fmt::Debug for SecretValue {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("…")
-    }
-}
-
-impl SecretValue {
-    /// The value, if it is a string.
-    pub fn text(&self) -> Option<&str> {
-        self.0.as_str()
     }
 }
 
@@ -165,7 +147,7 @@ fn key_source(
 ) -> Result<(KeySource, Option<String>), ProfileError> {
     let plain = |source| Ok((source, None));
     match (&raw.secret, &raw.pem, &raw.jwks, &raw.jwks_url) {
-        (Some(SecretValue(secret)), None, None, None) => {
+        (Some(secret), None, None, None) => {
             let key = format!("{key}.secret");
             let bytes = secret_bytes(&key, secret, raw.secret_encoding, resolve)?;
             let warning = (bytes.len() < MIN_SECRET_BYTES).then(|| {
@@ -178,7 +160,7 @@ fn key_source(
             plain(read_keys(&format!("{key}.jwks"), path, |text| KeySet::from_jwks(text.as_bytes(), true))?)
         }
         (None, None, None, Some(url)) => {
-            plain(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url, raw)?)))
+            plain(KeySource::Jwks(Arc::new(jwks_source(&format!("{key}.jwks-url"), url.reveal(), raw)?)))
         }
         _ => Err(invalid(key, "expected exactly one of secret, pem, jwks and jwks-url")),
     }
@@ -186,12 +168,11 @@ fn key_source(
 
 fn secret_bytes(
     key: &str,
-    secret: &Value,
+    secret: &Hidden,
     encoding: SecretEncoding,
     resolve: ResolveFn,
 ) -> Result<Vec<u8>, ProfileError> {
-    let wrong_type = || invalid(key, format!("a {} where a string is expected", secret.type_str()));
-    let secret = resolve(secret.as_str().ok_or_else(wrong_type)?).map_err(|reason| invalid(key, reason))?;
+    let secret = resolve(secret.reveal()).map_err(|reason| invalid(key, reason))?;
     let bytes = match encoding {
         SecretEncoding::Text => secret.into_bytes(),
         SecretEncoding::Base64 => base64(&secret).ok_or_else(|| invalid(key, "not base64"))?,
@@ -210,7 +191,7 @@ fn read_keys(
 ) -> Result<KeySource, ProfileError> {
     let text = files::read_text(path, MAX_KEY_FILE_BYTES).map_err(|error| format!("cannot be read: {error}"));
     let keys = text.and_then(|text| parse(&text).map_err(|error| error.to_string()));
-    keys.map(KeySource::Fixed).map_err(|reason| invalid(key, format!("{}: {reason}", path.display())))
+    keys.map(KeySource::Fixed).map_err(|reason| invalid(key, format!("{}: {reason}", files::display(path))))
 }
 
 fn jwks_source(key: &str, text: &str, raw: &ProfileOptions) -> Result<JwksSource, ProfileError> {
@@ -254,12 +235,15 @@ fn algorithms(key: &str, raw: &ProfileOptions, keys: &KeySource) -> Result<Vec<A
         return Ok(possible);
     }
     let parse = |name: &String| {
-        let algorithm = name.parse().map_err(|_| invalid(&key, format!("{name:?}: expected {ALGORITHMS}")))?;
+        let algorithm = name.parse().map_err(|_| invalid(&key, format!("expected {ALGORITHMS}")))?;
         if possible.contains(&algorithm) {
             return Ok(algorithm);
         }
         let possible: Vec<String> = possible.iter().map(|algorithm| format!("{algorithm:?}")).collect();
-        Err(invalid(&key, format!("{name:?} does not fit the profile's keys, which are for {}", possible.join(", "))))
+        Err(invalid(
+            &key,
+            format!("{algorithm:?} does not fit the profile's keys, which are for {}", possible.join(", ")),
+        ))
     };
     raw.algorithms.iter().map(parse).collect()
 }
@@ -274,7 +258,7 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 /// Deserializes a list, or a single string as a list of one.
 fn one_or_more<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
-    #[serde(untagged, expecting = "a string or a list of strings")]
+    #[serde(untagged, expecting = "expected a string or a list of strings")]
     enum OneOrMore {
         One(String),
         More(Vec<String>),

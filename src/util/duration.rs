@@ -8,6 +8,8 @@ use std::time::Duration;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
 
+const EXPECTED: &str = "expected a duration such as 250ms, 25s or 2m";
+
 /// A duration of the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -25,13 +27,18 @@ fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Duration, D::Error>
     from.deserialize_str(DurationVisitor)
 }
 
+/// Parses an argument of the command line. The error does not contain it.
+pub fn parse_argument(text: &str) -> Result<Duration, &'static str> {
+    humantime::parse_duration(text).map_err(|_| EXPECTED)
+}
+
 struct DurationVisitor;
 
 impl Visitor<'_> for DurationVisitor {
     type Value = Duration;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a duration such as 250ms, 25s or 2m")
+        f.write_str(EXPECTED.trim_start_matches("expected "))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Duration, E> {

@@ -9,8 +9,11 @@ pub(crate) mod duration;
 pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
+pub(crate) mod hidden;
 pub mod id;
+pub(crate) mod named;
 pub(crate) mod printable;
+pub(crate) mod private_dir;
 pub(crate) mod ratio;
 pub mod shares;
 

@@ -3,7 +3,6 @@
 //! A compilation cannot be stopped within a thread, and a hostile component may take forever or use all memory. So the gateway starts
 //! its own program as a child with low priority, and kills the child when it takes too long.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,9 +12,8 @@ use rustix::process::{Resource, Rlimit, nice, setrlimit};
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-use crate::artifact::policy_store::PolicyStore;
 use crate::policy::Limits;
-use crate::util::files;
+use crate::wasm::code_cache::CodeCache;
 use crate::wasm::engine;
 use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
 
@@ -42,7 +40,7 @@ pub struct Compiler {
 #[derive(Clone)]
 struct CompilerProcess {
     program: PathBuf,
-    store: Option<PolicyStore>,
+    cache: Option<CodeCache>,
     timeout: Duration,
 }
 
@@ -58,9 +56,10 @@ impl Compiler {
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
         let program = std::env::current_exe()
             .map_err(|error| anyhow::anyhow!("cannot find the executable of this process: {error}"))?;
-        let store = cache_dir.map(PolicyStore::new);
-        let child = CompilerProcess { program, store, timeout: limits.compile_timeout };
-        Ok(Self { engine: engine::engine(limits)?, child: Some(child) })
+        let engine = engine::engine(limits)?;
+        let cache = cache_dir.map(|cache_dir| CodeCache::new(cache_dir, &engine));
+        let child = CompilerProcess { program, cache, timeout: limits.compile_timeout };
+        Ok(Self { engine, child: Some(child) })
     }
 
     pub fn engine(&self) -> &Engine {
@@ -71,33 +70,15 @@ impl Compiler {
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
         let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
         let Some(child) = &self.child else { return Component::from_binary(&self.engine, bytes).map_err(invalid) };
-        let file = child.store.as_ref().map(|store| (store, store.compiled(&self.file_name(digest))));
-        if let Some((_, file)) = &file
-            && file.exists()
-        {
-            match files::check_private(file).map_err(wasmtime::Error::from).and_then(|()| load(&self.engine, file)) {
-                Ok(component) => return Ok(component),
-                // Truncated by a full disk, or of another version: compile it again.
-                Err(error) => tracing::warn!(file = %file.display(), %error, "cannot load a cached compiled policy"),
-            }
+        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.load(digest)) {
+            return Ok(component);
         }
         let code = child.run(bytes)?;
-        if let Some((store, file)) = &file {
-            let written = store.write_compiled(file, &code).map_err(wasmtime::Error::from);
-            match written.and_then(|()| load(&self.engine, file)) {
-                Ok(component) => return Ok(component),
-                Err(error) => tracing::warn!(file = %file.display(), %error, "cannot cache a compiled policy"),
-            }
+        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.save(digest, &code)) {
+            return Ok(component);
         }
         // The child compiles for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
         load_bytes(&self.engine, &code).map_err(|error| LoadError::InstanceTooLarge(format!("{error:#}")))
-    }
-
-    /// A name that differs for every component and for every version and setting of the engine.
-    fn file_name(&self, digest: &str) -> String {
-        let mut hasher = DefaultHasher::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        format!("{digest}-{:016x}", hasher.finish())
     }
 }
 
@@ -153,13 +134,6 @@ fn wait(process: &mut std::process::Child, timeout: Duration) -> std::io::Result
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(50));
     }
-}
-
-#[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]
-fn load(engine: &Engine, file: &Path) -> wasmtime::Result<Component> {
-    // SAFETY: the policy store wrote the file, with code that this program compiled, into a directory that only this user may write
-    // to. Who can change the file can change the program as well.
-    unsafe { Component::deserialize_file(engine, file) }
 }
 
 #[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]

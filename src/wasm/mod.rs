@@ -1,5 +1,6 @@
 //! The policy runtime: compiles components and runs one instance per decision under CPU and memory limits.
 
+pub(crate) mod code_cache;
 pub(crate) mod compile;
 pub mod component;
 pub(crate) mod cpu_budget;

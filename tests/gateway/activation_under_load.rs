@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 
 use crate::guests::authorizer;
 use crate::harness::{Gateway, InitialPolicy, load, wait_until};
+use crate::sandbox_limits::REALLOC;
 
 /// How long each policy stays active.
 const ACTIVATION_INTERVAL: Duration = Duration::from_millis(200);
@@ -51,11 +52,7 @@ fn policy(name: &str, allows: bool, wait: Duration, cached: bool) -> Policy {
   (data (i32.const 128) (i32 256 6 320 {length}))
   (data (i32.const 256) "x-name")
   (data (i32.const 320) "{name}")
-  (global $heap (mut i32) (i32.const 0x10000))
-  (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
-    (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
-    (global.get $heap)
-    (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+  {REALLOC}
   (func (export "tidegate:policy/authorizer@0.1.0#authorize")
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     {wait}

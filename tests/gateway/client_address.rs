@@ -10,7 +10,7 @@ use crate::client::{Sse, send_request};
 use crate::guests::component;
 use crate::harness::{Gateway, with_timeout};
 
-/// What the policy `echo` was told, without the authority: the scheme and the client's address.
+/// The request that the policy `echo` got, without the authority: the scheme and the client's address.
 async fn seen_by_policy(to: SocketAddr, headers: &[u8]) -> (String, String) {
     let head =
         [b"GET /api/realtime HTTP/1.1\r\nhost: gate.example\r\n", headers, b"connection: close\r\n\r\n"].concat();
@@ -36,7 +36,7 @@ async fn policy_sees_the_client_that_a_trusted_proxy_names() {
             (gateway, to)
         };
         let direct = start("[]").await;
-        let behind_proxy = start("['127.0.0.0/8']").await;
+        let with_proxy = start("['127.0.0.0/8']").await;
         let mapped_network = start("['::ffff:127.0.0.0/104']").await;
         for (headers, scheme, address) in [
             (&b""[..], "http", ""),
@@ -58,7 +58,7 @@ async fn policy_sees_the_client_that_a_trusted_proxy_names() {
             let case = format!("{listen} {:?}", String::from_utf8_lossy(headers));
             let own = ("http".to_owned(), "127.0.0.1".to_owned());
             assert_eq!(seen_by_policy(direct.1, headers).await, own, "{case} without a proxy");
-            for (_, to) in [&behind_proxy, &mapped_network] {
+            for (_, to) in [&with_proxy, &mapped_network] {
                 let expect = (scheme.to_owned(), address.to_owned());
                 assert_eq!(seen_by_policy(*to, headers).await, expect, "{case}");
             }

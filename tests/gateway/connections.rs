@@ -153,7 +153,7 @@ async fn http2_responses_that_are_not_read_end_without_their_connection() {
     let policy = component("large-rejection");
     let gateway = Gateway::with_policy(&policy, "server.response-timeout = '300ms'").await;
     let memory = "tidegate_connection_memory_bytes{port=\"data\"}";
-    // The last window is larger than a body, so that the window of the connection is what is used up.
+    // The last window is larger than a body, so that the window of the connection is used up.
     for window in [0, 1, 20_000, 1 << 20] {
         let mut client = RawClient::connect(gateway.data, window).await;
         let requests: Vec<u8> = (0..EXCHANGES).flat_map(|n| get(2 * n + 1, STREAM)).collect();
@@ -172,7 +172,7 @@ async fn http2_responses_that_are_not_read_end_without_their_connection() {
         .await;
         assert!(ends <= 1, "window {window}: {ends} were read");
         wait_for_metric(&gateway, memory, |bytes| bytes == 0).await;
-        // The connection is as good as before.
+        // The connection serves further requests.
         client.send(&frame(WINDOW_UPDATE, 0, 0, &[0, 16, 0, 0])).await;
         let next = 2 * EXCHANGES + 1;
         client.send(&[get(next, "/healthz"), frame(WINDOW_UPDATE, 0, next, &[0, 0, 64, 0])].concat()).await;
@@ -247,6 +247,16 @@ async fn large_heads_that_are_arriving_share_a_bounded_memory() {
     // Room for 20 heads of 96 KiB.
     let gateway = Gateway::start("server.connection-memory = '2MiB'").await;
     let memory = "tidegate_connection_memory_bytes{port=\"data\"}";
+    // Over HTTP/2 a head can arrive while a response is not read.
+    let mut client = RawClient::connect(gateway.data, 0).await;
+    client.send(&get(1, "/nothing")).await;
+    with_timeout("an answer", client.next()).await.expect("its head");
+    let mut block = get_block(STREAM);
+    // A literal header of 9,000 bytes.
+    block.extend([0, 1, b'x', 0x7f, 0xa9, 0x45]);
+    block.extend([b'y'; 9_000]);
+    client.send(&frame(HEADERS, END_STREAM, 3, &block)).await;
+    wait_for_metric(&gateway, memory, |bytes| bytes >= 96 << 10).await;
     let mut held = Vec::new();
     let begin = format!("GET {STREAM} HTTP/1.1\r\ncookie: {}", "x".repeat(9 << 10));
     for _ in 0..60 {

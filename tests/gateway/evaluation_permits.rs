@@ -13,16 +13,13 @@ use tidegate::wasm::host::PolicyEnv;
 
 use crate::faulty_store::FaultyStore;
 use crate::guests::authorizer;
+use crate::sandbox_limits::REALLOC;
 
 /// A policy with this many pages of memory that allows all requests.
 fn with_pages(pages: u32) -> Vec<u8> {
     authorizer(&format!(
         r#"(module (memory (export "memory") {pages})
-          (global $heap (mut i32) (i32.const 0x10000))
-          (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
-            (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
-            (global.get $heap)
-            (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+          {REALLOC}
           (func (export "tidegate:policy/authorizer@0.1.0#authorize")
             (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
             ;; 56 zero bytes: ok, and a grant with none and nothing in every field

@@ -205,7 +205,13 @@ impl FaultyStore {
 
     /// Replaces the store with one that holds only the first `entries` entries of a channel.
     pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
-        let range = RestCommand::Range { key: channel.into(), start: "-".into(), end: "+".into(), count: None };
+        let range = RestCommand::Range {
+            key: channel.into(),
+            start: "-".into(),
+            end: "+".into(),
+            count: None,
+            max_bytes: usize::MAX,
+        };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
         let fresh = memory(&self.seed, &self.clock, &self.relay);
         for row in rows.into_iter().take(entries) {

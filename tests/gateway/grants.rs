@@ -10,6 +10,7 @@ use tidegate::util::clock::now_ms;
 use crate::client::{Sse, id_of};
 use crate::guests;
 use crate::harness::{Gateway, wait_until};
+use crate::sandbox_limits::REALLOC;
 
 /// A policy that allows all requests with this grant.
 #[derive(Default)]
@@ -45,11 +46,7 @@ impl GrantTemplate {
   (data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 {some} 512 {count}) (i64 0 0) (i32 0 0))
   (data (i32.const 512) (i32 {list}))
   {texts}
-  (global $heap (mut i32) (i32.const 0x10000))
-  (func (export "cabi_realloc") (param i32 i32 i32) (param $size i32) (result i32)
-    (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))
-    (global.get $heap)
-    (global.set $heap (i32.add (global.get $heap) (local.get $size))))
+  {REALLOC}
   (func (export "tidegate:policy/authorizer@0.1.0#authorize")
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     {expires} {since}

@@ -1,9 +1,11 @@
 //! `/redis`, in brief: `tests/e2e` has the rest.
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::client::{Reply, send_request};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, with_timeout};
 
 const TOML: &str =
     "redis-rest.tokens = ['one', 'two']\nchannels.deny = ['secret*']\npolicy.lookup.prefixes = ['session:']\n";
@@ -106,4 +108,76 @@ async fn event_emitted_over_rest_is_delivered_and_can_be_read() {
     gateway.store.disconnect();
     let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
     assert_eq!(reply.status, 503, "{}", reply.body);
+}
+
+#[tokio::test]
+async fn subscriptions_count_as_streams() {
+    let gateway = Gateway::start(&format!("{TOML}stream.max-streams = 2")).await;
+    let subscribe = async || {
+        let mut socket = TcpStream::connect(gateway.data).await.expect("connected");
+        let head =
+            "POST /redis/subscribe/c HTTP/1.1\r\nhost: h\r\nauthorization: Bearer two\r\ncontent-length: 0\r\n\r\n";
+        socket.write_all(head.as_bytes()).await.expect("sent");
+        let mut status = [0; 12];
+        socket.read_exact(&mut status).await.expect("an answer");
+        (String::from_utf8_lossy(&status[9..]).into_owned(), socket)
+    };
+    let (first, second, third) = (subscribe().await, subscribe().await, subscribe().await);
+    assert_eq!([&*first.0, &*second.0, &*third.0], ["200", "200", "503"]);
+    assert_eq!(gateway.app.streams.count(), 2);
+    drop(first);
+    while gateway.app.streams.count() == 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(subscribe().await.0, "200");
+}
+
+#[tokio::test]
+async fn answers_are_limited() {
+    let gateway = Gateway::start(&format!("{TOML}stream.max-event-size = '1KiB'")).await;
+    let data = json!("x".repeat(1000));
+    for _ in 0..300 {
+        gateway.store.add("c", "e", &data).await;
+    }
+    // 64 KiB are free of charge, and 128 KiB the limit.
+    for (count, status) in [(10, 200), (50, 200), (80, 200), (150, 400), (300, 400)] {
+        let range = json!(["XRANGE", "c", "-", "+", "COUNT", count]);
+        let reply = post(&gateway, "/redis", &[TOKEN], &range).await;
+        assert_eq!(reply.status, status, "{count}: {:.300}", reply.body);
+        match reply.json()["result"].as_array() {
+            Some(rows) => assert_eq!(rows.len(), count),
+            None => {
+                assert!(reply.json()["error"].as_str().is_some_and(|error| error.contains("COUNT")), "{}", reply.body)
+            }
+        }
+        // The commands of a pipeline share the limit, and the others are executed.
+        let reply = post(&gateway, "/redis/pipeline", &[TOKEN], &json!([range, ["PUBLISH", "c", "{}"], range])).await;
+        let results = reply.json();
+        assert_eq!(results[0]["result"].is_array(), status == 200, "{count}");
+        assert_eq!((results[1]["result"].is_number(), results[2]["result"].is_array()), (true, count <= 50), "{count}");
+    }
+}
+
+#[tokio::test]
+async fn subscriber_that_does_not_read_is_closed_with_the_reason() {
+    let gateway = Gateway::start(TOML).await;
+    let mut subscriber = TcpStream::connect(gateway.data).await.expect("a connection");
+    let (name, value) = TOKEN;
+    let head = format!("POST /redis/subscribe/c HTTP/1.1\r\nHost: a\r\n{name}: {value}\r\nConnection: close\r\n\r\n");
+    subscriber.write_all(head.as_bytes()).await.expect("the gateway reads");
+    let mut received = Vec::new();
+    while !String::from_utf8_lossy(&received).contains("data: subscribe,c,1") {
+        assert_ne!(subscriber.read_buf(&mut received).await.expect("a response"), 0);
+    }
+    // More than the sockets and the queue hold.
+    let message = "x".repeat(1 << 20);
+    for _ in 0..40 {
+        gateway.store.publish("c", &message).await;
+        tokio::task::yield_now().await;
+    }
+    with_timeout("the response ends", subscriber.read_to_end(&mut received)).await.expect("no error");
+    let text = String::from_utf8_lossy(&received);
+    let messages = text.matches("data: message,c,x").count();
+    assert!(messages < 40 - 8, "{messages} messages");
+    assert!(text.contains(": closed: messages were dropped"), "{}", &text[text.len() - 200..]);
 }

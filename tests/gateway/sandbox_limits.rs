@@ -14,7 +14,7 @@ const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\np
 const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
 /// Memory is never freed, as an instance lives for one decision.
-const REALLOC: &str = r#"
+pub const REALLOC: &str = r#"
   (global $heap (mut i32) (i32.const 0x10000))
   (func (export "cabi_realloc") (param $old i32) (param $old-size i32) (param $align i32) (param $size i32) (result i32)
     (global.set $heap (i32.and (i32.add (global.get $heap) (i32.const 7)) (i32.const -8)))

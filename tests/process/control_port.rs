@@ -14,7 +14,7 @@ pub const JSON: &str = "content-type: application/json\r\n";
 /// Sends a request; returns the status and the JSON of the answer, or its text as a string. `headers` are whole lines.
 pub async fn send_request(to: SocketAddr, method: &str, target: &str, headers: &str, body: &[u8]) -> (u16, Value) {
     let (status, body) = send_for_text(to, method, target, headers, body).await;
-    (status, serde_json::from_str(&body).unwrap_or_default())
+    (status, serde_json::from_str(&body).unwrap_or_else(|_| body.into()))
 }
 
 /// The value of a metric without labels.

@@ -1,4 +1,4 @@
-//! Who may use `tidegate dev`: its sessions and its token are known to everybody.
+//! Who may use `tidegate dev`: its sessions and its token are public.
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 
@@ -93,7 +93,7 @@ async fn dev_answers_this_machine_only() {
 #[tokio::test]
 async fn playground_unsafe_opens_dev_and_says_so() {
     let gateway = start(&["--listen", "127.0.0.1:0", "--playground-unsafe"]).await;
-    gateway.process.stdout.wait_for_text("WARNING: --playground-unsafe: whoever reaches this port").await;
+    gateway.process.stdout.wait_for_text("WARNING: --playground-unsafe: any client that reaches this port").await;
     for case in REQUESTS {
         let (status, answer) = request(gateway.data, case, "host: dev.example\r\n").await;
         assert_eq!(status, case.4, "{case:?}: {answer}");

@@ -10,6 +10,7 @@
 #[allow(dead_code, reason = "the tests of the gateway use the other functions")]
 mod guests;
 
+mod cache_dir;
 mod client;
 mod control_port;
 mod emitter;
@@ -25,6 +26,7 @@ mod dev;
 mod documents;
 mod drain;
 mod fairness;
+mod fifos;
 mod fleet;
 mod fleet_faults;
 mod fleet_shadow;
@@ -32,6 +34,7 @@ mod fleet_trust;
 mod forged_records;
 mod hostile_components;
 mod isolation;
+mod memory_terms;
 mod node_names;
 mod notifications;
 mod policies;

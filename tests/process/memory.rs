@@ -35,7 +35,7 @@ pub async fn peak_during<T>(gateway: &Gateway, future: impl Future<Output = T>) 
 }
 
 /// Adds a workload of `count` items twice, and fails if the second half takes more than `term` bytes an item, at its peak. The first half
-/// has paid for what is needed once. Returns what `add` returned, so that the items are held as long as the caller wants.
+/// has paid for everything that is needed once. Returns what `add` returned, so that the items are held as long as the caller wants.
 pub async fn assert_term<T>(
     gateway: &Gateway,
     what: &str,

@@ -1,6 +1,6 @@
-//! Connections and subscriptions of a node to Redis do not grow with its clients.
+//! Connections and subscriptions of a node to Redis do not grow with its clients, and notifications of other databases make no events.
 
-use redis::cmd;
+use redis::{Script, cmd};
 
 use crate::client::Sse;
 use crate::processes::{Gateway, wait_until};
@@ -61,6 +61,43 @@ async fn redis_connections_and_subscriptions_do_not_grow_with_clients() {
     drop(streams);
     assert_eq!(gateway.process.end().await.code(), Some(0));
     wait_until("the gateway's connections end", async || connections(&mut admin).await == before).await;
+}
+
+/// The databases of one Redis share pub/sub: what staging publishes in database 3 reaches a gateway of production on database 0.
+#[tokio::test]
+async fn event_of_another_database_is_not_delivered() {
+    let redis = Redis::start(&[]).await;
+    let (mut production, mut staging) = (redis.connect().await, redis.connect().await);
+    let () = cmd("SELECT").arg(3).query_async(&mut staging).await.expect("a database");
+    let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
+    let mut stream = Sse::open(gateway.data, "channel=news").await;
+    stream.connected("news").await;
+    // Two entries that trim to one, so the first is in its notification only.
+    let emit_two = Script::new(
+        "for n = 1, 2 do
+           local id = redis.call('XADD', KEYS[1], 'MAXLEN', '=', 1, '*', 'data', ARGV[n], 'event', 'e', 'channel', KEYS[1])
+           redis.call('PUBLISH', KEYS[1], cjson.encode({ id = id, data = ARGV[n], event = 'e', channel = KEYS[1] }))
+         end",
+    );
+    for round in 0..5 {
+        // At first the key exists in the other database only.
+        let mut add = cmd("XADD");
+        add.arg("news").arg("*").arg(&["data", "staging", "event", "e", "channel", "news"]);
+        let id: String = add.query_async(&mut staging).await.expect("added");
+        for prev in ["", r#","prev":"0-0""#] {
+            let payload = format!(r#"{{"data":"staging","event":"e","channel":"news","id":"{id}"{prev}}}"#);
+            cmd("PUBLISH").arg("news").arg(payload).exec_async(&mut staging).await.expect("published");
+        }
+        let data = [0, 1].map(|n| format!("production {round}.{n}"));
+        emit_two.key("news").arg(&data).invoke_async::<()>(&mut production).await.expect("emitted");
+        // Instead of the first entry there is a gap, if the foreign notification was not read before.
+        let mut frame = stream.frame().await;
+        assert!(frame["data"] == data[0] || frame["certain"] == true, "{frame}");
+        while frame["data"] != data[1] {
+            frame = stream.frame().await;
+            assert!(frame["data"] != "staging", "{frame}");
+        }
+    }
 }
 
 async fn connections(admin: &mut redis::aio::MultiplexedConnection) -> Vec<u64> {

@@ -89,7 +89,7 @@ async fn unwritable_decision_log_fails_the_start() {
     for (option, value, error) in [
         ("log", "\"/proc/nothing/here\"", "decisions.log: "),
         ("recording.file", "\"/proc/nothing/here\"", "decisions.recording.file: "),
-        ("masked-fields", "[\"ip\"]", "unknown variant `ip`, expected one of `subject`, `channels`, `reason`"),
+        ("masked-fields", "[\"ip\"]", "decisions.masked-fields[0]: expected one of `subject`, `channels`, `reason`"),
     ] {
         let toml = format!("store = \"memory:\"\nallow-all = true\ndecisions.{option} = {value}");
         let (process, _dir) = Gateway::launch(&toml, &[]);

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use crate::client::Wire;
 use crate::control_port::{JSON, WASM, send_request};
 use crate::guests::component;
-use crate::processes::{Gateway, wait_until, with_timeout};
+use crate::processes::{Gateway, run, tidegate, wait_until, with_timeout};
 use crate::rollout::{ConfigDir, distinct, request_stream};
 
 /// A gateway with a configuration file that the test replaces.
@@ -118,6 +118,47 @@ async fn decision_log_options_are_reloaded() {
     node.apply("decisions.recording.file = 'recording'\ndecisions.recording.share = 1").await;
     node.decide("recording", 3).await;
     assert_eq!(node.lines("two").len(), 7, "the decision log is disabled");
+}
+
+#[tokio::test]
+async fn mistakes_show_no_secrets_in_errors_log_and_status() {
+    const SECRET: &str = "S3cretMarker";
+    let mistakes = [
+        ("[policy.settings]\napi-key = \"S3cretMarker", "line 8, column "),
+        ("[policy.settings]\napi-key = S3cretMarker", "line 8, column "),
+        ("control = { lisen = 'x', token = 'S3cretMarker' }", "node.toml: "),
+        ("redis-rest.tokens = 'S3cretMarker'", "redis-rest.tokens: expected a list"),
+        ("policy.tokens.app = { secrt = 'S3cretMarker' }", "policy.tokens.app.secrt: not an option"),
+        ("policy.tokens.app = { secret = ['S3cretMarker'] }", "policy.tokens.app.secret: expected a string"),
+        ("policy.egress.hosts = ['https://u:S3cretMarker@h']", "policy.egress.hosts[0]: "),
+        ("memory-store.seed.s = ['S3cretMarker', 5]", "memory-store.seed.s: expected"),
+    ];
+    let mut node = Node::start("allow", "").await;
+    for (lines, says) in mistakes {
+        let reply = node.configure(lines, "").await;
+        let error = reply["error"].as_str().unwrap_or_default();
+        assert!(error.contains(says) && !error.contains(SECRET), "{lines}: {error}");
+        for command in ["check", "serve"] {
+            let file = node.config_dir.at("node.toml");
+            let ended = run(tidegate(&[command, "--config", file.to_str().expect("a path")]), None).await;
+            assert!(ended.code() == Some(2) && ended.stderr.contains(says), "{lines}: {ended:?}");
+            assert!(!ended.all().contains(SECRET), "{lines}: {ended:?}");
+        }
+    }
+    let log = &node.gateway.process.stderr;
+    let all_logged = log.wait_for(|log| log.matches("the configuration has a mistake").count() >= mistakes.len());
+    assert!(with_timeout("the mistakes are logged", all_logged).await);
+    assert!(!log.text_so_far().contains(SECRET), "{}", log.text_so_far());
+    for (name, value) in [("STORE", "redis://u:S3cretMarker@h:99999"), ("POLICY_SETTINGS", "{ a = 'S3cretMarker'")] {
+        let mut command = tidegate(&["check", "--allow-all"]);
+        command.env(format!("TIDEGATE_{name}"), value);
+        let ended = run(command, None).await;
+        assert!(ended.code() == Some(2) && !ended.all().contains(SECRET), "{name}: {ended:?}");
+    }
+    for args in [["serve", "redis://u:S3cretMarker@h"], ["check", "--store=http://u:S3cretMarker@h"]] {
+        let ended = run(tidegate(&args), None).await;
+        assert!(ended.code() == Some(2) && !ended.all().contains(SECRET), "{ended:?}");
+    }
 }
 
 #[tokio::test]

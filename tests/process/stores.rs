@@ -110,6 +110,10 @@ async fn documented_redis_permissions_are_sufficient() {
     let emitted =
         run_tidegate(&["emit", "other", "e", "1", "--max-length", "5", "--expire", "1h", "--store", &store]).await;
     assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    let revoked = run_tidegate(&["revoke", "--channel", "none", "--for", "1h", "--store", &store]).await;
+    assert_eq!(revoked.code(), Some(0), "{revoked:?}");
+    let listed = run_tidegate(&["revoke", "--list", "--json", "--store", &store]).await;
+    assert!(listed.stdout.contains("none") && !listed.stdout.contains("\"now\":null"), "{listed:?}");
     assert_store_works(Gateway::start(&trace_config(&store)).await, &mut admin).await;
 
     let wrong = format!("redis://tidegate:x{SECRET}@127.0.0.1:{}", redis.port);
@@ -148,6 +152,32 @@ async fn invalid_store_url_is_not_printed() {
             assert_no_secret(&ended.all());
         }
     }
+}
+
+#[tokio::test]
+async fn check_warns_about_other_databases_of_the_server() {
+    let mut redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let store = format!("redis://127.0.0.1:{}/2", redis.port);
+    let check = async || run_tidegate(&["check", "--allow-all", "--store", &store]).await;
+    let set = async |admin: &mut MultiplexedConnection, database: u8| {
+        let mut set = redis::pipe();
+        set.cmd("SELECT").arg(database).ignore().cmd("SET").arg("k").arg(1).ignore();
+        set.exec_async(admin).await.expect("set");
+    };
+    set(&mut admin, 2).await;
+    let ended = check().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("(answers)") && !ended.stderr.contains("database"), "{ended:?}");
+    set(&mut admin, 3).await;
+    let ended = check().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("warning: store: database 3 of this server is in use"), "{ended:?}");
+    // A check does not need the store.
+    redis.kill().await;
+    let ended = check().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    assert!(ended.stdout.contains("does not answer"), "{ended:?}");
 }
 
 /// The operator has to give the missing permission, so no endpoint reports the refusal as an error of the client.

@@ -27,7 +27,7 @@ pub fn skipped(steps: &[Step]) -> Vec<String> {
     steps.iter().filter_map(reason).collect()
 }
 
-/// Runs the areas, all of them even if one fails, and writes a section of the report for each. Returns what was skipped.
+/// Runs the areas, all of them even if one fails, and writes a section of the report for each. Returns the skipped steps.
 pub fn run(areas: &[&Area], run: impl Fn(&Area) -> Result<()>) -> Result<Vec<String>> {
     let commit = output(Command::new("git").args(["rev-parse", "--short=12", "HEAD"]))?;
     // Without the page itself, which an earlier run may have written.

@@ -64,7 +64,7 @@ pub fn run(options: &[&str]) -> Result<()> {
     };
     match skipped.as_slice() {
         [] => println!("== all passed"),
-        skipped => println!("== all passed, except for what was skipped: {}", skipped.join("; ")),
+        skipped => println!("== all passed, except for skipped steps: {}", skipped.join("; ")),
     }
     Ok(())
 }

@@ -45,7 +45,7 @@ impl Request {
         &self.inner.path_with_query
     }
 
-    /// The client's IP address.
+    /// The client's IP address; behind a trusted proxy, the one that the proxy names. Empty if it is unknown, because the proxy names none.
     #[must_use]
     pub fn client_address(&self) -> &str {
         &self.inner.client_address

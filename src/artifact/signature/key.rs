@@ -16,8 +16,8 @@ const KEY_ID_HEX_DIGITS: usize = 16;
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("{0}: cannot be read: {1}")]
-    Read(PathBuf, std::io::Error),
+    #[error("{}: cannot be read: {error}", files::display(path))]
+    Read { path: PathBuf, error: std::io::Error },
     #[error(
         "{0}: not an ed25519 public key: expected a PEM file with BEGIN PUBLIC KEY, as `tidegate policy keygen` or `openssl pkey -pubout` makes it"
     )]
@@ -98,5 +98,5 @@ pub fn to_pem(key: &SigningKey) -> Result<(String, String), KeyError> {
 }
 
 fn read(path: &Path) -> Result<String, KeyError> {
-    files::read_text(path, MAX_KEY_FILE_BYTES).map_err(|error| KeyError::Read(path.into(), error))
+    files::read_text(path, MAX_KEY_FILE_BYTES).map_err(|error| KeyError::Read { path: path.into(), error })
 }

@@ -1,5 +1,6 @@
 use super::*;
-use crate::store::StreamState;
+use crate::channel::budget::ByteBudget;
+use crate::event::UntypedEvent;
 
 /// A sequencer, the stream that it follows, and the frames that it handed out.
 struct SequencerFixture {
@@ -15,18 +16,25 @@ fn id(n: u64) -> StreamId {
     StreamId::new(n, 0)
 }
 
-fn body(data: &str, ambiguous: bool) -> Body {
-    Body::Event { event: "e".into(), data: data.into(), ambiguous }
+fn body(data: &str, is_untyped: bool) -> Body {
+    if is_untyped {
+        Body::Untyped(UntypedEvent { event: "e".into(), data: Some(data.into()) })
+    } else {
+        Body::Event { event: "e".into(), data: data.into() }
+    }
 }
 
 fn notification(n: u64, data: &str) -> EventNotification {
-    EventNotification { id: id(n), event: "e".into(), data: data.into(), prev: None }
+    EventNotification { id: id(n), event: "e".into(), data: data.into() }
 }
 
 impl SequencerFixture {
     fn new() -> Self {
-        let budget = Arc::new(PayloadBudget::new(10_000));
-        let mut sequencer = Sequencer::new("c".into(), budget);
+        Self::with(SequencerBudgets::default(), true)
+    }
+
+    fn with(budgets: SequencerBudgets, fill_holes: bool) -> Self {
+        let mut sequencer = Sequencer::new("c".into(), Arc::new(budgets), fill_holes);
         sequencer.open(&Page::default());
         let now = Instant::now();
         Self { sequencer, entries: vec![], added: 0, last: StreamId::ZERO, now, out: vec![] }
@@ -100,7 +108,7 @@ impl SequencerFixture {
 
     /// Delivers a notification, and reads if the sequencer asks for it.
     fn notify(&mut self, notification: EventNotification) {
-        if self.sequencer.notify(notification, false) {
+        if self.sequencer.notify(notification) {
             self.read();
         } else {
             self.flush_ready();
@@ -165,22 +173,23 @@ fn unambiguous_entry_does_not_wait_for_its_notification() {
 }
 
 #[test]
-fn notification_with_known_predecessor_needs_no_read() {
+fn notification_is_only_a_reason_to_read() {
     let mut f = SequencerFixture::new();
-    let own = |n: u64, prev: u64| EventNotification { prev: Some(id(prev)), ..notification(n, "0") };
-    assert!(!f.sequencer.notify(own(1, 0), false));
-    assert!(!f.sequencer.notify(own(2, 1), false));
+    f.push(1, body("1", false));
+    f.read();
+    f.expect_out(&["1=1"]);
+    // The next id, an id of the far future, and one of the past.
+    assert!(f.sequencer.notify(notification(2, "forged")));
+    assert!(f.sequencer.notify(notification(u64::MAX, "forged")));
+    assert!(!f.sequencer.notify(notification(1, "forged")));
     f.flush_ready();
-    f.expect_out(&["1=0", "2=0"]);
-    assert!(f.sequencer.notify(own(4, 3), false), "an entry was added between them");
-    // Entries delivered without a read are counted once.
-    f.add(1, "0");
-    f.add(2, "0");
-    f.add(3, "0");
-    f.add(4, "0");
+    f.expect_out(&[]);
+    f.push(3, body("3", false));
     f.read();
     f.wait();
-    f.expect_out(&["3=0", "4=0"]);
+    f.expect_out(&["3=3"]);
+    assert!(!f.sequencer.needs_read());
+    assert_eq!(f.sequencer.budgets.pending.used(), 0);
 }
 
 #[test]
@@ -188,7 +197,7 @@ fn notification_during_a_read_waits_for_the_next_read() {
     let mut f = SequencerFixture::new();
     f.add(1, "1");
     let page = f.page(usize::MAX);
-    assert!(f.sequencer.notify(EventNotification { prev: Some(id(1)), ..notification(2, "2") }, true));
+    assert!(f.sequencer.notify(notification(2, "2")));
     f.absorb(page);
     f.wait();
     f.expect_out(&["1=1"]);
@@ -199,6 +208,19 @@ fn notification_during_a_read_waits_for_the_next_read() {
 }
 
 #[test]
+fn content_of_an_entry_comes_from_the_stream() {
+    let mut f = SequencerFixture::new();
+    f.push(1, body("1", false));
+    f.notify(EventNotification { event: "forged".into(), ..notification(1, r#""forged""#) });
+    f.add(2, "2");
+    f.notify(notification(2, r#""forged""#));
+    f.add(3, "3");
+    f.read();
+    f.notify(notification(3, r#""forged""#));
+    f.expect_out(&["1=1", "2=2", "3=3"]);
+}
+
+#[test]
 fn trimmed_entries_are_delivered_from_their_notifications() {
     let mut f = SequencerFixture::new();
     for n in 1..=3 {
@@ -206,29 +228,139 @@ fn trimmed_entries_are_delivered_from_their_notifications() {
         f.trim(1);
     }
     // Three emitters with maxLength 1, whose notifications arrive out of order.
-    f.notify(notification(3, "3"));
-    f.expect_out(&[]);
+    f.notify(notification(3, "0"));
     f.notify(notification(1, "1"));
-    f.expect_out(&[]);
     f.notify(notification(2, "2"));
-    f.expect_out(&["1=1", "2=2", "3=3"]);
+    // A forged one may still arrive.
+    f.expect_out(&[]);
+    f.wait();
+    f.expect_out(&["1=1", "2=2", "3=0"]);
+    assert_eq!(f.sequencer.budgets.pending.used(), 0);
 }
 
 #[test]
 fn trimmed_entry_without_notification_is_a_gap() {
     let mut f = SequencerFixture::new();
     f.add(1, "x");
-    f.notify(notification(1, "1"));
+    f.notify(notification(1, r#""x""#));
     for n in 2..=4 {
         f.add(n, "0");
         f.trim(1);
     }
-    f.notify(notification(4, "4"));
+    f.notify(notification(4, "0"));
     f.notify(notification(2, "2"));
-    f.expect_out(&["1=1"]);
+    f.expect_out(&[r#"1="x""#]);
     f.wait();
     // The third is missing. The count does not say which entry in the range it was.
-    f.expect_out(&["gap 1-0..4-0 trimmed!", "2=2", "4=4"]);
+    f.expect_out(&["gap 1-0..4-0 trimmed!", "2=2", "4=0"]);
+}
+
+/// A hole of one entry before the entry 5, with these notifications before and after the read that finds it.
+fn check_hole(before: &[(u64, &str)], after: &[(u64, &str)], expect: &[&str]) {
+    let mut f = SequencerFixture::new();
+    f.push(1, body("1", false));
+    f.read();
+    f.push(3, body("3", false));
+    f.push(5, body("5", false));
+    f.trim(1);
+    for (n, data) in before {
+        f.sequencer.notify(notification(*n, data));
+    }
+    f.read();
+    after.iter().for_each(|(n, data)| f.notify(notification(*n, data)));
+    f.wait();
+    let expect: Vec<&str> = [&["1=1"], expect, &["5=5"]].concat();
+    assert_eq!(f.out, expect, "{before:?}, {after:?}");
+    assert!(!f.sequencer.needs_read());
+    assert_eq!((f.sequencer.budgets.pending.used(), f.sequencer.budgets.staged.used()), (0, 0));
+}
+
+#[test]
+fn hole_is_filled_only_if_no_more_notifications_than_missing_entries_arrive() {
+    const GAP: &str = "gap 1-0..5-0 trimmed!";
+    check_hole(&[], &[], &[GAP]);
+    check_hole(&[(3, "3")], &[], &["3=3"]);
+    check_hole(&[], &[(3, "3")], &["3=3"]);
+    check_hole(&[(3, "3"), (3, "3")], &[(3, "3")], &["3=3"]);
+    check_hole(&[(5, "5"), (3, "3")], &[], &["3=3"]);
+    // Ids before the position that was read, and from the first entry on that the stream has.
+    check_hole(&[(1, "0"), (6, "6"), (u64::MAX, "7"), (3, "3")], &[(4, "x"), (1, "0"), (5, "0")], &[GAP]);
+    check_hole(&[(6, "6"), (u64::MAX, "7")], &[(1, "0"), (5, "0")], &[GAP]);
+    // One more than missing: which is forged is not known.
+    check_hole(&[(2, "forged"), (3, "3")], &[], &[GAP]);
+    check_hole(&[(2, "forged")], &[(3, "3")], &[GAP]);
+    check_hole(&[(3, "3")], &[(4, "forged")], &[GAP]);
+    check_hole(&[], &[(3, "3"), (4, "forged")], &[GAP]);
+    // Two of one id with other contents.
+    check_hole(&[(3, "forged")], &[(3, "3")], &[GAP]);
+    check_hole(&[(3, "3")], &[(3, "forged")], &[GAP]);
+}
+
+#[test]
+fn holes_are_not_filled_if_that_is_off() {
+    let mut f = SequencerFixture::with(SequencerBudgets::default(), false);
+    for n in 1..=2 {
+        f.push(n, body("0", false));
+        f.trim(1);
+    }
+    f.sequencer.notify(notification(1, "1"));
+    f.read();
+    f.expect_out(&["gap 0-0..2-0 trimmed!", "2=0"]);
+}
+
+#[test]
+fn late_notification_is_not_delivered_where_nothing_was_trimmed() {
+    let mut f = SequencerFixture::new();
+    f.add(1, "1");
+    f.push(4, body("4", false));
+    f.read();
+    // The first entry waits for its notification, so the position is between.
+    assert!(!f.sequencer.notify(notification(2, "forged")));
+    f.sequencer.notify(notification(3, "forged"));
+    f.wait();
+    f.expect_out(&["1=1", "4=4"]);
+    // The same with notifications that arrive before and during the read.
+    f.sequencer.notify(notification(5, "forged"));
+    f.push(7, body("7", false));
+    let page = f.page(usize::MAX);
+    f.sequencer.notify(notification(6, "forged"));
+    f.absorb(page);
+    f.wait();
+    f.expect_out(&["7=7"]);
+    assert_eq!(f.sequencer.budgets.pending.used(), 0);
+}
+
+#[test]
+fn deleted_entry_in_the_middle_is_not_filled() {
+    let mut f = SequencerFixture::new();
+    for n in 1..=3 {
+        f.push(n, body("1", false));
+    }
+    f.read();
+    f.out.clear();
+    for n in 4..=6 {
+        f.push(n, body("1", false));
+    }
+    f.entries.remove(4);
+    f.sequencer.notify(notification(5, "deleted"));
+    f.read();
+    f.expect_out(&["gap 3-0..4-0 trimmed!", "4=1", "6=1"]);
+}
+
+#[test]
+fn notification_of_a_hole_is_checked_by_a_read_before_it_is_delivered() {
+    let mut f = SequencerFixture::new();
+    for n in 1..=2 {
+        f.push(n, body("2", false));
+        f.trim(1);
+    }
+    f.read();
+    assert!(f.sequencer.notify(notification(1, "1")));
+    assert!(f.sequencer.needs_read());
+    // The read begins but does not complete in time.
+    let _page = f.page(usize::MAX);
+    f.wait();
+    f.expect_out(&["gap 0-0..2-0 trimmed!", "2=2"]);
 }
 
 #[test]
@@ -269,16 +401,31 @@ fn store_reset_is_reported_as_a_gap() {
 }
 
 #[test]
-fn expired_entry_is_delivered_from_its_notification() {
+fn notification_without_a_stream_is_not_delivered() {
+    let no_stream = || Page { complete: true, ..Page::default() };
     let mut f = SequencerFixture::new();
-    f.sequencer.notify(notification(1, "1"), false);
+    // A key that does not exist, as in another database of this Redis.
+    f.sequencer.notify(notification(1, "1"));
     f.sequencer.begin_read();
-    f.absorb(Page { complete: true, ..Page::default() });
-    f.expect_out(&["1=1"]);
-    // The key is created again, and its count starts at one.
+    f.absorb(no_stream());
+    f.wait();
+    f.expect_out(&[]);
+    assert!(!f.sequencer.needs_read());
     f.push(2, body("2", false));
     f.read();
     f.expect_out(&["2=2"]);
+    // A key that existed: an entry may have been added before it expired.
+    f.sequencer.notify(notification(3, "3"));
+    for _ in 0..2 {
+        f.sequencer.begin_read();
+        f.absorb(no_stream());
+    }
+    f.expect_out(&["gap 2-0..2-0 store-reset?"]);
+    // The key is created again, and its count starts at one.
+    (f.entries, f.added) = (vec![], 0);
+    f.push(4, body("4", false));
+    f.read();
+    f.expect_out(&["4=4"]);
 }
 
 #[test]
@@ -310,18 +457,79 @@ fn entry_that_is_too_large_is_a_gap() {
     f.expect_out(&["1=1", "gap 1-0..2-0 too-large!", "3=3"]);
 }
 
+fn budgets(pending: usize, staged: usize) -> SequencerBudgets {
+    SequencerBudgets { pending: ByteBudget::new(pending), staged: ByteBudget::new(staged) }
+}
+
 #[test]
 fn pending_notifications_are_bounded_and_discarded() {
-    let mut f = SequencerFixture::new();
-    for n in 1..=100 {
-        f.sequencer.notify(notification(1_000 + n, &"1".repeat(1_000)), false);
+    let kept = |data: &str, limit: usize| {
+        let mut f = SequencerFixture::with(budgets(limit, limit), true);
+        for n in 1..=1000 {
+            assert!(f.sequencer.notify(notification(1_000 + n, data)));
+        }
+        let used = f.sequencer.budgets.pending.used();
+        assert!(used <= limit && limit - used < 1300, "{used} of {limit} bytes");
+        // None of them is in the stream, though it was read to its end: they were forged.
+        f.push(200, body("1", false));
+        f.read();
+        assert!(!f.sequencer.needs_read());
+        assert_eq!(f.sequencer.budgets.pending.used(), 0);
+        used
+    };
+    // Twice the limit is twice the bytes, whether notifications are large or small.
+    for data in ["1".repeat(1000), "1".to_owned()] {
+        let (once, twice) = (kept(&data, 20_000), kept(&data, 40_000));
+        assert!(twice.abs_diff(2 * once) < 1300, "{once} and {twice}");
     }
-    assert!(f.sequencer.pending.len() < 11);
-    // None of them is in the stream, though it was read to its end: they were forged.
-    f.push(200, body("1", false));
+    // A small one costs what it takes in memory: the item of the map, its two strings, and their allocations.
+    let item = std::mem::size_of::<(StreamId, pending::PendingNotification)>();
+    let mut f = SequencerFixture::new();
+    f.sequencer.notify(notification(1, "1"));
+    assert!(f.sequencer.budgets.pending.used() >= item + 2 * 32, "{item}");
+}
+
+#[test]
+fn staged_entries_are_bounded_in_bytes() {
+    let large = format!("[{}7]", "7,".repeat(50_000));
+    let staged_before_full = |limit: usize, others: usize| {
+        let mut f = SequencerFixture::with(budgets(0, limit), true);
+        f.sequencer.budgets.staged.take(others);
+        let mut n = 0;
+        while !f.sequencer.is_full() {
+            n += 1;
+            f.add(n, &large);
+            f.read();
+        }
+        let used = f.sequencer.budgets.staged.used();
+        f.wait();
+        assert!(!f.sequencer.is_full() && f.out.len() as u64 == n, "everything is delivered after the grace");
+        assert_eq!(f.sequencer.budgets.staged.used(), others);
+        (n, used - others)
+    };
+    // The limit of the channel, then that of the node.
+    let (entries, bytes) = staged_before_full(1 << 30, 0);
+    assert_eq!((entries, bytes / 1000), (11, 1101));
+    assert_eq!(staged_before_full(500_000, 0).0, 5);
+    assert_eq!(staged_before_full(1_000_000, 0).0, 10);
+    // Small entries count with what they cost in memory.
+    let mut f = SequencerFixture::new();
+    f.add(1, "1");
     f.read();
-    assert!(!f.sequencer.needs_read());
-    assert_eq!(f.sequencer.budget.used_bytes.load(Ordering::Relaxed), 0);
+    assert!(f.sequencer.budgets.staged.used() >= std::mem::size_of::<staged::Staged>() + 2 * 32);
+}
+
+#[test]
+fn channel_without_staged_entries_reads_on_while_the_budget_of_the_node_is_used_up() {
+    let mut f = SequencerFixture::with(budgets(1 << 20, 1000), true);
+    f.sequencer.budgets.staged.take(1000);
+    assert!(!f.sequencer.is_full());
+    // Its entries do not wait, so they take no memory.
+    f.add(1, "1");
+    f.add(2, "2");
+    f.read();
+    f.expect_out(&["1=1", "2=2"]);
+    assert_eq!(f.sequencer.budgets.staged.used(), 1000);
 }
 
 /// Emitters race, die and trim; notifications arrive late, twice or never, in an order that the seed decides. Each entry must

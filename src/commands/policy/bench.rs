@@ -14,6 +14,7 @@ use crate::config::ConfigError;
 use crate::policytest::bench::latency::Latency;
 use crate::policytest::bench::{BenchLength, BenchResults, measure};
 use crate::policytest::{TestCase, file};
+use crate::util::duration::parse_argument;
 use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
@@ -29,7 +30,7 @@ pub struct BenchArgs {
     #[command(flatten)]
     component: ComponentArgs,
     /// Duration of each measurement
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_argument)]
     time: Duration,
     /// Number of decisions of each measurement
     #[arg(long, value_name = "COUNT", conflicts_with = "time", value_parser = clap::value_parser!(u64).range(1..))]

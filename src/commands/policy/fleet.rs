@@ -22,6 +22,7 @@ use crate::policy::Limits;
 use crate::policy::info::PolicyOrigin;
 use crate::rollout::Rollout;
 use crate::store::fleet::FleetStore;
+use crate::util::duration::parse_argument;
 use crate::util::printable::printable;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
@@ -29,7 +30,7 @@ use crate::wasm::host::PolicyEnv;
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
     /// Abort without changes if a node has not prepared the policy after this time; at most 1h through a gateway
-    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, default_value = "2m")]
+    #[arg(long, value_name = "TIME", value_parser = parse_argument, default_value = "2m")]
     pub timeout: Duration,
 }
 

@@ -46,7 +46,9 @@ pub fn run(args: &KeygenArgs) -> anyhow::Result<()> {
 /// Creates a file that does not exist yet.
 fn write(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
     let what = || format!("{}: cannot be written", path.display());
-    let mut file = match OpenOptions::new().write(true).create_new(true).mode(mode).open(path) {
+    #[expect(clippy::disallowed_methods, reason = "the file is created, so it is not a FIFO")]
+    let created = OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
+    let mut file = match created {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             bail!(
                 "{}: the file exists, and keys are not overwritten: choose another name with --output",

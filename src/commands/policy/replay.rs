@@ -6,7 +6,6 @@ mod report;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +22,7 @@ use crate::config;
 use crate::policy::Limits;
 use crate::policy::decision_view::DecisionView;
 use crate::shadow::replay::ReplayEvaluator;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 use crate::wasm::host_trace::RecordedCalls;
@@ -48,7 +48,7 @@ pub struct ReplayArgs {
 
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     let named = || format!("{}: cannot be read", args.recording.display());
-    let recording = BufReader::new(File::open(&args.recording).with_context(named)?);
+    let recording = BufReader::new(files::open(&args.recording).with_context(named)?);
     let (env, cache_dir) = args.load_env()?;
     let compiler = Compiler::new(&env.limits, cache_dir.as_deref())?;
     let policy = startup::load(&compiler, &args.file)?;

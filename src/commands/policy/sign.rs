@@ -102,7 +102,7 @@ pub fn run(args: &SignArgs) -> anyhow::Result<()> {
     check_header(&bundle.component).with_context(|| args.bundle.file.display().to_string())?;
     let signature = Statement::of(&bundle.component, bundle.cases.as_deref(), args.sequence).sign(&key);
     let output = args.output.clone().unwrap_or_else(|| signature::path_for(&args.bundle.file));
-    std::fs::write(&output, signature.text() + "\n").with_context(|| output.display().to_string())?;
+    files::write(&output, (signature.text() + "\n").as_bytes()).with_context(|| output.display().to_string())?;
     print(args.json, &json!({ "file": output, "signature": signature }), || {
         let Statement { component, cases, sequence } = signature.statement();
         let cases = cases.map_or_else(|| "none".into(), |digest| digest.to_string());

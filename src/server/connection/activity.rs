@@ -28,6 +28,8 @@ pub struct Activity {
 struct State {
     /// Requests in progress, from the complete head until the response is written.
     exchanges: usize,
+    /// Those of them that are streams. What a connection with a stream may hold counts with the stream.
+    streams: usize,
     /// The socket is closed; exchanges may end later.
     closed: bool,
     expects: Expects,
@@ -52,7 +54,8 @@ impl Activity {
     /// The activity of a connection that was accepted just now.
     pub fn new(permit: &ConnectionPermit) -> Arc<Self> {
         let (limits, id, holder) = (Arc::clone(&permit.limits), permit.id, permit.holder);
-        let state = State { exchanges: 0, closed: false, expects: Expects::Head, head_bytes: 0, head_memory: None };
+        let state =
+            State { exchanges: 0, streams: 0, closed: false, expects: Expects::Head, head_bytes: 0, head_memory: None };
         let activity = Arc::new(Self { limits, id, holder, state: Mutex::new(state), end: Arc::default() });
         activity.end.set(activity.limits.config.head_timeout, EndCause::HeadTimeout);
         activity.limits.idle().insert(holder, id, Arc::clone(&activity.end));
@@ -66,7 +69,9 @@ impl Activity {
     /// Notes that bytes arrived. Fails if a head needs more memory than there is.
     pub fn received(&self, bytes: usize) -> Result<(), EndCause> {
         let mut state = self.state.lock();
-        if state.exchanges > 0 || bytes == 0 {
+        // Over HTTP/2 a head can arrive while other requests are in progress.
+        let may_be_head = state.exchanges == 0 || (state.expects == Expects::Http2Request && state.streams == 0);
+        if !may_be_head || bytes == 0 {
             return Ok(());
         }
         if state.expects == Expects::Http1Request {
@@ -101,10 +106,18 @@ impl Activity {
         }
     }
 
-    /// Notes that the response to a request is written, or given up.
-    pub fn end_exchange(&self) {
+    /// Notes that a request in progress is a stream.
+    pub fn begin_stream(&self) {
+        let mut state = self.state.lock();
+        state.streams += 1;
+        (state.head_bytes, state.head_memory) = (0, None);
+    }
+
+    /// Notes that the response to a request, which may be a stream, is written or given up.
+    pub fn end_exchange(&self, is_stream: bool) {
         let mut state = self.state.lock();
         state.exchanges -= 1;
+        state.streams -= usize::from(is_stream);
         if state.exchanges > 0 || state.closed {
             return;
         }

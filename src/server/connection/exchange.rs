@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -33,6 +33,7 @@ pub struct Exchange {
     activity: Arc<Activity>,
     /// Of an HTTP/2 stream; set when its task has begun.
     stream: OnceLock<Arc<StreamControl>>,
+    is_endless: AtomicBool,
     /// The share of a response's bytes.
     memory: Mutex<Option<Share<IpAddr>>>,
     /// Chunks that are not written yet.
@@ -56,6 +57,7 @@ impl Exchange {
         Arc::new(Self {
             activity: Arc::clone(activity),
             stream: OnceLock::new(),
+            is_endless: AtomicBool::new(false),
             memory: Mutex::new(None),
             unwritten: AtomicUsize::new(0),
             written: AtomicWaker::new(),
@@ -71,7 +73,10 @@ impl Exchange {
     /// Counts the response, and starts its time. Fails if there is no memory for it.
     pub fn respond(self: Arc<Self>, response: Response) -> Result<http::Response<CountedBody>, EndCause> {
         let is_endless = response.extensions().get::<Endless>().is_some();
-        if !is_endless {
+        if is_endless {
+            self.is_endless.store(true, Ordering::Relaxed);
+            self.activity.begin_stream();
+        } else {
             let body = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
             let bytes = header_bytes(response.headers()).saturating_add(body);
             // An HTTP/1.1 connection has one small response at a time, which counts with the connection: probes are always answered.
@@ -98,9 +103,9 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        // The memory first: who sees the end of the exchange may rely on it.
+        // The memory first, because the end of the exchange shows that it is free.
         *self.memory.lock() = None;
-        self.activity.end_exchange();
+        self.activity.end_exchange(*self.is_endless.get_mut());
         if let Some(stream) = self.stream.get() {
             stream.ended.notify_one();
         }

@@ -81,7 +81,7 @@ impl Port {
         }
     }
 
-    /// To whom a connection counts: the peer's network, and nobody for a trusted proxy.
+    /// The holder that a connection counts for: the peer's network; none for a trusted proxy.
     fn holder(&self, peer: SocketAddr) -> Option<IpAddr> {
         (!self.app.config.is_trusted_proxy(peer.ip())).then(|| network_of(peer.ip()))
     }

@@ -10,17 +10,18 @@ use serde_json::{Number, json};
 use crate::event::NewEvent;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
-use crate::server::body::{ExpectedBody, json_body};
+use crate::server::body::{BODY_TIMEOUT, BodyLimits, ExpectedBody, from_json, json_bytes};
 use crate::server::respond::{self, Response};
 use crate::store::Retention;
 
 /// Body of `POST /v1/emit`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Emit {
+struct Emit<'a> {
     channel: String,
     event: String,
-    data: Option<Box<RawValue>>,
+    #[serde(borrow)]
+    data: Option<&'a RawValue>,
     #[serde(default, deserialize_with = "whole")]
     max_length: Option<u64>,
     #[serde(default, deserialize_with = "whole")]
@@ -38,18 +39,30 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
     }
 }
 
+/// Bytes of memory for each byte of a body: the event, its notification, and the script's arguments with both, which the client of the
+/// store copies several times.
+const EMIT_MEMORY_FACTOR: usize = 10;
+
 /// Emits an event. The playground uses it, too.
 pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let expected =
         ExpectedBody { code: "invalid_event", example: r#"{"channel":"news","event":"post.created","data":{}}"# };
     let max_bytes = app.config.stream.hub.max_event_size;
-    let emit: Emit = json_body(request, max_bytes + (64 << 10), &expected).await?;
-    app.check_channel(&emit.channel)?;
-    let event = NewEvent::from_json(emit.event, emit.data.as_deref().unwrap_or(RawValue::NULL));
+    let mut memory = app.body_budget.reservation(None);
+    let limits = BodyLimits {
+        max_bytes: max_bytes + (64 << 10),
+        timeout: BODY_TIMEOUT,
+        memory: Some((&mut memory, EMIT_MEMORY_FACTOR)),
+    };
+    let body = json_bytes(request, limits).await?;
+    let Emit { channel, event, data, max_length, expire_seconds } = from_json(&body, &expected)?;
+    app.check_channel(&channel)?;
+    let event = NewEvent::from_json(event, data.unwrap_or(RawValue::NULL));
+    drop(body);
     if event.text.len() + event.event.len() > max_bytes {
         return Err(ApiError::EventTooLarge { max_bytes });
     }
-    let retention = Retention { max_length: emit.max_length, expire_seconds: emit.expire_seconds };
-    let id = app.hub.store().emit(&emit.channel, &event, retention).await?;
+    let retention = Retention { max_length, expire_seconds };
+    let id = app.hub.store().emit(&channel, &event, retention).await?;
     Ok(respond::ok(json!({ "id": id.to_string() })))
 }

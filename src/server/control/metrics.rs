@@ -84,6 +84,12 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
     builder
         .gauge("tidegate_replay_limit_bytes", "Memory limit of replays in bytes (stream.replay-memory).")
         .set(count(app.config.stream.replay_memory));
+    builder
+        .gauge("tidegate_body_memory_bytes", "Memory reserved for bodies of requests and answers of /redis in bytes.")
+        .set(count(app.body_budget.used_bytes()));
+    builder
+        .gauge("tidegate_body_memory_limit_bytes", "Memory limit of bodies and answers in bytes (server.body-memory).")
+        .set(count(app.config.body_memory));
 }
 
 /// The bounds of both ports.
@@ -177,6 +183,11 @@ fn decisions(app: &App, builder: &MetricBuilder) {
     }
     for (name, help, lines) in [
         ("tidegate_decision_log_lines_total", "Lines of the decision log, written or dropped.", app.audit.log_counts()),
+        (
+            "tidegate_log_lines_total",
+            "Lines of the log, written or dropped because standard error was not read fast enough.",
+            app.log_lines.get().map(|lines| lines.counts()).unwrap_or_default(),
+        ),
         (
             "tidegate_recording_lines_total",
             "Lines of the decision recording, written or dropped.",

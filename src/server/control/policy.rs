@@ -1,5 +1,6 @@
 //! `/v1/policy`: reads, replaces and rolls back the active policy, on this node or on all nodes of a fleet.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,8 @@ use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::replace::{Precondition, Replacement, ReplacementRequest, ReplacementSource};
 use crate::server::api_error::ApiError;
 use crate::server::app::{App, MAX_POLICY_UPLOADS};
-use crate::server::body::{ExpectedBody, from_json, json_body, json_bytes, read_body};
+use crate::server::body::{BodyLimits, ExpectedBody, from_json, json_body, json_bytes, read_body};
+use crate::server::body_budget::Reservation;
 use crate::server::control::params::Params;
 use crate::server::respond::{self, Response, with_etag};
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
@@ -36,6 +38,8 @@ pub const MAX_COMMAND_BYTES: usize = 8 << 10;
 
 const DRY_RUN: &str = "dry-run";
 pub const TIMEOUT: &str = "timeout-ms";
+/// Time for the body of an upload.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(300);
 /// An hour, in ms; a client that wants to wait longer repeats the request.
 const MAX_TIMEOUT_MS: u64 = 3_600_000;
 /// Time for all nodes of a fleet to prepare a policy, unless the request sets `timeout-ms`.
@@ -44,8 +48,10 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(120);
 /// JSON body of `PUT /v1/policy`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct UploadedBundle {
-    component: String,
+struct UploadedBundle<'a> {
+    // Borrowed: a string of Base64 has no escapes.
+    #[serde(borrow)]
+    component: Cow<'a, str>,
     cases: Option<String>,
     signature: Option<String>,
 }
@@ -174,30 +180,43 @@ impl<'a> PolicyChange<'a> {
     }
 }
 
+/// What an uploaded policy holds until it was processed.
+pub struct UploadPermit<'a> {
+    _permit: SemaphorePermit<'a>,
+    _memory: Reservation,
+}
+
 /// The policy in a request's body, with a permit to hold until it was processed.
-pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle, SemaphorePermit<'_>), ApiError> {
+pub async fn upload(app: &App, request: Request<Incoming>) -> Result<(PolicyBundle, UploadPermit<'_>), ApiError> {
     let permit = app.policy_uploads.try_acquire().map_err(|_| ApiError::TooManyUploads { max: MAX_POLICY_UPLOADS })?;
     let kind = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let kind = kind.to_ascii_lowercase();
+    let mut memory = app.body_budget.reservation(None);
     // Decoded and hashed on a blocking thread: for a large component that takes longer than a runtime worker may be blocked.
     let bundle = if kind == "application/wasm" {
-        let component = read_body(request.into_body(), MAX_COMPONENT_BYTES as usize).await?;
+        let limits = upload_limits(MAX_COMPONENT_BYTES as usize, &mut memory, 1);
+        let component = read_body(request.into_body(), limits).await?;
         spawn_blocking(move || PolicyBundle::new(component)).await?
     } else if kind.starts_with("application/json") {
-        let body = json_bytes(request, MAX_BUNDLE_BYTES).await?;
+        // The body and the decoded component.
+        let body = json_bytes(request, upload_limits(MAX_BUNDLE_BYTES, &mut memory, 2)).await?;
         spawn_blocking(move || parse_bundle(&body)).await??
     } else {
         return Err(ApiError::UnsupportedMediaType {
             expected: "the body must be a component, with content-type: application/wasm, or JSON with component (in base64), cases and signature",
         });
     };
-    Ok((bundle, permit))
+    Ok((bundle, UploadPermit { _permit: permit, _memory: memory }))
+}
+
+const fn upload_limits(max_bytes: usize, memory: &mut Reservation, factor: usize) -> BodyLimits<'_> {
+    BodyLimits { max_bytes, timeout: UPLOAD_TIMEOUT, memory: Some((memory, factor)) }
 }
 
 fn parse_bundle(body: &[u8]) -> Result<PolicyBundle, ApiError> {
     let (code, example) = ("invalid_policy", r#"{"component":"AGFzbQ…","cases":"[[case]]…"}"#);
     let UploadedBundle { component, cases, signature } = from_json(body, &ExpectedBody { code, example })?;
-    let component = STANDARD.decode(component).map_err(|cause| ApiError::InvalidBody {
+    let component = STANDARD.decode(&*component).map_err(|cause| ApiError::InvalidBody {
         code,
         reason: format!("component is not base64: {cause}; right would be {example}"),
     })?;

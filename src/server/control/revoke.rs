@@ -2,6 +2,7 @@
 
 use http::Request;
 use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 
 use crate::fleet::revocation::{self, RevocationRequest, RevokeError};
@@ -38,7 +39,8 @@ pub async fn list(app: &App) -> Result<Response, ApiError> {
 /// `DELETE /v1/revocations/{id}`
 pub async fn lift(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let id = request.uri().path().rsplit('/').next().unwrap_or_default();
-    if revocation::lift(&**app.hub.store(), app.commands.keys(), id).await? {
+    let id = percent_decode_str(id).decode_utf8_lossy();
+    if revocation::lift(&**app.hub.store(), app.commands.keys(), &id).await? {
         Ok(respond::ok(json!({ "lifted": id })))
     } else {
         Err(ApiError::NoSuchRevocation)

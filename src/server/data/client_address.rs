@@ -155,7 +155,7 @@ mod tests {
             // All are trusted: the client is the one that is farthest away.
             check(peer, &[b"10.9.9.9, 10.1.1.1"], "10.9.9.9");
             check(peer, &[b"10.9.9.9", b"::1"], "10.9.9.9");
-            // A trusted proxy that names nobody: never the proxy's own address, and never one that is farther to the left.
+            // A trusted proxy that names no client: never the proxy's own address, and never one that is farther to the left.
             check(peer, &[], "unknown");
             for unreadable in [
                 &b"\xff"[..],

@@ -34,7 +34,7 @@ pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: Socket
         return Ok(stream::answer(app, &request, peer).await);
     }
     if path == "/redis" || path.starts_with("/redis/") {
-        return redis_rest::answer(app, request).await;
+        return redis_rest::answer(app, request, peer).await;
     }
     if let Some(playground) = &app.playground
         && (path == "/" || path.starts_with("/playground/"))

@@ -1,5 +1,5 @@
-//! The playground of `tidegate dev`. It can emit events and use any session, the sessions and the token of `/redis` are known to everybody, and
-//! a path signs in. So the whole data port is for programs and pages of this machine only, unless the operator opens it.
+//! The playground of `tidegate dev`. It can emit events and use any session, the sessions and the token of `/redis` are public, and a path
+//! signs in. So the whole data port is for programs and pages of this machine only, unless the operator opens it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

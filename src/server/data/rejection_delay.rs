@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::time::Duration;
 
+use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -62,9 +63,11 @@ impl RejectionDelay {
         }
     }
 
-    /// The key of the client that sent this request; `None` if `reject.delay` is 0. Other credentials are another client.
+    /// The key of the client that sent this request; `None` if `reject.delay` is 0, and if nothing identifies the client: neither an address
+    /// nor credentials. Other credentials are another client.
     pub fn client_key(&self, delay: Duration, request: &Request) -> Option<ClientKey> {
-        if delay.is_zero() {
+        let is_unidentifiable = || request.client_address.is_none() && !has_credentials(&request.headers);
+        if delay.is_zero() || is_unidentifiable() {
             return None;
         }
         let mut hasher = self.hasher.build_hasher();
@@ -118,6 +121,10 @@ impl RejectionDelay {
     pub fn close(&self) {
         self.closed.send_replace(true);
     }
+}
+
+fn has_credentials(headers: &HeaderMap) -> bool {
+    headers.contains_key(COOKIE) || headers.contains_key(AUTHORIZATION)
 }
 
 impl RejectedClients {

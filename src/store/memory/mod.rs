@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Keep, NewId, Reply, RestCommand, bound};
+use crate::store::command::{Keep, NewId, Reply, RestCommand, TEXT_OVERHEAD_BYTES, bound};
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::store::{
     EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
@@ -17,13 +17,20 @@ use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
 
 /// The value of a seeded key; its TOML type selects the variant.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(untagged)]
+#[derive(Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(untagged, expecting = "expected a string, a list of strings (a set) or a table of strings (a hash)")]
 pub enum Seed {
     /// A string key.
     Text(String),
     Set(HashSet<String>),
     Hash(BTreeMap<String, String>),
+}
+
+/// Shows no value: a session may be a secret.
+impl std::fmt::Debug for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// The approximate bytes of a stream or an entry in addition to its texts; counted so that many small ones are bounded too.
@@ -275,9 +282,8 @@ impl EventStore for MemoryStore {
         let fields = [("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
         let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let now = (self.clock)();
-        let (id, prev) = {
+        let id = {
             let mut state = self.state();
-            let prev = state.streams.get(channel).map_or(StreamId::ZERO, |s| s.last);
             let id = state.add(channel, NewId::Auto, now, fields)?;
             if let Some(max) = retention.max_length {
                 state.trim(channel, &Keep::MaxLen(max));
@@ -286,9 +292,9 @@ impl EventStore for MemoryStore {
                 state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
             }
             state.evict(self.barrier_stream.get());
-            (id, prev)
+            id
         };
-        self.publish(channel, &format!(r#"{},"id":"{id}","prev":"{prev}"}}"#, notification_head(channel, event)));
+        self.publish(channel, &format!(r#"{},"id":"{id}"}}"#, notification_head(channel, event)));
         Ok(id)
     }
 
@@ -343,7 +349,7 @@ impl EventStore for MemoryStore {
                 state.evict(self.barrier_stream.get());
                 Ok(Reply::Text(id.to_string().into_bytes()))
             }
-            RestCommand::Range { key, start, end, count } => {
+            RestCommand::Range { key, start, end, count, max_bytes } => {
                 let empty = Ok(Reply::List(Vec::new()));
                 let (Some(start), Some(end)) = (bound(start, true), bound(end, false)) else { return empty };
                 let state = self.state();
@@ -351,8 +357,16 @@ impl EventStore for MemoryStore {
                 let from = stream.entries.partition_point(|(id, _)| *id < start);
                 let count = count.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
                 let text = |text: &str| Reply::Text(text.as_bytes().to_vec());
-                let rows = stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
-                let rows = rows.map(|(id, fields)| {
+                let rows = || stream.entries.range(from..).take_while(|(id, _)| *id <= end).take(count);
+                let size = |text: &str| text.len() + TEXT_OVERHEAD_BYTES;
+                let fields = |fields: &[(String, String)]| {
+                    fields.iter().map(|(name, value)| size(name) + size(value)).sum::<usize>()
+                };
+                let ids = |id: StreamId| size(&id.to_string()) + TEXT_OVERHEAD_BYTES;
+                if rows().map(|(id, all)| ids(*id) + fields(all)).sum::<usize>() > *max_bytes {
+                    return Err(StoreError::AnswerTooLarge(*max_bytes));
+                }
+                let rows = rows().map(|(id, fields)| {
                     let fields = fields.iter().flat_map(|(name, value)| [text(name), text(value)]).collect();
                     Reply::List(vec![text(&id.to_string()), Reply::List(fields)])
                 });

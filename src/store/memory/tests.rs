@@ -114,7 +114,9 @@ async fn look_ups_read_the_seed() {
 #[tokio::test]
 async fn commands_reply_as_redis_does() {
     let w = test_store(1 << 20);
-    let run = async |json: serde_json::Value| w.store.command(&RestCommand::parse(&json).expect("a command")).await;
+    let run = async |json: serde_json::Value| {
+        w.store.command(&RestCommand::parse(&json.to_string()).expect("a command")).await
+    };
     let text = |s: &str| Reply::Text(s.as_bytes().to_vec());
     use serde_json::json;
     assert_eq!(run(json!(["XADD", "c", "NOMKSTREAM", "*", "a", "b"])).await.expect("a reply"), Reply::Nil);

@@ -1,7 +1,8 @@
 //! The store of a fleet: a Redis (7.0 or newer) or a Valkey.
 //!
-//! A node has four connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
-//! wait for; one for replays and emits, so that a long history does not delay live events; and one for components.
+//! A node has five connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
+//! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
+//! read, so that they delay neither; and one for components.
 
 pub(crate) mod fleet;
 pub(crate) mod notifications;
@@ -15,7 +16,7 @@ use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
-use crate::store::command::{Keep, Reply, RestCommand, Trim};
+use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::fleet::RedisFleetStore;
@@ -37,9 +38,12 @@ pub struct RedisStore {
     live: ConnectionManager,
     /// For replays and emits.
     bulk: ConnectionManager,
+    /// For the ranges of `/redis`.
+    ranges: ConnectionManager,
     /// For components.
     blobs: ConnectionManager,
     read: Script,
+    range: Script,
     emit: Script,
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
@@ -61,8 +65,10 @@ impl RedisStore {
         Ok(Self {
             live: connection(timeout)?,
             bulk: connection(timeout)?,
+            ranges: connection(timeout)?,
             blobs: connection(timeout.max(MIN_BLOB_TIMEOUT))?,
             read: Script::new(include_str!("read.lua")),
+            range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
@@ -84,6 +90,18 @@ impl RedisStore {
             _ => Ok(()),
         }
     }
+
+    /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
+    pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
+        let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.clone()).await?;
+        let own = self.client.get_connection_info().redis_settings().db();
+        Ok(databases(&keyspace).filter(|database| *database != own).collect())
+    }
+}
+
+/// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
+fn databases(keyspace: &str) -> impl Iterator<Item = i64> {
+    keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok())
 }
 
 fn too_old() -> StoreError {
@@ -92,17 +110,20 @@ fn too_old() -> StoreError {
     )
 }
 
+/// The text of an error without its kind, which the library appends (`… - Io`).
+fn describe(error: &RedisError) -> String {
+    error.to_string().replacen(&format!(" - {:?}", error.kind()), "", 1)
+}
+
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         use redis::ErrorKind::{AuthenticationFailed, Extension, Server};
         use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
         match error.kind() {
             _ if error.code() == Some("WRONGTYPE") => Self::WrongType,
-            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => {
-                Self::Unavailable(error.to_string())
-            }
-            Server(_) | Extension | AuthenticationFailed => Self::Refused(error.to_string()),
-            _ => Self::Unavailable(error.to_string()),
+            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => Self::Unavailable(describe(&error)),
+            Server(_) | Extension | AuthenticationFailed => Self::Refused(describe(&error)),
+            _ => Self::Unavailable(describe(&error)),
         }
     }
 }
@@ -110,7 +131,7 @@ impl From<RedisError> for StoreError {
 /// The error of an emitter's command. Redis replies `ERR` to an invalid command; every other code (`NOPERM`, `OOM`, `MISCONF`) is about the
 /// state of the server.
 fn command_error(error: RedisError) -> StoreError {
-    if error.code() == Some("ERR") { StoreError::InvalidCommand(error.to_string()) } else { error.into() }
+    if error.code() == Some("ERR") { StoreError::InvalidCommand(describe(&error)) } else { error.into() }
 }
 
 impl FromRedisValue for StreamId {
@@ -213,8 +234,8 @@ impl EventStore for RedisStore {
         };
         let read: Result<(u64, Vec<(String, Vec<u8>)>), RedisError> = read.invoke_async(&mut connection).await;
         match (read, ids) {
-            // A user who may only read may not run scripts, and perhaps not ask for the time.
-            (Err(error), RevocationIds::All) if error.code() == Some("NOPERM") => {
+            // A user who may only read may not run scripts, or not ask for the time in one.
+            (Err(error), RevocationIds::All) if matches!(error.code(), Some("NOPERM" | "ERR")) => {
                 let time: Result<(u64, u64), RedisError> = cmd("TIME").query_async(&mut connection).await;
                 let now =
                     time.ok().map(|(seconds, micros)| seconds.saturating_mul(1_000).saturating_add(micros / 1_000));
@@ -259,13 +280,14 @@ impl EventStore for RedisStore {
                 }
                 add.arg(id.to_string()).arg(fields).query_async(&mut connection).await
             }
-            RestCommand::Range { key, start, end, count } => {
-                let mut range = cmd("XRANGE");
-                range.arg(key).arg(start).arg(end);
-                if let Some(count) = count {
-                    range.arg("COUNT").arg(*count);
+            RestCommand::Range { key, start, end, count, max_bytes } => {
+                let mut range = self.range.key(key);
+                range.arg(start).arg(end).arg(count.map_or_else(String::new, |count| count.to_string()));
+                range.arg(*max_bytes).arg(TEXT_OVERHEAD_BYTES);
+                match range.invoke_async(&mut self.ranges.clone()).await {
+                    Ok(Value::Nil) => return Err(StoreError::AnswerTooLarge(*max_bytes)),
+                    result => result,
                 }
-                range.query_async(&mut connection).await
             }
             RestCommand::Publish { key, message } => {
                 cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await

@@ -30,11 +30,12 @@ local first = info['first-entry'] and info['first-entry'][1]
 
 local max_entries, max_bytes, max_event = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local entries, used, largest, needs, complete = {}, 0, 0, false, 1
-local from, step = '(' .. ARGV[1], 1
-while complete == 1 do
+local at, step = ARGV[1], 1
+-- Most reads bring one entry, or none.
+while complete == 1 and at ~= info['last-generated-id'] do
   -- XRANGE copies every entry into this script. So the first step reads one entry, and the next ones as many as probably fit, judging
   -- by the largest entry so far.
-  local chunk = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', step)
+  local chunk = redis.call('XRANGE', KEYS[1], '(' .. at, '+', 'COUNT', step)
   for _, entry in ipairs(chunk) do
     local size = 0
     for _, text in ipairs(entry[2]) do size = size + #text end
@@ -50,7 +51,7 @@ while complete == 1 do
       used = used + size
     end
     if size > largest then largest = size end
-    from = '(' .. entry[1]
+    at = entry[1]
   end
   if #chunk < step then break end
   step = math.max(1, math.min(64, max_entries - #entries + 1, math.floor((max_bytes - used) / (largest + 1))))

@@ -7,6 +7,8 @@ use crate::event::NewEvent;
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::memory::MemoryStore;
 use crate::store::{EventStore, Retention};
+use crate::stream::chunk::CHUNK_BYTES;
+use crate::stream::large_frames::LargeFrames;
 use crate::stream::registry::{AbortSignal, EndReason, StreamRegistry};
 use crate::stream::replay_budget::ReplayBudget;
 use crate::util::clock::system_clock;
@@ -21,6 +23,7 @@ async fn chunk(stream: &mut EventStream) -> Option<Bytes> {
 #[tokio::test]
 async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let settings = HubSettings {
+        fill_holes: true,
         buffer_memory: 16 << 20,
         channel_memory: 1 << 20,
         reconcile_interval: Duration::from_secs(5),
@@ -30,7 +33,8 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
     let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings, Arc::default());
     let replay_budget = Arc::new(ReplayBudget::new(1 << 20));
-    let context = StreamContext { hub, replay_budget, ping_interval: Duration::from_secs(30) };
+    let large_frames = Arc::new(LargeFrames::new(16 << 20));
+    let context = StreamContext { hub, replay_budget, large_frames, ping_interval: Duration::from_secs(30) };
     for (revoke, expected) in [(true, ""), (false, "reconnect")] {
         let streams = StreamRegistry::new(1);
         let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
@@ -52,7 +56,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
         let large = NewEvent::new("e", &serde_json::json!("x".repeat(20 * CHUNK_BYTES)));
         store.emit("c", &large, Retention::default()).await.expect("an id");
         assert!(chunk(&mut stream).await.expect("the event").starts_with(b"id: "));
-        assert_eq!(chunk(&mut stream).await.expect("its first bytes").len(), 4 * CHUNK_BYTES);
+        assert_eq!(chunk(&mut stream).await.expect("its first bytes").len(), CHUNK_BYTES);
         if revoke {
             assert_eq!(streams.revoke(&StreamSelector::default()), 1);
         } else {

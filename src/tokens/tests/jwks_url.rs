@@ -219,14 +219,7 @@ async fn stale_keys_are_used_while_fetching_fails() {
         let server = Server::start(keys(&P256, "k")).await;
         let age = Duration::from_millis(100);
         let retry_delay = Duration::from_millis(20);
-        let timing = JwksTiming {
-            min_age: age,
-            max_age: age,
-            stale_if_error,
-            retry_delay,
-            cooldown: Duration::ZERO,
-            ..JwksTiming::default()
-        };
+        let timing = JwksTiming { min_age: age, max_age: age, stale_if_error, retry_delay, cooldown: Duration::ZERO };
         let tokens = tokens_from(&server.source(timing));
         assert_eq!(settled(&tokens, &token("k", &P256)).await.0, Ok(()));
         server.answer.send_replace(Answer::Close);

@@ -13,6 +13,7 @@ use wit_parser::Resolve;
 
 use crate::commands::policy::build::Job;
 use crate::util::files;
+use crate::util::private_dir::PrivateDir;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// The interface that the program was compiled with, with the world for prewarmed instances.
@@ -52,14 +53,19 @@ pub fn extract<E: RustEmbed>(folder: &Path) -> Result<()> {
 pub fn toolchain_folder(name: &str) -> Result<PathBuf> {
     let folder = crate::config::cache_dir()
         .context("no folder for toolchains: set TIDEGATE_CACHE_DIR, XDG_CACHE_HOME or HOME")?;
-    Ok(folder.join("toolchains").join(name))
+    let folder = folder.join("toolchains");
+    // Builds run the programs in it.
+    if let Some(fault) = PrivateDir::new(folder.clone()).fault() {
+        bail!("no folder for toolchains: {fault}; TIDEGATE_CACHE_DIR names another one");
+    }
+    Ok(folder.join(name))
 }
 
 /// Creates the folder of a toolchain. `fill` writes to a temporary folder, which is then renamed: an interrupted installation is not
 /// taken for a toolchain, and builds at the same time do not see a partial one.
 pub fn install(folder: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let parent = folder.parent().unwrap_or(folder);
-    fs::create_dir_all(parent).with_context(|| format!("creating {}", parent.display()))?;
+    PrivateDir::new(parent.into()).create().with_context(|| format!("creating {}", parent.display()))?;
     let staged = tempfile::Builder::new().prefix(".installing-").tempdir_in(parent);
     let staged = staged.with_context(|| format!("creating a folder in {}", parent.display()))?;
     fill(staged.path())?;

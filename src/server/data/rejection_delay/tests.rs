@@ -95,6 +95,16 @@ async fn retry_of_a_rejected_client_is_delayed_and_no_other_request() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn client_of_an_unknown_address_is_known_by_its_credentials_only() {
+    let fixture = Fixture::new(DELAY, 10);
+    let tab = |cookie| Request { client_address: None, ..request("/s?channel=a", cookie) };
+    fixture.reject(&tab(Some("session=old")));
+    fixture.reject(&tab(None));
+    assert_eq!(fixture.delay(&tab(Some("session=old"))).await, DELAY);
+    assert_eq!(fixture.delay(&tab(None)).await, Duration::ZERO, "it may be another client");
+}
+
+#[tokio::test(start_paused = true)]
 async fn only_client_errors_are_delayed() {
     let fixture = Fixture::new(DELAY, 10);
     let outcomes = [
