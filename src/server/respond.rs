@@ -48,6 +48,10 @@ impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for InFlightBody<B>
 /// The response of every handler.
 pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
 
+/// Marks a response whose body holds memory of its own limit until it is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Reserved;
+
 /// Marks a response that ends by itself only when its stream does, so that it has no time in which it must be read.
 #[derive(Clone, Copy, Debug)]
 pub struct Endless;

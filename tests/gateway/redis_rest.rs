@@ -159,6 +159,16 @@ async fn answers_are_limited() {
 }
 
 #[tokio::test]
+async fn answers_need_no_connection_memory_in_addition_to_body_memory() {
+    let toml = format!("{TOML}stream.max-event-size = '4MiB'\nserver.connection-memory = '2MiB'");
+    let gateway = Gateway::start(&toml).await;
+    let data = json!("x".repeat(3 << 20));
+    gateway.store.add("c", "e", &data).await;
+    let reply = post(&gateway, "/redis", &[TOKEN], &json!(["XRANGE", "c", "-", "+"])).await;
+    assert_eq!((reply.status, reply.body.len() > 3 << 20), (200, true), "{:.300}", reply.body);
+}
+
+#[tokio::test]
 async fn subscriber_that_does_not_read_is_closed_with_the_reason() {
     let gateway = Gateway::start(TOML).await;
     let mut subscriber = TcpStream::connect(gateway.data).await.expect("a connection");

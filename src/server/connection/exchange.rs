@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use crate::server::connection::activity::Activity;
 use crate::server::connection::deadline::{Deadline, EndCause};
-use crate::server::respond::{Endless, Response};
+use crate::server::respond::{Endless, Reserved, Response};
 use crate::stream::registry::AbortSignal;
 use crate::util::shares::Share;
 
@@ -78,12 +78,13 @@ impl Exchange {
             self.activity.begin_stream();
         } else {
             let body = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-            let bytes = header_bytes(response.headers()).saturating_add(body);
+            let counted = if response.extensions().get::<Reserved>().is_some() { 0 } else { body };
+            let bytes = header_bytes(response.headers()).saturating_add(counted);
             // An HTTP/1.1 connection has one small response at a time, which counts with the connection: probes are always answered.
             if self.stream.get().is_some() || bytes > EXCHANGE_BYTES {
                 *self.memory.lock() = Some(self.activity.take_memory(bytes.saturating_add(EXCHANGE_BYTES))?);
             }
-            self.end_unless_read(bytes);
+            self.end_unless_read(body);
         }
         Ok(response.map(|body| CountedBody { body, exchange: self, is_endless, has_data: false, phase: Phase::Data }))
     }

@@ -119,7 +119,9 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) 
         "pipeline" => answer.run_all(json).await?,
         _ => return Err(ApiError::NotFound),
     }
-    Ok(respond::json_text(answer.memory.hold_with(answer.text)))
+    let mut response = respond::json_text(answer.memory.hold_with(answer.text));
+    response.extensions_mut().insert(respond::Reserved);
+    Ok(response)
 }
 
 /// The body is neither a command nor a pipeline.
