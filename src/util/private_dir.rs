@@ -324,7 +324,10 @@ mod tests {
     #[test]
     fn directories_and_files_of_other_users_are_refused() {
         if !rustix::process::geteuid().is_root() {
-            // Only root can give a file away.
+            // Only root can give a file away, but this directory is root's.
+            let error =
+                check_own(Path::new("/"), &fs::metadata("/").expect("the root")).expect_err("root's").to_string();
+            assert!(error.contains("uid 0"), "{error}");
             return;
         }
         let (root, dir) = fixture();
