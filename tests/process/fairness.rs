@@ -168,7 +168,7 @@ async fn flood_of_fresh_channels_delays_no_other_client_and_stays_within_the_bou
 /// A cold start with the most that one address may have.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_one_address_that_reconnect_at_once_are_all_accepted() {
-    let clients = if is_full_soak() { 8_000 } else { 2_000 };
+    let clients = if is_full_soak() { 10_000 } else { 2_000 };
     let redis = Redis::start(&[]).await;
     let (gateway, _dir) = gateway(&redis, "").await;
     let begin = Instant::now();

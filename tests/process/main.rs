@@ -34,6 +34,7 @@ mod fleet_trust;
 mod forged_records;
 mod hostile_components;
 mod isolation;
+mod memory_in_transit;
 mod memory_terms;
 mod node_names;
 mod notifications;

@@ -18,8 +18,8 @@ use crate::redis_server::Redis;
 const HEAD: usize = 32 << 10;
 /// The term of a stream, and of a connection.
 const STREAM_TERM: usize = 2 * HEAD + (64 << 10);
-const TOKEN: &str = "a-token-of-the-test";
-const MIB: usize = 1 << 20;
+pub const TOKEN: &str = "a-token-of-the-test";
+pub const MIB: usize = 1 << 20;
 
 /// A gateway with this policy.
 async fn with_policy(policy: &[u8], toml: &str) -> (Gateway, tempfile::TempDir) {
@@ -30,7 +30,7 @@ async fn with_policy(policy: &[u8], toml: &str) -> (Gateway, tempfile::TempDir) 
 }
 
 /// Sends a head and a body without waiting for the answer. The client's receive buffer is small.
-async fn send(to: SocketAddr, path: &str, length: usize, body: &[u8]) -> TcpStream {
+pub async fn send(to: SocketAddr, path: &str, length: usize, body: &[u8]) -> TcpStream {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(16 << 10).expect("a small buffer");
     let mut socket = socket.connect(to).await.expect("the port is open");

@@ -9,7 +9,7 @@ use crate::channel::budget::SequencerBudgets;
 use crate::event::{EventNotification, StreamId};
 
 /// What a pending notification costs in addition to its texts: its part of a node of the map, and two allocations.
-const PENDING_OVERHEAD_BYTES: usize = 192;
+const PENDING_OVERHEAD_BYTES: usize = 224;
 
 /// A notification that waits for a read.
 #[derive(Debug)]

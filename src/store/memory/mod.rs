@@ -33,8 +33,10 @@ impl std::fmt::Debug for Seed {
     }
 }
 
-/// The approximate bytes of a stream or an entry in addition to its texts; counted so that many small ones are bounded too.
-const OVERHEAD_BYTES: usize = 128;
+/// What a stream costs in addition to its name and its entries, in the maps of streams.
+const STREAM_BYTES: usize = 384;
+/// What an entry costs in its stream in addition to its fields: two slots, because the queue doubles when it grows.
+const ENTRY_BYTES: usize = 2 * size_of::<(StreamId, EntryFields)>();
 
 pub struct MemoryStore {
     state: Mutex<MemoryState>,
@@ -71,8 +73,21 @@ struct Stream {
 
 type EntryFields = Vec<(String, String)>;
 
+/// The memory of an entry.
 fn cost(fields: &[(String, String)]) -> usize {
-    OVERHEAD_BYTES + fields.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    let texts = fields.iter().map(|(name, value)| allocation(name.len()) + allocation(value.len()));
+    ENTRY_BYTES + allocation(size_of_val(fields)) + texts.sum::<usize>()
+}
+
+/// What an allocator takes for this many bytes: it rounds up to a quarter of a power of two.
+const fn allocation(bytes: usize) -> usize {
+    let step = bytes.next_power_of_two() / 8;
+    bytes.next_multiple_of(if step < 16 { 16 } else { step })
+}
+
+/// The bytes of the texts of an entry.
+fn text_bytes(fields: &[(String, String)]) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
 impl MemoryStore {
@@ -114,7 +129,7 @@ impl MemoryState {
 
     fn remove(&mut self, key: &Arc<str>) {
         let Some(stream) = self.streams.remove(key) else { return };
-        self.bytes -= OVERHEAD_BYTES + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
+        self.bytes -= STREAM_BYTES + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
         if let Some((first, _)) = stream.entries.front() {
             self.oldest.remove(&(*first, Arc::clone(key)));
         }
@@ -123,7 +138,7 @@ impl MemoryState {
         }
     }
 
-    fn add(&mut self, key: &str, id: NewId, now: u64, fields: EntryFields) -> Result<StreamId, StoreError> {
+    fn add(&mut self, key: &str, id: NewId, now: u64, mut fields: EntryFields) -> Result<StreamId, StoreError> {
         let key: Arc<str> = key.into();
         let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
         let id = next_id(last, id, now).ok_or_else(|| {
@@ -131,14 +146,19 @@ impl MemoryState {
                 "ERR The ID specified in XADD is equal or smaller than the target stream top item".into(),
             )
         })?;
+        fields.iter_mut().for_each(|(name, value)| {
+            name.shrink_to_fit();
+            value.shrink_to_fit();
+        });
+        fields.shrink_to_fit();
         let size = cost(&fields);
-        if size + OVERHEAD_BYTES + key.len() > self.limit {
+        if size + STREAM_BYTES + key.len() > self.limit {
             return Err(StoreError::InvalidCommand(format!(
                 "ERR an entry of {size} bytes is more than memory-store.max-size"
             )));
         }
         let stream = self.streams.entry(Arc::clone(&key)).or_insert_with(|| {
-            self.bytes += OVERHEAD_BYTES + key.len();
+            self.bytes += STREAM_BYTES + key.len();
             Stream::default()
         });
         if stream.entries.is_empty() {
@@ -156,6 +176,10 @@ impl MemoryState {
         let Some(stream) = self.streams.get_mut(key) else { return };
         let Some((first, fields)) = stream.entries.pop_front() else { return };
         self.bytes -= cost(&fields);
+        // A queue that was longer once keeps no more slots than are counted.
+        if stream.entries.capacity() > 2 * stream.entries.len() + 8 {
+            stream.entries.shrink_to(stream.entries.len() + stream.entries.len() / 2);
+        }
         self.oldest.remove(&(first, Arc::clone(key)));
         if let Some((next, _)) = stream.entries.front() {
             self.oldest.insert((*next, Arc::clone(key)));
@@ -261,7 +285,7 @@ impl EventStore for MemoryStore {
         let mut used = 0;
         let from = stream.entries.partition_point(|(id, _)| *id <= after);
         for (id, fields) in stream.entries.range(from..) {
-            let size = cost(fields) - OVERHEAD_BYTES;
+            let size = text_bytes(fields);
             let body = if size > limits.max_event {
                 Body::TooLarge
             } else if page.entries.len() == limits.entries || used + size > limits.bytes {
