@@ -1,12 +1,13 @@
 //! The terms of docs/configuration.md#memory for data between the store and clients: messages, notifications, and the embedded store.
 
-use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::client::Sse;
-use crate::control_port::send_request;
-use crate::memory::allocated;
-use crate::memory_terms::{MIB, TOKEN, send};
+use crate::control_port::{metric, send_request};
+use crate::guests;
+use crate::memory::{allocated, assert_term};
+use crate::memory_terms::{MIB, TOKEN, send, with_policy};
 use crate::processes::{Gateway, wait_until, with_timeout};
 use crate::redis_server::Redis;
 
@@ -98,6 +99,49 @@ async fn notifications_that_wait_for_a_read_stay_within_their_bound() {
     assert!(after[0] > 2 * MIB, "they wait: {after:?}");
     assert!(after.iter().all(|grown| *grown <= BOUND + NOISE), "{after:?}");
     drop(stream);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn outbound_requests_stay_within_their_buffers() {
+    const COUNT: usize = 32;
+    // Both buffers of the connection; and the client's connection, its request and the host's part of the decision.
+    const TERM: usize = (2 * 64 + 128) << 10;
+    // Responses that begin and never end.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("its address");
+    tokio::spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = [0; 4096];
+                let _ = socket.read(&mut request).await;
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 900000\r\n\r\n";
+                let _ = socket.write_all(&[head.as_bytes(), &vec![b'x'; 800_000]].concat()).await;
+                std::future::pending::<()>().await;
+            });
+        }
+    });
+    let toml = format!(
+        "policy.timeout = \"30s\"\npolicy.egress.timeout = \"30s\"\nlog.filter = \"error\"\n\
+         policy.egress.hosts = [{{ url = \"http://{address}\", allow-private = true }}]"
+    );
+    let (gateway, _dir) = with_policy(&guests::component("fetch"), &toml).await;
+    let request = format!("GET /api/realtime?channel=c HTTP/1.1\r\nhost: h\r\nx-to: {address}\r\nx-times: 1\r\n\r\n");
+    let mut requested = 0.0;
+    assert_term(&gateway, "outbound requests", COUNT, TERM, async |count| {
+        let mut clients = Vec::new();
+        for _ in 0..count {
+            let mut client = TcpStream::connect(gateway.data).await.expect("the port is open");
+            client.write_all(request.as_bytes()).await.expect("sent");
+            clients.push(client);
+        }
+        requested += count as f64;
+        wait_until("the requests are sent", async || {
+            metric(gateway.control, "tidegate_decisions_in_progress").await >= requested
+        })
+        .await;
+        clients
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -22,7 +22,7 @@ pub const TOKEN: &str = "a-token-of-the-test";
 pub const MIB: usize = 1 << 20;
 
 /// A gateway with this policy.
-async fn with_policy(policy: &[u8], toml: &str) -> (Gateway, tempfile::TempDir) {
+pub async fn with_policy(policy: &[u8], toml: &str) -> (Gateway, tempfile::TempDir) {
     let dir = tempfile::tempdir().expect("a directory");
     let file = path(dir.path(), "policy.wasm");
     std::fs::write(&file, policy).expect("the policy is written");
