@@ -1,0 +1,181 @@
+//! The streams of the embedded store, within their limit of memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::event::StreamId;
+use crate::store::StoreError;
+use crate::store::command::{Keep, NewId};
+
+/// What a stream costs in addition to its name and its entries, in the maps of streams.
+const STREAM_BYTES: usize = 384;
+/// What an entry costs in its stream in addition to its fields: two slots, because the queue doubles when it grows.
+const ENTRY_BYTES: usize = 2 * size_of::<(StreamId, EntryFields)>();
+
+#[derive(Default)]
+pub(super) struct MemoryState {
+    pub streams: HashMap<Arc<str>, Stream>,
+    pub subscribed: HashSet<Arc<str>>,
+    /// Each stream that has entries, by the id of its oldest: the order of eviction.
+    pub oldest: BTreeSet<(StreamId, Arc<str>)>,
+    /// Each stream that expires, by the time in ms since the Unix epoch.
+    pub expiries: BTreeSet<(u64, Arc<str>)>,
+    /// The size of all streams.
+    pub bytes: usize,
+    /// The maximum of `bytes`.
+    pub limit: usize,
+    /// The revocations of each fleet, by id. They do not count in `bytes`, because their number and size are bounded.
+    pub revocations: HashMap<String, BTreeMap<String, String>>,
+}
+
+#[derive(Default)]
+pub(super) struct Stream {
+    pub entries: VecDeque<(StreamId, EntryFields)>,
+    pub last: StreamId,
+    pub added: u64,
+    /// In ms since the Unix epoch.
+    pub expires: Option<u64>,
+}
+
+pub(super) type EntryFields = Vec<(String, String)>;
+
+/// The memory of an entry.
+fn cost(fields: &[(String, String)]) -> usize {
+    let texts = fields.iter().map(|(name, value)| allocation(name.len()) + allocation(value.len()));
+    ENTRY_BYTES + allocation(size_of_val(fields)) + texts.sum::<usize>()
+}
+
+/// What an allocator takes for this many bytes: it rounds up to a quarter of a power of two.
+const fn allocation(bytes: usize) -> usize {
+    let step = bytes.next_power_of_two() / 8;
+    bytes.next_multiple_of(if step < 16 { 16 } else { step })
+}
+
+/// The bytes of the texts of an entry.
+pub(super) fn text_bytes(fields: &[(String, String)]) -> usize {
+    fields.iter().map(|(name, value)| name.len() + value.len()).sum()
+}
+
+impl MemoryState {
+    pub fn expire(&mut self, now: u64) {
+        while let Some((at, key)) = self.expiries.first().cloned().filter(|(at, _)| *at <= now) {
+            self.expiries.remove(&(at, Arc::clone(&key)));
+            self.remove(&key);
+        }
+    }
+
+    pub fn remove(&mut self, key: &Arc<str>) {
+        let Some(stream) = self.streams.remove(key) else { return };
+        self.bytes -= STREAM_BYTES + key.len() + stream.entries.iter().map(|(_, fields)| cost(fields)).sum::<usize>();
+        if let Some((first, _)) = stream.entries.front() {
+            self.oldest.remove(&(*first, Arc::clone(key)));
+        }
+        if let Some(at) = stream.expires {
+            self.expiries.remove(&(at, Arc::clone(key)));
+        }
+    }
+
+    pub fn add(&mut self, key: &str, id: NewId, now: u64, mut fields: EntryFields) -> Result<StreamId, StoreError> {
+        let key: Arc<str> = key.into();
+        let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
+        let id = next_id(last, id, now).ok_or_else(|| {
+            StoreError::InvalidCommand(
+                "ERR The ID specified in XADD is equal or smaller than the target stream top item".into(),
+            )
+        })?;
+        fields.iter_mut().for_each(|(name, value)| {
+            name.shrink_to_fit();
+            value.shrink_to_fit();
+        });
+        fields.shrink_to_fit();
+        let size = cost(&fields);
+        if size + STREAM_BYTES + key.len() > self.limit {
+            return Err(StoreError::InvalidCommand(format!(
+                "ERR an entry of {size} bytes is more than memory-store.max-size"
+            )));
+        }
+        let stream = self.streams.entry(Arc::clone(&key)).or_insert_with(|| {
+            self.bytes += STREAM_BYTES + key.len();
+            Stream::default()
+        });
+        if stream.entries.is_empty() {
+            self.oldest.insert((id, key));
+        }
+        stream.entries.push_back((id, fields));
+        stream.last = id;
+        stream.added += 1;
+        self.bytes += size;
+        Ok(id)
+    }
+
+    /// Removes a stream's oldest entry.
+    pub fn pop(&mut self, key: &Arc<str>) {
+        let Some(stream) = self.streams.get_mut(key) else { return };
+        let Some((first, fields)) = stream.entries.pop_front() else { return };
+        self.bytes -= cost(&fields);
+        // A queue that was longer once keeps no more slots than are counted.
+        if stream.entries.capacity() > 2 * stream.entries.len() + 8 {
+            stream.entries.shrink_to(stream.entries.len() + stream.entries.len() / 2);
+        }
+        self.oldest.remove(&(first, Arc::clone(key)));
+        if let Some((next, _)) = stream.entries.front() {
+            self.oldest.insert((*next, Arc::clone(key)));
+        }
+    }
+
+    pub fn trim(&mut self, key: &str, keep: &Keep) {
+        let key: Arc<str> = key.into();
+        let excess = |stream: &Stream| match keep {
+            Keep::MaxLen(max) => stream.entries.len() as u64 > *max,
+            Keep::MinId(min) => stream.entries.front().is_some_and(|(id, _)| id < min),
+        };
+        while self.streams.get(&key).is_some_and(excess) {
+            self.pop(&key);
+        }
+    }
+
+    /// Removes the oldest entries of all streams, and streams that have none left, until the size is within the limit. Entries of the
+    /// barrier stream are removed last: it is small, and its reader would count removed entries as missed commands.
+    pub fn evict(&mut self, barrier_stream: Option<&Arc<str>>) {
+        while self.bytes > self.limit {
+            let mut oldest = self.oldest.iter();
+            let oldest = oldest.find(|(_, key)| Some(key) != barrier_stream).or_else(|| self.oldest.first());
+            let Some((_, key)) = oldest.cloned() else { break };
+            self.pop(&key);
+            if self.streams.get(&key).is_some_and(|s| s.entries.is_empty()) {
+                self.remove(&key);
+            }
+        }
+        if self.bytes > self.limit {
+            // Only streams whose entries were all trimmed are left.
+            self.streams.clear();
+            self.expiries.clear();
+            self.bytes = 0;
+        }
+    }
+
+    /// Returns whether the stream exists.
+    pub fn set_expiry(&mut self, key: &str, at: u64) -> bool {
+        let Some(stream) = self.streams.get_mut(key) else { return false };
+        let key: Arc<str> = key.into();
+        if let Some(old) = stream.expires.replace(at) {
+            self.expiries.remove(&(old, Arc::clone(&key)));
+        }
+        self.expiries.insert((at, key));
+        true
+    }
+}
+
+fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
+    let in_ms = |ms: u64| match ms.cmp(&last.ms) {
+        std::cmp::Ordering::Greater => Some(StreamId::new(ms, 0)),
+        std::cmp::Ordering::Equal => last.seq.checked_add(1).map(|seq| StreamId::new(ms, seq)),
+        std::cmp::Ordering::Less => None,
+    };
+    match id {
+        NewId::Auto => in_ms(now.max(last.ms)).or_else(|| Some(StreamId::new(last.ms.checked_add(1)?, 0))),
+        NewId::AutoSeq(0) if last == StreamId::ZERO => Some(StreamId::new(0, 1)),
+        NewId::AutoSeq(ms) => in_ms(ms),
+        NewId::Exact(id) => (id > last).then_some(id),
+    }
+}
