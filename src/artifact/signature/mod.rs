@@ -146,7 +146,7 @@ pub enum SignatureError {
         signed: String,
         actual: String,
     },
-    #[error("no trusted key made the signature: it names the key {key_id}; trusted keys are {}", trusted.join(", "))]
+    #[error("no trusted key made the signature of this content: it names the key {key_id}; trusted keys are {}", trusted.join(", "))]
     Untrusted {
         /// Of the key that the signature names.
         key_id: String,

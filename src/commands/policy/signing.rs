@@ -105,7 +105,7 @@ impl Signer {
         let id = key_id(&key.verifying_key());
         let proof = proof.map_err(|reason| {
             anyhow!(
-                "{what} is not signed: nothing proves that the key {id} or a trusted key signed it before ({reason}). Push the policy's \
+                "{what} is not signed again: nothing proves that the key {id} or a trusted key signed it before ({reason}). Push the policy's \
                  file again (`tidegate policy push FILE --key …`), or name the key that signed it with --trusted-keys"
             )
         })?;
