@@ -149,7 +149,7 @@ impl StreamRegistry {
     pub fn new(max_streams: usize) -> Self {
         let shared = Arc::new(RegistryShared {
             networks: Shares::new(max_streams),
-            subjects: Shares::new(max_streams),
+            subjects: Shares::leaving_room(max_streams),
             state: Mutex::default(),
             step_added: Notify::new(),
             all_closed: Notify::new(),

@@ -22,8 +22,9 @@ pub struct ClientShare {
 }
 
 impl ClientShares {
+    /// One network may use everything, since all clients may come from one proxy; one subject leaves room for others.
     pub fn new(limit: usize) -> Self {
-        Self { networks: Shares::new(limit), subjects: Shares::new(limit) }
+        Self { networks: Shares::new(limit), subjects: Shares::leaving_room(limit) }
     }
 
     pub fn take(&self, client: &ClientKey, amount: usize) -> Result<ClientShare, Refusal> {
@@ -62,6 +63,7 @@ mod tests {
             ClientKey::of_address(Some([192, 0, 2, network].into())).with_subject(Some(subject.into()))
         };
         let mut of_flood = shares.take(&client(1, "flood"), 80).expect("not scarce");
+        assert_eq!(shares.take(&client(1, "flood"), 1).err(), Some(Refusal::ShareExceeded), "room for other subjects");
         let _other = shares.take(&client(1, "other"), 10).expect("the first of this subject");
         assert_eq!(shares.take(&client(1, "flood"), 1).err(), Some(Refusal::ShareExceeded));
         let _elsewhere = shares.take(&client(2, "flood"), 1).expect_err("the subject has its share in every network");

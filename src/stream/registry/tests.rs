@@ -50,6 +50,7 @@ async fn scarce_streams_are_refused_to_those_who_have_most() {
     for permit in &mut decided {
         permit.set_subject("flood".into()).expect("not scarce");
     }
+    assert_eq!(proxied[1].set_subject("flood".into()), Err(Refusal::ShareExceeded), "room for other subjects");
     first.set_subject("other".into()).expect("the first of this subject");
     assert_eq!(proxied[1].set_subject("flood".into()), Err(Refusal::ShareExceeded));
 }
