@@ -254,10 +254,10 @@ async fn many_short_values_take_no_more_than_the_body_memory() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn answers_stay_within_the_body_memory() {
-    const COUNT: usize = 30;
+    const COUNT: usize = 60;
     let redis = Redis::start(&[]).await;
     let gateway = Gateway::start(&format!(
-        "store = \"{}\"\nallow-all = true\nstream.max-event-size = \"2MiB\"\nserver.body-memory = \"25MiB\"\n\
+        "store = \"{}\"\nallow-all = true\nstream.max-event-size = \"1MiB\"\nserver.body-memory = \"13MiB\"\n\
          server.max-header-size = {HEAD}\nredis-rest.tokens = [\"{TOKEN}\"]\nlog.filter = \"error\"",
         redis.url()
     ))
@@ -276,10 +276,10 @@ async fn answers_stay_within_the_body_memory() {
     // 20 MB at once are refused, and a page is not.
     let (status, error) = post(r#"["XRANGE","big","-","+"]"#).await;
     assert!(status == 400 && error["error"].as_str().is_some_and(|text| text.contains("COUNT")), "{error}");
-    let page = r#"["XRANGE","big","-","+","COUNT","10"]"#;
+    let page = r#"["XRANGE","big","-","+","COUNT","5"]"#;
     let (status, answer) = post(page).await;
-    assert_eq!((status, answer["result"].as_array().map(Vec::len)), (200, Some(10)));
-    // Clients that send requests one after the other, and read no answer of 2 MB. Without a limit a connection holds one of them.
+    assert_eq!((status, answer["result"].as_array().map(Vec::len)), (200, Some(5)));
+    // Clients that send requests one after the other, and read no answer of 1 MB. Without a limit a connection holds one of them.
     let request = format!(
         "POST /redis HTTP/1.1\r\nhost: h\r\nauthorization: Bearer {TOKEN}\r\ncontent-length: {}\r\n\r\n{page}",
         page.len()
@@ -293,12 +293,16 @@ async fn answers_stay_within_the_body_memory() {
             socket.write_all(request.repeat(6).as_bytes()).await.expect("the requests are sent");
             sockets.push(socket);
         }
-        tokio::time::sleep(Duration::from_secs(3)).await;
+        // Each has an answer, or was refused because the others hold all memory.
+        for socket in &sockets {
+            with_timeout("an answer", socket.peek(&mut [0])).await.expect("an answer");
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
         sockets
     })
     .await;
     // What the connection to the store receives is not part of it.
-    let bound = 25 * MIB + 4 * MIB + COUNT * STREAM_TERM;
+    let bound = 13 * MIB + 4 * MIB + COUNT * STREAM_TERM;
     println!(
         "memory: answers that no client reads: {idle} bytes idle, {peak} at most with {COUNT} clients, bound {bound} more"
     );
