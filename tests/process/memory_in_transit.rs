@@ -70,7 +70,7 @@ async fn notifications_that_wait_for_a_read_stay_within_their_bound() {
     let mut stream = Sse::open(gateway.data, "channel=c").await;
     stream.connected("c").await;
     let mut connection = redis.connect().await;
-    // What is not a stream of commands stops all reads.
+    // A key that is not a stream of commands stops all reads.
     let mut stop = redis::pipe();
     let commands = "tidegate:{default}:commands";
     stop.cmd("DEL").arg(commands).ignore().cmd("SET").arg(commands).arg("x").ignore();
