@@ -4,9 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Bytes;
+
 use crate::channel::budget::ByteBudget;
 use crate::channel::frame::SequencedFrame;
 use crate::event::StreamId;
+use crate::util::allocation::allocation;
 
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
 const FRAME_OVERHEAD_BYTES: usize = 64;
@@ -79,7 +82,7 @@ impl EventBuffer {
     /// Adds a frame and evicts until the limits hold. A frame over the limit is evicted at once; streams then read it from
     /// the store.
     pub fn push(&mut self, frame: SequencedFrame) {
-        let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
+        let size = cost(&frame.bytes);
         self.bytes += size;
         self.budget.bytes.take(size);
         self.frames.push_back(frame);
@@ -107,13 +110,17 @@ impl EventBuffer {
 
     fn pop(&mut self) {
         if let Some(frame) = self.frames.pop_front() {
-            let size = frame.bytes.len() + FRAME_OVERHEAD_BYTES;
+            let size = cost(&frame.bytes);
             self.bytes -= size;
             self.budget.bytes.release(size);
             self.first_index += 1;
             self.floor = frame.position;
         }
     }
+}
+
+fn cost(frame: &Bytes) -> usize {
+    allocation(frame.len()) + FRAME_OVERHEAD_BYTES
 }
 
 impl Drop for EventBuffer {
@@ -146,7 +153,7 @@ mod tests {
 
     #[test]
     fn buffers_are_bounded_by_their_share_and_by_the_total() {
-        let budget = Arc::new(BufferBudget::new(4 * (100 + FRAME_OVERHEAD_BYTES)));
+        let budget = Arc::new(BufferBudget::new(4 * (allocation(100) + FRAME_OVERHEAD_BYTES)));
         let mut a = EventBuffer::new(Arc::clone(&budget));
         (1..=6).for_each(|n| a.push(frame(n, 100)));
         assert_eq!((a.frames.len(), a.floor(), a.end_index()), (4, StreamId::new(2, 0), 6));

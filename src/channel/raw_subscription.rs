@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 
 use crate::channel::budget::ByteBudget;
 use crate::channel::membership::{Membership, OpenResult, StartPosition};
+use crate::util::allocation::allocation;
 
 /// Bytes of messages that wait for one subscriber: the limit of Redis for a subscriber that stays behind. Larger if one event may be.
 const MAX_QUEUE_BYTES: usize = 8 << 20;
@@ -94,7 +95,7 @@ impl RawQueues {
 }
 
 fn size(message: &Bytes) -> usize {
-    MESSAGE_OVERHEAD_BYTES + message.len()
+    MESSAGE_OVERHEAD_BYTES + allocation(message.len())
 }
 
 /// The raw subscriptions of one channel.
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn messages_for_a_slow_subscriber_are_bounded_in_bytes() {
-        let cost = 1000 + MESSAGE_OVERHEAD_BYTES;
+        let cost = allocation(1000) + MESSAGE_OVERHEAD_BYTES;
         let queues = queues(10 * cost, 1000 * cost, 2);
         let message = || Bytes::from(vec![b'x'; 1000]);
         (0..10).for_each(|_| queues.push(0, message()));
@@ -216,7 +217,7 @@ mod tests {
 
     #[test]
     fn subscriber_with_the_most_messages_loses_them_first() {
-        let cost = 1000 + MESSAGE_OVERHEAD_BYTES;
+        let cost = allocation(1000) + MESSAGE_OVERHEAD_BYTES;
         let queues = queues(6 * cost, 10 * cost, 3);
         let push = |key, count| (0..count).for_each(|_| queues.push(key, Bytes::from(vec![b'x'; 1000])));
         push(0, 6);

@@ -68,7 +68,7 @@ impl ChannelReader {
                         OpenResult::Opened(cursor, gap) => {
                             let position = Position { id: cursor.position, is_entry: cursor.is_entry };
                             positions.set(self.number, Some(position));
-                            chunk.push_connected(positions, self.membership.name(), position);
+                            chunk.push_connected(positions, self.membership.name(), cursor.position);
                             if let Some(gap) = gap {
                                 context.hub.metrics().gap(gap.reason.as_str());
                                 chunk.push_gap(positions, self.membership.name(), gap);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use bytes::{Bytes, BytesMut};
 
 use crate::channel::frame::{Gap, SequencedFrame};
-use crate::event::json_string;
+use crate::event::{StreamId, json_string};
 use crate::stream::position::{Position, Positions};
 
 /// A chunk is full at this size. It bounds what a stream holds in addition to the socket's buffer.
@@ -47,7 +47,7 @@ impl Chunk {
         true
     }
 
-    pub fn push_connected(&mut self, positions: &Positions, channel: &str, cursor: Position) {
+    pub fn push_connected(&mut self, positions: &Positions, channel: &str, cursor: StreamId) {
         positions.write_line(&mut self.bytes);
         let channel = json_string(channel);
         // Writing to memory does not fail.
@@ -72,7 +72,7 @@ impl Chunk {
 mod tests {
     use super::*;
     use crate::channel::frame::GapReason;
-    use crate::event::{StreamId, user_frame};
+    use crate::event::user_frame;
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
         SequencedFrame { position: StreamId::new(ms, 0), bytes: frame.clone(), gap: None }
@@ -84,7 +84,7 @@ mod tests {
         let mut positions = Positions::new(&channels);
         positions.set(1, Some(Position::entry(StreamId::new(255, 1))));
         let mut chunk = Chunk::default();
-        chunk.push_connected(&positions, "team-red", Position::entry(StreamId::new(16, 0)));
+        chunk.push_connected(&positions, "team-red", StreamId::new(16, 0));
         let frame = user_frame(StreamId::new(17, 0), "e", "{\"a\":1}", "team-red");
         assert!(chunk.push_frame(&mut positions, 0, &event(17, &frame)));
         let (after, resumed) = (StreamId::new(17, 0), StreamId::new(19, 2));

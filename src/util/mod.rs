@@ -1,5 +1,6 @@
 //! Helpers that know nothing of the gateway.
 
+pub(crate) mod allocation;
 pub mod backoff;
 pub mod client_key;
 pub mod client_shares;

@@ -7,10 +7,10 @@ use crate::processes::Gateway;
 
 /// What a gateway allocates and frees apart from the measured workload: the request of the measurement, timers, caches. The terms that a
 /// test measures are large against it.
-const NOISE_BYTES: usize = 512 << 10;
+pub const NOISE_BYTES: usize = 512 << 10;
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(20);
 /// Memory is measured for some time after a workload was added: the gateway may still work on it.
-const SETTLE_TIME: Duration = Duration::from_millis(300);
+pub const SETTLE_TIME: Duration = Duration::from_millis(300);
 
 /// Bytes that the allocator has given out. The linear memories of policies are not among them.
 pub async fn allocated(gateway: &Gateway) -> usize {

@@ -17,7 +17,7 @@ use crate::redis_server::Redis;
 /// `server.max-header-size`.
 const HEAD: usize = 32 << 10;
 /// The term of a stream, and of a connection.
-const STREAM_TERM: usize = 2 * HEAD + (64 << 10);
+const STREAM_TERM: usize = 2 * HEAD + (96 << 10);
 pub const TOKEN: &str = "a-token-of-the-test";
 pub const MIB: usize = 1 << 20;
 

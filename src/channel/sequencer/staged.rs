@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::channel::budget::SequencerBudgets;
 use crate::event::{StreamId, UntypedEvent};
+use crate::util::allocation::allocation;
 
 /// At this many staged entries, or bytes of them, reads of the channel pause until some were delivered.
 const MAX_STAGED_ENTRIES: usize = 2048;
@@ -73,7 +74,7 @@ impl Staged {
     fn size(&self) -> usize {
         STAGED_OVERHEAD_BYTES
             + match self {
-                Self::Event { frame, .. } => frame.len(),
+                Self::Event { frame, .. } => allocation(frame.len()),
                 Self::Untyped { event, .. } => event.size(),
                 _ => 0,
             }

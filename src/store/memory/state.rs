@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::event::StreamId;
 use crate::store::StoreError;
 use crate::store::command::{Keep, NewId};
+use crate::util::allocation::allocation;
 
 /// What a stream costs in addition to its name and its entries, in the maps of streams.
 const STREAM_BYTES: usize = 384;
@@ -43,12 +44,6 @@ pub(super) type EntryFields = Vec<(String, String)>;
 fn cost(fields: &[(String, String)]) -> usize {
     let texts = fields.iter().map(|(name, value)| allocation(name.len()) + allocation(value.len()));
     ENTRY_BYTES + allocation(size_of_val(fields)) + texts.sum::<usize>()
-}
-
-/// What an allocator takes for this many bytes: it rounds up to a quarter of a power of two.
-const fn allocation(bytes: usize) -> usize {
-    let step = bytes.next_power_of_two() / 8;
-    bytes.next_multiple_of(if step < 16 { 16 } else { step })
 }
 
 /// The bytes of the texts of an entry.
