@@ -41,7 +41,7 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 
 /// Bytes of memory for each byte of a body: the event, its notification, and the script's arguments with both, which the client of the
 /// store copies several times.
-const EMIT_MEMORY_FACTOR: usize = 10;
+const EMIT_MEMORY_FACTOR: usize = 12;
 
 /// Emits an event. The playground uses it, too.
 pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
