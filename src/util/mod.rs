@@ -15,6 +15,7 @@ pub mod id;
 pub(crate) mod named;
 pub(crate) mod printable;
 pub(crate) mod private_dir;
+pub(crate) mod rare_log;
 pub(crate) mod ratio;
 pub mod shares;
 

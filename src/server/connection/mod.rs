@@ -11,7 +11,7 @@ mod serve;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -20,6 +20,7 @@ use crate::server::Listener;
 use crate::server::app::App;
 use crate::server::connection::limits::{ConnectionPermit, PortKind, PortLimits, refusal_name};
 use crate::util::client_key::network_of;
+use crate::util::rare_log::RareLog;
 use crate::util::shares::Refusal;
 
 /// Pause after a failed `accept`, most often for lack of file descriptors: other connections have to close first.
@@ -47,7 +48,7 @@ impl Port {
     async fn accept(self, listener: Listener) {
         let Listener { socket: listener, inherited } = listener;
         let mut port_closes = self.closing.clone();
-        let mut log = RareLog::default();
+        let log = RareLog::new(LOG_INTERVAL);
         loop {
             tokio::select! {
                 accepted = listener.accept() => match accepted {
@@ -98,23 +99,4 @@ impl Port {
 /// Waits until the port closes, or is dropped.
 async fn wait_closing(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
-}
-
-/// Writes at most one log line in [`LOG_INTERVAL`]: clients can cause any number of them.
-#[derive(Default)]
-struct RareLog {
-    last: Option<Instant>,
-    skipped: u64,
-}
-
-impl RareLog {
-    /// `line` gets the number of lines that were skipped before it.
-    fn write(&mut self, line: impl FnOnce(u64)) {
-        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
-            self.skipped += 1;
-            return;
-        }
-        self.last = Some(Instant::now());
-        line(std::mem::take(&mut self.skipped));
-    }
 }

@@ -4,10 +4,9 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use http::HeaderMap;
-use parking_lot::Mutex;
-use tokio::time::Instant;
 
 use crate::config::Config;
+use crate::util::rare_log::RareLog;
 
 const X_FORWARDED_FOR: &str = "x-forwarded-for";
 const X_FORWARDED_PROTO: &str = "x-forwarded-proto";
@@ -59,37 +58,37 @@ fn parse_address(element: &[u8]) -> Option<IpAddr> {
 }
 
 /// Warns the operator, at most once a minute for each kind, of requests whose forwarding headers do not fit `server.trusted-proxies`.
-#[derive(Default)]
 pub struct ForwardingWarnings {
-    ignored: Mutex<Option<Instant>>,
-    unnamed: Mutex<Option<Instant>>,
+    ignored: RareLog,
+    unnamed: RareLog,
+}
+
+impl Default for ForwardingWarnings {
+    fn default() -> Self {
+        Self { ignored: RareLog::new(WARNING_INTERVAL), unnamed: RareLog::new(WARNING_INTERVAL) }
+    }
 }
 
 impl ForwardingWarnings {
     /// Warns if the peer is not trusted but names another client, and if it is trusted but names none.
     pub fn check(&self, headers: &HeaderMap, peer: IpAddr, client: Option<IpAddr>) {
         let peer = peer.to_canonical();
-        if client.is_none() && is_due(&self.unnamed) {
-            tracing::warn!(
-                %peer,
-                "a trusted proxy names no client that can be read (X-Forwarded-For): the client's address is unknown"
-            );
-        } else if client == Some(peer) && headers.contains_key(X_FORWARDED_FOR) && is_due(&self.ignored) {
-            tracing::warn!(
-                %peer,
-                "ignored X-Forwarded-For: the peer is not in server.trusted-proxies; add it if it is your proxy"
-            );
+        if client.is_none() {
+            self.unnamed.write(|_| {
+                tracing::warn!(
+                    %peer,
+                    "a trusted proxy names no client that can be read (X-Forwarded-For): the client's address is unknown"
+                );
+            });
+        } else if client == Some(peer) && headers.contains_key(X_FORWARDED_FOR) {
+            self.ignored.write(|_| {
+                tracing::warn!(
+                    %peer,
+                    "ignored X-Forwarded-For: the peer is not in server.trusted-proxies; add it if it is your proxy"
+                );
+            });
         }
     }
-}
-
-fn is_due(last: &Mutex<Option<Instant>>) -> bool {
-    let (mut last, now) = (last.lock(), Instant::now());
-    let due = last.is_none_or(|last| now.duration_since(last) >= WARNING_INTERVAL);
-    if due {
-        *last = Some(now);
-    }
-    due
 }
 
 #[cfg(test)]
@@ -232,11 +231,16 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn warnings_are_at_least_a_minute_apart() {
-        let last = Mutex::default();
-        assert!(is_due(&last) && !is_due(&last));
+        let log = RareLog::new(WARNING_INTERVAL);
+        let is_due = || {
+            let mut written = false;
+            log.write(|_| written = true);
+            written
+        };
+        assert!(is_due() && !is_due());
         tokio::time::advance(WARNING_INTERVAL - Duration::from_millis(1)).await;
-        assert!(!is_due(&last));
+        assert!(!is_due());
         tokio::time::advance(Duration::from_millis(1)).await;
-        assert!(is_due(&last) && !is_due(&last));
+        assert!(is_due() && !is_due());
     }
 }

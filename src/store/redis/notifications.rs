@@ -16,6 +16,7 @@ use crate::store::{NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::backoff::Backoff;
 use crate::util::client_key::ClientKey;
+use crate::util::rare_log::RareLog;
 
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The delay after the first failed connection.
@@ -47,8 +48,8 @@ impl NotificationSubscriber {
         metrics: Arc<Metrics>,
     ) -> Self {
         let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
-        let (task_shared, last_refusal) = (Arc::clone(&shared), Mutex::new(None));
-        tasks.spawn(SubscriberTask { client, timeout, handler, metrics, shared: task_shared, last_refusal }.run());
+        let (task_shared, refusals) = (Arc::clone(&shared), RareLog::new(REFUSAL_LOG_INTERVAL));
+        tasks.spawn(SubscriberTask { client, timeout, handler, metrics, shared: task_shared, refusals }.run());
         Self { shared, _task: tasks }
     }
 
@@ -69,8 +70,8 @@ struct SubscriberTask {
     handler: Weak<dyn NotificationHandler>,
     metrics: Arc<Metrics>,
     shared: Arc<Shared>,
-    /// When a refusal was logged last.
-    last_refusal: Mutex<Option<Instant>>,
+    /// Of refused subscriptions.
+    refusals: RareLog,
 }
 
 impl SubscriberTask {
@@ -173,16 +174,12 @@ impl SubscriberTask {
 
     fn refused(&self, channel: &Arc<str>, error: &RedisError) {
         self.metrics.subscriptions_refused.inc();
-        let now = Instant::now();
-        if !self.shared.subscriptions.lock().refused(channel, now) {
+        if !self.shared.subscriptions.lock().refused(channel, Instant::now()) {
             return;
         }
-        let mut last = self.last_refusal.lock();
-        if last.is_none_or(|last| last + REFUSAL_LOG_INTERVAL <= now) {
-            *last = Some(now);
+        self.refusals.write(|_| {
             tracing::warn!(%channel, %error, "the store refuses to subscribe to this channel, and perhaps to others; trying again");
-        }
-        drop(last);
+        });
         if let Some(handler) = self.handler.upgrade() {
             handler.refused(channel);
         }
