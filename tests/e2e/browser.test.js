@@ -158,6 +158,25 @@ describe("the React client", { timeout: 120_000 }, () => {
     root.close();
   });
 
+  test("gets no history of a channel that it joins after a reconnect", async (t) => {
+    await emitNumbers("alice-past", 1, 3);
+    const alice = await open(t, { as: "alice", channels: ["alice-void"] });
+    await connected(alice);
+    const revoked = await fetch(`${gateway.control}/v1/revoke`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ channel: "alice-void" }),
+    });
+    assert.equal((await revoked.json()).streams, 1);
+    await until("the app opens its stream again", () => alice.answers.length === 2);
+    await alice.setChannels(["alice-void", "alice-past"]);
+    await until("the app joins the channel", () => alice.answers.length === 3);
+    await connected(alice);
+    await emitNumbers("alice-past", 4);
+    await waitForNumber(alice, "alice-past", 4);
+    assert.deepEqual(await numbers(alice, "alice-past"), [4]);
+  });
+
   test("loses no event when the network drops", async (t) => {
     const relay = closing.add(await startRelay(gateway.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-net", "team-red"] });
