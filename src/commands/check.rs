@@ -63,7 +63,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
 fn check_store(config: &Config) -> (String, Vec<String>) {
     let databases = block_on(async {
         let Some(client) = config.store.url.client(config.store.ca.as_deref())? else { return Ok(None) };
-        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default())?;
+        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default());
         Ok(Some(store.other_databases().await?))
     });
     match databases {

@@ -55,6 +55,7 @@ mod signatures;
 mod soak;
 mod socket_activation;
 mod stalled;
+mod store_replies;
 mod startup_failures;
 mod stores;
 mod tls;
