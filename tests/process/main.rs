@@ -38,6 +38,7 @@ mod memory_in_transit;
 mod memory_terms;
 mod node_names;
 mod notifications;
+mod packages;
 mod policies;
 mod projects;
 mod python;
