@@ -32,6 +32,7 @@ mod fleet_faults;
 mod fleet_shadow;
 mod fleet_trust;
 mod forged_records;
+mod go;
 mod hostile_components;
 mod isolation;
 mod memory_in_transit;
