@@ -52,6 +52,7 @@ mod rollback_after_restart;
 mod rolling_restart;
 mod rollout;
 mod rotation;
+mod rust_policies;
 mod shadow;
 mod signatures;
 mod soak;
