@@ -61,7 +61,9 @@ fn string_for_table(text: &str) -> Option<String> {
     top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
         MISTAKABLE.into_iter().find_map(|(table, option)| {
             line.get(table)?.as_str()?;
-            Some(format!("`{table}` is a table: write `[{table}]` and below it `{option} = \"…\"`"))
+            Some(format!(
+                "`{table}` is a table: write `{table}.{option} = \"…\"`, or `[{table}]` and below it `{option} = \"…\"`"
+            ))
         })
     })
 }
@@ -160,6 +162,9 @@ pub fn variable_name(path: &str) -> String {
 
 /// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
 fn parse_value(path: &str, text: &str) -> Result<Value, String> {
+    if text.trim().is_empty() {
+        return Err("the value is empty: unset the variable, or set a value".into());
+    }
     let read = |value: Value| match mistake::deserialize::<Raw>(single_option(path, value.clone())) {
         Ok(_) => Ok(value),
         Err(mistake) => Err(mistake.to_string()),
@@ -177,11 +182,16 @@ fn parse_value(path: &str, text: &str) -> Result<Value, String> {
         },
         Err(error) => Some(format!("{not_a_string}; read as TOML: {}", error.message())),
     };
-    let items = text.split(',').map(|item| Value::String(item.trim().into()));
     // A text with a bracket is meant as TOML.
-    let is_toml = text.trim_start().starts_with(['[', '{']);
-    let list = if is_toml { Err(String::new()) } else { read(Value::Array(items.collect())) };
-    list.map_err(|_| not_toml.filter(|_| is_toml).unwrap_or(not_a_string))
+    if text.trim_start().starts_with(['[', '{']) {
+        return Err(not_toml.unwrap_or(not_a_string));
+    }
+    let items: Vec<&str> = text.split(',').map(str::trim).collect();
+    let list = Value::Array(items.iter().map(|item| Value::String((*item).into())).collect());
+    match read(list) {
+        Ok(_) if items.contains(&"") => Err("an item of the list is empty: write one comma between two items".into()),
+        list => list.map_err(|_| not_a_string),
+    }
 }
 
 #[cfg(test)]

@@ -247,6 +247,44 @@ describe("the React client", { timeout: 120_000 }, () => {
   });
 });
 
+describe("a page that sends headers", { timeout: 60_000 }, () => {
+  /** The status and the first line of a stream that the app's page fetches with these headers, or why the browser blocks it. */
+  async function fetched(visitor, base, headers) {
+    const url = `${base}/api/realtime?channel=team-red`;
+    return visitor.page.evaluate(async ({ url, headers }) => {
+      try {
+        const response = await fetch(url, { credentials: "include", headers });
+        await response.body.cancel();
+        return response.status;
+      } catch (error) {
+        return error.name;
+      }
+    }, { url, headers });
+  }
+
+  test("may send those that the operator allows", async (t) => {
+    const config = policyConfig({ store: redis.url, origin: page.origin, cors: `headers = ["x-tenant"]` });
+    const listed = await startGateway({ name: "listed-headers", args: ["serve"], config, dir });
+    closing.add(listed, (it) => it.stop());
+    const alice = await open(t, { as: "alice", channels: ["team-red"] });
+    const standard = {
+      authorization: "Bearer t",
+      "cache-control": "no-cache",
+      "content-type": "application/json",
+      "last-event-id": "x",
+    };
+    for (const [base, headers, answer] of [
+      [gateway.url, standard, 200],
+      [gateway.url, { ...standard, "x-tenant": "a", "x-other": "b" }, 200],
+      [listed.url, standard, 200],
+      [listed.url, { "X-Tenant": "a" }, 200],
+      [listed.url, { "x-tenant": "a", "x-other": "b" }, "TypeError"],
+    ]) {
+      assert.equal(await fetched(alice, base, headers), answer, `${base} ${JSON.stringify(headers)}`);
+    }
+  });
+});
+
 describe("the server half", { timeout: 60_000 }, () => {
   test("reads history", async () => {
     const channel = app.channel("alice-history");

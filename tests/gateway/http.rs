@@ -98,6 +98,33 @@ async fn configured_origins_are_echoed_with_credentials_on_every_answer() {
 }
 
 #[tokio::test]
+async fn preflight_allows_the_standard_headers_and_those_of_the_operator() {
+    const STANDARD: &str = "authorization, cache-control, content-type, last-event-id";
+    for (toml, requested, expect) in [
+        ("", "authorization, x-tenant", STANDARD.to_owned()),
+        ("cors.origins = ['http://localhost:*']", "authorization, x-tenant", format!("{STANDARD}, x-tenant")),
+        ("cors.origins = ['http://localhost:*']", "content-type", STANDARD.to_owned()),
+        (
+            "cors.origins = ['http://localhost:*']\ncors.credentials = true\ncors.headers = ['X-Tenant']",
+            "x-other",
+            format!("{STANDARD}, x-tenant"),
+        ),
+        ("cors.headers = ['*']", "x-tenant", format!("{STANDARD}, x-tenant")),
+    ] {
+        let gateway = Gateway::start(toml).await;
+        let headers = [
+            ("origin", "http://localhost:3000"),
+            ("access-control-request-method", "GET"),
+            ("access-control-request-headers", requested),
+        ];
+        let reply = send_request(gateway.data, "OPTIONS", STREAM, &headers, "").await;
+        assert_eq!(reply.status, 204, "{toml}");
+        assert_eq!(reply.header("access-control-allow-headers"), expect, "{toml} {requested}");
+        assert!(!reply.header("access-control-allow-origin").is_empty(), "{toml}");
+    }
+}
+
+#[tokio::test]
 async fn header_over_the_limit_is_431_and_names_the_option() {
     let gateway = Gateway::start("server.max-header-size = '32KiB'").await;
     let long = |bytes: usize| format!("{STREAM}&x={}", "y".repeat(bytes));

@@ -47,7 +47,7 @@ impl FileAccess<'_> {
 
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
     let text = files::read_text(path, MAX_FILE_BYTES)
-        .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
+        .map_err(|error| CasesError(format!("test cases {}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }
 

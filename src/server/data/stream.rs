@@ -27,7 +27,7 @@ use crate::util::clock::now_ms;
 pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
     let result = match *request.method() {
         Method::GET => open(app, request, peer).await,
-        Method::OPTIONS => Ok(preflight()),
+        Method::OPTIONS => Ok(preflight(&app.live().cors, request.headers())),
         _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
     let mut response = result.unwrap_or_else(ApiError::into_response);
@@ -59,14 +59,12 @@ fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
 }
 
 /// Answers a preflight request.
-fn preflight() -> Response {
+fn preflight(cors: &Cors, request: &HeaderMap) -> Response {
+    let requested = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, cache-control, last-event-id"),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.allowed(requested));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
     response
