@@ -49,9 +49,12 @@ pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Option<Vec<u8>> 
 
 /// A query's parameters as they were sent, without the positions of the client.
 pub fn without_positions(query: &str) -> impl Iterator<Item = &str> {
-    // Names are decoded in the way of the server.
-    let name = |parameter: &str| form_urlencoded::parse(parameter.as_bytes()).next().map(|(name, _)| name.into_owned());
-    query.split('&').filter(move |parameter| !name(parameter).is_some_and(|name| is_position(&name)))
+    query.split('&').filter(|parameter| !has_position(parameter))
+}
+
+/// Whether a parameter is a position. Its name is decoded in the way of the server.
+fn has_position(parameter: &str) -> bool {
+    form_urlencoded::parse(parameter.as_bytes()).next().is_some_and(|(name, _)| is_position(&name))
 }
 
 fn list<'a>(key: &mut Vec<u8>, parts: impl Iterator<Item = &'a [u8]>) {
