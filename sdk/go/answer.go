@@ -3,6 +3,7 @@ package policy
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -54,9 +55,18 @@ func evaluate(f Func, request *Request) (result *Answer) {
 func failure(err error) *Answer {
 	rejection := ToRejection(err)
 	if rejection.Status == 500 {
-		host.Current.Log(host.Error, text(err.Error()))
+		host.Current.Log(host.Error, text(err.Error()+remedy(err)))
 	}
 	return rejection
+}
+
+// What a policy uses instead of files. Errors of the network have it in their text: see policy build.
+func remedy(err error) string {
+	var path *fs.PathError
+	if errors.As(err, &path) {
+		return "; a policy has no files: embed them with //go:embed, or use policy.Setting"
+	}
+	return ""
 }
 
 // Passes the answer's options to the gateway.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -73,6 +74,10 @@ func TestUnexpectedErrorIsOnlyLogged(t *testing.T) {
 		"a secret":          func(*Request) (*Answer, error) { return nil, errors.New("a secret") },
 		"panic: a surprise": func(*Request) (*Answer, error) { panic("a surprise") },
 		"neither":           func(*Request) (*Answer, error) { return nil, nil },
+		"no-such-file: no such file or directory; a policy has no files: embed them": func(*Request) (*Answer, error) {
+			_, err := os.ReadFile("no-such-file")
+			return nil, fmt.Errorf("reading the key: %w", err)
+		},
 	} {
 		result, gateway := decide(t, f)
 		if result.Allowed || result.Status != 500 || string(result.Body) != "Internal Server Error" {

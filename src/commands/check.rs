@@ -63,7 +63,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
 fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let Some(client) = startup::open_client(&config.store)? else { return Ok((String::new(), Vec::new())) };
     let databases = block_on(async {
-        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default())?;
+        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default());
         anyhow::Ok(store.other_databases().await?)
     });
     Ok(match databases {

@@ -25,9 +25,9 @@ use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
+use crate::store::EventStore;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
-use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
 use crate::util::descriptors;
@@ -194,10 +194,10 @@ async fn open_store(
     let Some(client) = open_client(config)? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
-    let store = RedisStore::new(client, config.timeout, metrics)?;
+    let store = RedisStore::new(client, config.timeout, metrics);
     let mut is_warned = false;
     while let Err(error) = store.check().await {
-        let unreachable = matches!(error, StoreError::Unavailable(_));
+        let unreachable = error.is_transient();
         if unreachable && may_be_unreachable {
             tracing::warn!(store = %config.url, %error, "starting without the store");
             break;

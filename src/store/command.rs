@@ -1,11 +1,13 @@
 //! The commands of the REST protocol: those that the server half of the npm package sends.
 
 use std::fmt;
+use std::iter::Peekable;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde_json::Number;
+use serde_json::value::RawValue;
 
-use crate::event::{StreamId, digits};
+use crate::event::{StreamId, digits, is_quoted};
+use crate::util::stringify::{JsonType, json_type};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestCommand {
@@ -89,7 +91,9 @@ pub const MAX_ARGUMENTS: usize = 1024;
 /// Why a command is not executed. The client's library shows the text, which is like an error of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    #[error("ERR a command is a JSON array of at most {MAX_ARGUMENTS} strings, numbers and booleans, its name first")]
+    #[error(
+        "ERR a command is a JSON array of at most {MAX_ARGUMENTS} strings, numbers, booleans and nulls, its name first"
+    )]
     NotACommand,
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
@@ -115,7 +119,7 @@ impl RestCommand {
     pub fn parse(json: &str) -> Result<Self, CommandError> {
         let Arguments(args) = serde_json::from_str(json).map_err(|_| CommandError::NotACommand)?;
         let mut args = args.into_iter();
-        let name = args.next().ok_or(CommandError::NotACommand)?;
+        let name = next_text(&mut args).ok_or(CommandError::NotACommand)?;
         match name.to_ascii_uppercase().as_str() {
             "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
             "XRANGE" => parse_range(args).ok_or(CommandError::Arguments("XRANGE", XRANGE)),
@@ -127,7 +131,7 @@ impl RestCommand {
 }
 
 /// The arguments of a command. They are parsed without a [`serde_json::Value`], which takes many times the memory of a short argument.
-struct Arguments(Vec<String>);
+struct Arguments(Vec<Argument>);
 
 impl<'de> Deserialize<'de> for Arguments {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
@@ -146,84 +150,165 @@ impl<'de> Visitor<'de> for ArgumentsVisitor {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Arguments, A::Error> {
         let mut arguments = Vec::new();
-        while let Some(Argument(argument)) = array.next_element()? {
+        while let Some(argument) = array.next_element::<&RawValue>()? {
             if arguments.len() == MAX_ARGUMENTS {
                 return Err(A::Error::invalid_length(MAX_ARGUMENTS + 1, &self));
             }
-            arguments.push(argument);
+            let argument = Argument::parse(argument.get());
+            arguments.push(argument.ok_or_else(|| A::Error::custom("not a string, number, boolean or null"))?);
         }
         Ok(Arguments(arguments))
     }
 }
 
-/// One argument, as text.
-struct Argument(String);
+/// One argument. Its JSON tells more than the text that Redis gets: the npm emitter sends numbers and booleans bare, and everything that
+/// `JSON.stringify` has no text for as `null` (`undefined`, `NaN`).
+enum Argument {
+    /// A string.
+    Text(String),
+    /// A string with lone surrogates, which UTF-8 cannot express.
+    Surrogates {
+        /// With U+FFFD for each lone surrogate.
+        text: String,
+        /// The string as JSON, as it was sent.
+        json: String,
+    },
+    /// A number or a boolean, as it was sent.
+    Bare(String),
+    Null,
+}
 
-impl<'de> Deserialize<'de> for Argument {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ArgumentVisitor)
+impl Argument {
+    /// Parses valid JSON; `None` for an object or an array.
+    fn parse(json: &str) -> Option<Self> {
+        match json.as_bytes() {
+            b"null" => Some(Self::Null),
+            [b'{' | b'[', ..] => None,
+            // The only strings that this refuses have lone surrogates.
+            [b'"', ..] => match serde_json::from_str(json) {
+                Ok(text) => Some(Self::Text(text)),
+                Err(_) => Some(Self::Surrogates { text: lossy_text(json)?, json: json.to_owned() }),
+            },
+            _ => Some(Self::Bare(json.to_owned())),
+        }
+    }
+
+    /// The characters of the argument; none for `null`.
+    fn into_text(self) -> Option<String> {
+        match self {
+            Self::Text(text) | Self::Surrogates { text, .. } | Self::Bare(text) => Some(text),
+            Self::Null => None,
+        }
     }
 }
 
-struct ArgumentVisitor;
+/// The characters of a JSON string, with U+FFFD for each lone surrogate.
+fn lossy_text(json: &str) -> Option<String> {
+    /// The characters as serde_json has them: in UTF-8, with surrogates as if they were characters.
+    struct Bytes(Vec<u8>);
 
-impl Visitor<'_> for ArgumentVisitor {
-    type Value = Argument;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a number or a boolean")
+    impl<'de> Deserialize<'de> for Bytes {
+        fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+            from.deserialize_byte_buf(BytesVisitor)
+        }
     }
 
-    fn visit_str<E: Error>(self, text: &str) -> Result<Argument, E> {
-        Ok(Argument(text.to_owned()))
+    struct BytesVisitor;
+
+    impl Visitor<'_> for BytesVisitor {
+        type Value = Bytes;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+            Ok(Bytes(bytes.to_owned()))
+        }
     }
 
-    fn visit_string<E: Error>(self, text: String) -> Result<Argument, E> {
-        Ok(Argument(text))
+    let Bytes(bytes) = serde_json::from_str(json).ok()?;
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        // The first of the three bytes of a surrogate; the others are invalid, too.
+        if chunk.invalid().first() == Some(&0xed) {
+            text.push(char::REPLACEMENT_CHARACTER);
+        }
     }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Argument, E> {
-        Ok(Argument(flag.to_string()))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Argument, E> {
-        Ok(Argument(number.to_string()))
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Argument, E> {
-        Ok(Argument(number.to_string()))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Argument, E> {
-        // In the form of JSON, as the client wrote it: `1.0`, not `1`.
-        Number::from_f64(number).map(|number| Argument(number.to_string())).ok_or_else(|| E::custom("not a number"))
-    }
+    Some(text)
 }
 
-type Args = std::vec::IntoIter<String>;
+type Args = std::vec::IntoIter<Argument>;
+
+/// The characters of the next argument.
+fn next_text(args: &mut impl Iterator<Item = Argument>) -> Option<String> {
+    args.next()?.into_text()
+}
+
+/// The next argument, if it is this option.
+fn next_option(args: &mut Peekable<Args>, names: &[&str]) -> Option<String> {
+    let is_option = |arg: &Argument| matches!(arg, Argument::Text(text) if names.iter().any(|name| text.eq_ignore_ascii_case(name)));
+    args.next_if(is_option)?.into_text()
+}
+
+/// The fields of an entry. An event gets a field `type`, as those of Tidegate's own emitter, where the texts alone do not tell which
+/// value was sent, and the arguments do.
+fn entry_fields(arguments: Vec<(String, Argument)>) -> Vec<(String, String)> {
+    // The last field of a name counts.
+    let find = |field: &str| arguments.iter().rev().find(|(name, _)| name == field).map(|(_, argument)| argument);
+    let added = match (find("event"), find("type")) {
+        (Some(event), None) => event_type(event, find("data")),
+        _ => None,
+    };
+    let text_of = |name: &str, argument| match argument {
+        Argument::Surrogates { json, .. } if added == Some("json") && name == "data" => json,
+        Argument::Text(text) | Argument::Surrogates { text, .. } | Argument::Bare(text) => text,
+        Argument::Null => "null".to_owned(),
+    };
+    let fields = arguments.into_iter().map(|(name, argument)| {
+        let text = text_of(&name, argument);
+        (name, text)
+    });
+    fields.chain(added.map(|added| ("type".to_owned(), added.to_owned()))).collect()
+}
+
+/// The type of an event's data, if the entry needs it. Nothing tells the type of a string that `JSON.stringify` writes for an object, an
+/// array, `null` or a value with a method `toJSON`, such as a date: the npm emitter sends these as strings.
+fn event_type(event: &Argument, data: Option<&Argument>) -> Option<&'static str> {
+    let is_name_ambiguous = matches!(event, Argument::Text(text) if is_quoted(text));
+    match data {
+        Some(Argument::Bare(_) | Argument::Null | Argument::Surrogates { .. }) => Some("json"),
+        Some(Argument::Text(text)) => match json_type(text) {
+            Some(JsonType::Number | JsonType::Boolean) => Some("string"),
+            Some(JsonType::Null | JsonType::String | JsonType::Structure) => None,
+            None => is_name_ambiguous.then_some("string"),
+        },
+        None => is_name_ambiguous.then_some("json"),
+    }
+}
 
 fn parse_add(args: Args) -> Option<RestCommand> {
     let mut args = args.peekable();
-    let key = args.next()?;
-    let no_create = args.next_if(|arg| arg.eq_ignore_ascii_case("NOMKSTREAM")).is_some();
-    let trim_option = args.next_if(|arg| ["MAXLEN", "MINID"].iter().any(|name| arg.eq_ignore_ascii_case(name)));
+    let key = next_text(&mut args)?;
+    let no_create = next_option(&mut args, &["NOMKSTREAM"]).is_some();
     let mut trim = None;
-    if let Some(option) = trim_option {
-        let approximate = args.next_if(|arg| arg == "~").is_some();
+    if let Some(option) = next_option(&mut args, &["MAXLEN", "MINID"]) {
+        let approximate = next_option(&mut args, &["~"]).is_some();
         if !approximate {
-            args.next_if(|arg| arg == "=");
+            next_option(&mut args, &["="]);
         }
-        let threshold = args.next()?;
+        let threshold = next_text(&mut args)?;
         let keep = match option.eq_ignore_ascii_case("MAXLEN") {
             true => Keep::MaxLen(digits(&threshold)?),
             false => Keep::MinId(parse_id(&threshold, 0)?),
         };
-        if args.next_if(|arg| arg.eq_ignore_ascii_case("LIMIT")).is_some() {
-            digits(&args.next()?)?;
+        if next_option(&mut args, &["LIMIT"]).is_some() {
+            digits(&next_text(&mut args)?)?;
         }
         trim = Some(Trim { approximate, keep });
     }
-    let id = args.next()?;
+    let id = next_text(&mut args)?;
     let id = match id.strip_suffix("-*") {
         _ if id == "*" => NewId::Auto,
         Some(ms) => NewId::AutoSeq(digits(ms)?),
@@ -231,17 +316,17 @@ fn parse_add(args: Args) -> Option<RestCommand> {
     };
     let mut fields = Vec::new();
     while let Some(name) = args.next() {
-        fields.push((name, args.next()?));
+        fields.push((name.into_text()?, args.next()?));
     }
-    (!fields.is_empty()).then_some(RestCommand::Add { key, no_create, trim, id, fields })
+    (!fields.is_empty()).then(|| RestCommand::Add { key, no_create, trim, id, fields: entry_fields(fields) })
 }
 
 fn parse_range(mut args: Args) -> Option<RestCommand> {
-    let (key, start, end) = (args.next()?, args.next()?, args.next()?);
+    let (key, start, end) = (next_text(&mut args)?, next_text(&mut args)?, next_text(&mut args)?);
     bound(&start, true)?;
     bound(&end, false)?;
-    let count = match args.next() {
-        Some(option) if option.eq_ignore_ascii_case("COUNT") => Some(digits(&args.next()?)?),
+    let count = match args.next().map(Argument::into_text) {
+        Some(Some(option)) if option.eq_ignore_ascii_case("COUNT") => Some(digits(&next_text(&mut args)?)?),
         Some(_) => return None,
         None => None,
     };
@@ -249,12 +334,12 @@ fn parse_range(mut args: Args) -> Option<RestCommand> {
 }
 
 fn parse_publish(mut args: Args) -> Option<RestCommand> {
-    let (key, message) = (args.next()?, args.next()?);
+    let (key, message) = (next_text(&mut args)?, next_text(&mut args)?);
     args.next().is_none().then_some(RestCommand::Publish { key, message })
 }
 
 fn parse_expire(mut args: Args) -> Option<RestCommand> {
-    let (key, seconds) = (args.next()?, args.next()?);
+    let (key, seconds) = (next_text(&mut args)?, next_text(&mut args)?);
     // The range of Redis: its deadline is a signed 64-bit number of milliseconds.
     let seconds = seconds.parse().ok().filter(|seconds| (-(1 << 40)..1 << 40).contains(seconds))?;
     args.next().is_none().then_some(RestCommand::Expire { key, seconds })
@@ -292,7 +377,8 @@ mod tests {
         let check = |json: serde_json::Value, expect: RestCommand| {
             assert_eq!(RestCommand::parse(&json.to_string()), Ok(expect), "{json}")
         };
-        let fields = vec![("data".to_owned(), "1".to_owned()), ("event".to_owned(), "e".to_owned())];
+        let fields = [("data", "1"), ("event", "e"), ("type", "json")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let add =
             |trim, id, no_create| RestCommand::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
         check(json!(["XADD", "c", "*", "data", 1, "event", "e"]), add(None, NewId::Auto, false));
@@ -316,6 +402,57 @@ mod tests {
         check(json!(["expire", "c", 60]), RestCommand::Expire { key: "c".into(), seconds: 60 });
     }
 
+    /// The fields of an entry that is added with these arguments after its id.
+    fn added(arguments: &str) -> Vec<(String, String)> {
+        match RestCommand::parse(&format!(r#"["XADD", "c", "*", {arguments}]"#)) {
+            Ok(RestCommand::Add { fields, .. }) => fields,
+            other => panic!("{arguments}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn events_get_the_type_of_their_data_where_only_the_arguments_tell_it() {
+        let check = |argument: &str, text: &str, expect: Option<&str>| {
+            let fields = added(&format!(r#""data", {argument}, "event", "e", "channel", "c""#));
+            let find = |field: &str| fields.iter().find(|(name, _)| name == field).map(|(_, value)| &**value);
+            assert_eq!((find("data"), find("type")), (Some(text), expect), "{argument}");
+        };
+        for number in ["42", "-1.5", "1e+21", "123456789012345680000", "1.0", "-0", "true", "false"] {
+            check(number, number, Some("json"));
+        }
+        check("null", "null", Some("json"));
+        for text in ["42", "1e+21", "true", "-7"] {
+            check(&format!(r#""{text}""#), text, Some("string"));
+        }
+        // The text alone says that it is a string.
+        for text in ["hello", "", "1.10", "106242075399214372653", " 42", "-0", "True", "{broken"] {
+            check(&format!(r#""{text}""#), text, None);
+        }
+        // Nothing tells whether these were strings.
+        for text in ["null", "{}", r#"{"a": 1}"#, "[1]", r#""2026-11-30T00:00:00.000Z""#] {
+            check(&serde_json::Value::from(text).to_string(), text, None);
+        }
+        check(r#""a\ud800b""#, r#""a\ud800b""#, Some("json"));
+        check(r#""\ud83c\udf89""#, "🎉", None);
+    }
+
+    #[test]
+    fn other_fields_of_entries_stay_as_sent() {
+        let check = |arguments: &str, expect: &[(&str, &str)]| {
+            let expect: Vec<_> = expect.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
+            assert_eq!(added(arguments), expect, "{arguments}");
+        };
+        check(r#""data", 42"#, &[("data", "42")]);
+        check(r#""a", null, "b", false"#, &[("a", "null"), ("b", "false")]);
+        let own = [("type", "string"), ("data", "1"), ("event", "e")];
+        check(r#""type", "string", "data", 1, "event", "e""#, &own);
+        check(r#""event", 42"#, &[("event", "42")]);
+        check(r#""data", "42", "event", true"#, &[("data", "42"), ("event", "true"), ("type", "string")]);
+        check(r#""data", "x", "event", "\"q\"""#, &[("data", "x"), ("event", "\"q\""), ("type", "string")]);
+        check(r#""event", "\"q\"""#, &[("event", "\"q\""), ("type", "json")]);
+        check(r#""event", "a\udc00\ud800b""#, &[("event", "a\u{fffd}\u{fffd}b")]);
+    }
+
     #[test]
     fn invalid_commands_are_refused() {
         let check = |json: serde_json::Value, expect: &str| {
@@ -334,6 +471,11 @@ mod tests {
         check(json!(["XRANGE", "c", "abc", "+"]), "XRANGE key");
         check(json!(["XRANGE", "c", "-", "+", "COUNT"]), "XRANGE key");
         check(json!(["PUBLISH", "c"]), "PUBLISH channel");
+        check(json!(["PUBLISH", "c", null]), "PUBLISH channel");
+        check(json!(["XADD", null, "*", "data", "1"]), "XADD key");
+        check(json!(["XADD", "c", "*", null, "1"]), "XADD key");
+        check(json!([null, "c"]), "a command is a JSON array");
+        check(json!(["XADD", "c", "*", "data", []]), "a command is a JSON array");
         check(json!(["EXPIRE", "c", "soon"]), "EXPIRE key");
     }
 

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Store, Trap, UpdateDeadline};
+use wasmtime_wasi::I32Exit;
 
 use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, check_transition};
+use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::tokens::KeysPending;
 use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
 
@@ -68,7 +70,11 @@ impl Instance {
         let created = timeout_at(deadline, policy.instantiate(&mut store)).await.map_err(|_| Failure::Timeout)?;
         match created {
             Ok((instance, bindings)) => Ok(Self { store, instance, bindings }),
-            Err(error) => Err(failure(&error, true, store.data().limiter.limit_exceeded)),
+            Err(error) => {
+                let state = store.data_mut();
+                state.flush_output(Level::Error);
+                Err(failure(&error, true, state.limiter.limit_exceeded))
+            }
         }
     }
 
@@ -95,8 +101,11 @@ impl Instance {
         };
         let prepared = timeout_at(deadline, call).await;
         let state = self.store.data_mut();
-        state.flush_output();
-        prepared.map_err(|_| Failure::Timeout)?.map_err(|error| failure(&error, false, state.limiter.limit_exceeded))
+        let prepared = prepared
+            .map_err(|_| Failure::Timeout)
+            .and_then(|prepared| prepared.map_err(|error| failure(&error, false, state.limiter.limit_exceeded)));
+        state.flush_output(output_level(prepared.is_ok()));
+        prepared
     }
 
     /// The CPU budget, reset for the decision.
@@ -122,7 +131,6 @@ impl Instance {
         let authorizer = self.bindings.tidegate_policy_authorizer();
         let answer = timeout_at(params.deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
         let state = self.store.data_mut();
-        state.flush_output();
         let mut pending_keys = None;
         let answer = match (state.exceeded_limit(), answer) {
             (Some(limit), _) => Err(Failure::Limit(limit)),
@@ -132,6 +140,7 @@ impl Instance {
             }),
             (None, Err(_)) => Err(Failure::Timeout),
         };
+        state.flush_output(output_level(answer.is_ok() || pending_keys.is_some()));
         let sent_requests = state.sent_requests() > 0;
         let mut decision = std::mem::take(&mut state.decision);
         if let Some(trace) = &mut decision.trace {
@@ -141,14 +150,33 @@ impl Instance {
     }
 }
 
+/// The level of what a policy printed. Runtimes print why they end a policy, so the output of a failed call is an error.
+fn output_level(has_ended_well: bool) -> Level {
+    if has_ended_well { Level::Info } else { Level::Error }
+}
+
 /// Classifies an error by its type, never by its text.
 pub(crate) fn failure(error: &wasmtime::Error, instantiating: bool, memory_limit_exceeded: bool) -> Failure {
     match error.downcast_ref::<Trap>() {
         Some(Trap::Interrupt) => Failure::Cpu,
         _ if memory_limit_exceeded => Failure::Memory,
         Some(trap) => Failure::Trap(trap.to_string()),
+        None if error.is::<I32Exit>() => Failure::Trap("it exited; its output in the log may say why".into()),
         None if instantiating => Failure::Host(format!("{error:#}")),
         // An error of a host function, or a value that does not fit the interface.
         None => Failure::Trap(error.root_cause().to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_is_a_trap_that_refers_to_the_log() {
+        for status in [0, 1] {
+            let failure = failure(&I32Exit(status).into(), false, false);
+            assert_eq!(failure.to_string(), "the policy trapped: it exited; its output in the log may say why");
+        }
     }
 }

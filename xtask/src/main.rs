@@ -32,7 +32,7 @@ const USAGE: &str = "usage: cargo xtask <task>
   sdks               test the SDKs and examples in C, Zig, TypeScript and Go; needs the guests
   control            fuzz the control port with its OpenAPI document, check metrics and alerts
   protocol           run the scripts of docs/protocol.md against a Redis and a gateway
-  bless              write the golden files in tests/golden";
+  bless              write the golden files in tests/golden, and tables of the documents";
 
 fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
@@ -51,7 +51,9 @@ fn main() -> Result<()> {
 }
 
 fn bless() -> Result<()> {
-    let status = cargo().args(["test", "--lib", "golden"]).env("BLESS", "1").current_dir(root()).status()?;
+    let mut tests = cargo();
+    tests.args(["test", "--workspace", "--locked", "--lib", "--test", "process", "golden"]).env("BLESS", "1");
+    let status = tests.current_dir(root()).status()?;
     if status.success() { Ok(()) } else { bail!("a golden file could not be written") }
 }
 

@@ -33,16 +33,20 @@ pub struct Area {
 }
 
 /// All areas, the quick ones first. `guests` builds components that `rust` and `e2e` load.
-pub const AREAS: [Area; 5] = [
+pub const AREAS: [Area; 6] = [
     Area { name: "style", run: style },
     Area { name: "guests", run: guests },
     Area { name: "rust", run: rust },
+    Area { name: "packages", run: packages },
     Area { name: "control", run: |_| control::run().and_then(|()| control::protocol()) },
     Area { name: "e2e", run: end_to_end },
 ];
 
 /// Mutations of each seed in a full run; the quick run has fewer.
 const FULL_MUTATIONS: &str = "500000";
+
+/// The tests that build policies with packages.
+const PACKAGES: &str = "packages_behave_as_documented";
 
 /// Runs `cargo xtask test` with these options.
 pub fn run(options: &[&str]) -> Result<()> {
@@ -102,9 +106,19 @@ fn rust(size: Size) -> Result<()> {
     let mut tests =
         cargo(["test", "--workspace", "--locked", "--", "--include-ignored", "--skip", "emitter::emitter_process"]);
     if size == Size::Full {
-        tests.env("TIDEGATE_SOAK", "full").env("TIDEGATE_FUZZ", FULL_MUTATIONS);
+        tests.args(["--skip", PACKAGES]).env("TIDEGATE_SOAK", "full").env("TIDEGATE_FUZZ", FULL_MUTATIONS);
     }
     step("tests in Rust", tests)
+}
+
+/// All packages in `tests/packages`, in a full run. In a quick run, those that represent a kind are among the tests in Rust.
+fn packages(size: Size) -> Result<()> {
+    if size == Size::Quick {
+        return Ok(());
+    }
+    let mut tests =
+        cargo(["test", "--workspace", "--locked", "--test", "process", "--", "--include-ignored", PACKAGES]);
+    step("packages of each language", tests.env("TIDEGATE_SOAK", "full"))
 }
 
 fn end_to_end(_: Size) -> Result<()> {

@@ -1,5 +1,7 @@
-;; The functions of WASI preview 1 that Go's runtime imports, implemented with Tidegate's host functions: clocks, randomness and stderr.
-;; There are no files, no sockets and no arguments. `cargo xtask bindings` compiles this to wasi_snapshot_preview1.wasm.
+;; The functions of WASI preview 1 that Go's runtime imports, implemented with Tidegate's host functions: clocks, randomness, stderr and
+;; the end of the process. There is one folder, `/`, which is empty and read-only, because Go then reports that a file does not exist;
+;; without a folder it reports a bad file number. There are no sockets and no arguments. `cargo xtask bindings` compiles this to
+;; wasi_snapshot_preview1.wasm.
 ;;
 ;; A component must not call its host while the host passes a value to it: `cabi_realloc` and all code that it runs may call no import.
 ;; Go may read a clock there, so the SDK closes the adapter before each such call and opens it afterwards. A closed adapter calls no import;
@@ -12,6 +14,7 @@
   (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $wait (param $pollable i32)))
   (import "wasi:io/poll@0.2.0" "[resource-drop]pollable" (func $drop_pollable (param i32)))
   (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
+  (import "wasi:cli/exit@0.2.0" "exit" (func $exit (param $failed i32)))
   (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $get_stderr (result i32)))
   (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush"
     (func $write (param $stream i32) (param $from i32) (param $size i32) (param $outcome i32)))
@@ -21,8 +24,9 @@
   (global $wall (mut i64) (i64.const 0))
   (global $monotonic (mut i64) (i64.const 0))
   (global $stderr (mut i32) (i32.const -1))
-  ;; Address of 12 bytes of the SDK for the result of a write; 0 until the SDK sets it, and writes are dropped.
-  (global $scratch (mut i32) (i32.const 0))
+  ;; Address of 12 bytes for the result of a write. Until the SDK sets it, they are below Go's data, which starts at 12288: a package that
+  ;; is initialized before the SDK may panic.
+  (global $scratch (mut i32) (i32.const 4096))
 
   (func (export "tidegate_open") (global.set $open (i32.const 1)))
   (func (export "tidegate_close") (global.set $open (i32.const 0)))
@@ -78,7 +82,7 @@
         (local.set $total (i32.add (local.get $total) (local.get $size)))
         (local.set $vectors (i32.add (local.get $vectors) (i32.const 8)))
         (local.set $count (i32.sub (local.get $count) (i32.const 1)))
-        (br_if $next (i32.eqz (i32.and (global.get $open) (i32.ne (global.get $scratch) (i32.const 0)))))
+        (br_if $next (i32.eqz (global.get $open)))
         (if (i32.eq (global.get $stderr) (i32.const -1)) (then (global.set $stderr (call $get_stderr))))
         (loop $parts
           (if (local.get $size)
@@ -144,7 +148,32 @@
     (i32.const 0))
 
   (func (export "sched_yield") (result i32) (i32.const 0))
-  (func (export "proc_exit") (param i32) unreachable)
+  (func (export "proc_exit") (param $code i32)
+    (if (global.get $open) (then (call $exit (i32.ne (local.get $code) (i32.const 0)))))
+    unreachable)
+
+  ;; The folder `/` has the first number after stdin, stdout and stderr. 8 is EBADF.
+  (func (export "fd_prestat_get") (param $fd i32) (param $out i32) (result i32)
+    (if (i32.ne (local.get $fd) (i32.const 3)) (then (return (i32.const 8))))
+    (i64.store (local.get $out) (i64.const 0x1_0000_0000))
+    (i32.const 0))
+  (func (export "fd_prestat_dir_name") (param $fd i32) (param $to i32) (param $size i32) (result i32)
+    (i32.store8 (local.get $to) (i32.const 0x2f))
+    (i32.const 0))
+
+  ;; 44 is ENOENT, 69 is EROFS. The first bit of the flags asks to create the file.
+  (func (export "path_open")
+    (param $fd i32) (param i32 i32 i32) (param $flags i32) (param i64 i64 i32 i32) (result i32)
+    (select (i32.const 69) (i32.const 44) (i32.and (local.get $flags) (i32.const 1))))
+  (func (export "path_filestat_get") (param i32 i32 i32 i32 i32) (result i32) (i32.const 44))
+  (func (export "path_filestat_set_times") (param i32 i32 i32 i32 i64 i64 i32) (result i32) (i32.const 44))
+  (func (export "path_readlink") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 44))
+  (func (export "path_remove_directory") (param i32 i32 i32) (result i32) (i32.const 44))
+  (func (export "path_unlink_file") (param i32 i32 i32) (result i32) (i32.const 44))
+  (func (export "path_rename") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 44))
+  (func (export "path_create_directory") (param i32 i32 i32) (result i32) (i32.const 69))
+  (func (export "path_link") (param i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 69))
+  (func (export "path_symlink") (param i32 i32 i32 i32 i32) (result i32) (i32.const 69))
 
   ;; Unsupported functions return EBADF.
   (func (export "clock_res_get") (param i32 i32) (result i32) (i32.const 8))
@@ -159,8 +188,6 @@
   (func (export "fd_filestat_set_size") (param i32 i64) (result i32) (i32.const 8))
   (func (export "fd_filestat_set_times") (param i32 i64 i64 i32) (result i32) (i32.const 8))
   (func (export "fd_pread") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
-  (func (export "fd_prestat_get") (param i32 i32) (result i32) (i32.const 8))
-  (func (export "fd_prestat_dir_name") (param i32 i32 i32) (result i32) (i32.const 8))
   (func (export "fd_pwrite") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
   (func (export "fd_read") (param i32 i32 i32 i32) (result i32) (i32.const 8))
   (func (export "fd_readdir") (param i32 i32 i32 i64 i32) (result i32) (i32.const 8))
@@ -168,16 +195,6 @@
   (func (export "fd_seek") (param i32 i64 i32 i32) (result i32) (i32.const 8))
   (func (export "fd_sync") (param i32) (result i32) (i32.const 8))
   (func (export "fd_tell") (param i32 i32) (result i32) (i32.const 8))
-  (func (export "path_create_directory") (param i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_filestat_get") (param i32 i32 i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_filestat_set_times") (param i32 i32 i32 i32 i64 i64 i32) (result i32) (i32.const 8))
-  (func (export "path_link") (param i32 i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_open") (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_readlink") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_remove_directory") (param i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_rename") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_symlink") (param i32 i32 i32 i32 i32) (result i32) (i32.const 8))
-  (func (export "path_unlink_file") (param i32 i32 i32) (result i32) (i32.const 8))
   (func (export "proc_raise") (param i32) (result i32) (i32.const 8))
   (func (export "sock_accept") (param i32 i32 i32) (result i32) (i32.const 8))
   (func (export "sock_recv") (param i32 i32 i32 i32 i32 i32) (result i32) (i32.const 8))

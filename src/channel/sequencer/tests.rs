@@ -388,7 +388,7 @@ fn store_reset_is_reported_as_a_gap() {
     f.entries.truncate(3);
     (f.added, f.last) = (3, id(3));
     let gap = f.read().expect("a gap");
-    assert_eq!((gap.after, gap.resumed, gap.certain, gap.reason), (id(5), id(3), true, GapReason::StoreReset));
+    assert_eq!((gap.after, gap.resumed, gap.certain, gap.reason), (Some(id(5)), id(3), true, GapReason::StoreReset));
     f.push(6, body("6", false));
     f.read();
     f.expect_out(&["6=6"]);

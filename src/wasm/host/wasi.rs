@@ -64,12 +64,12 @@ fn max_handles(env: &PolicyEnv) -> usize {
 
 impl State {
     /// Writes to the log what the policy printed, and how many lines were dropped.
-    pub fn flush_output(&mut self) {
+    pub fn flush_output(&mut self, level: Level) {
         self.env.log_rate.report_dropped();
         let Some(wasi) = &self.wasi else { return };
         let text = std::mem::take(&mut *wasi.output.0.lock());
         for line in String::from_utf8_lossy(&text).lines() {
-            self.write_log(Level::Info, line);
+            self.write_log(level, line);
         }
     }
 
