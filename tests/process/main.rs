@@ -43,6 +43,7 @@ mod packages;
 mod policies;
 mod projects;
 mod python;
+mod python_packages;
 mod recording;
 mod referenced_files;
 mod reloadable_options;
