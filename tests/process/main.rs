@@ -19,6 +19,7 @@ mod memory;
 mod processes;
 mod redis_server;
 
+mod c;
 mod commands;
 mod compilation;
 mod connections;
