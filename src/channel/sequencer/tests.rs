@@ -508,7 +508,7 @@ fn entries_of_a_key_that_was_created_again_are_delivered() {
     assert!(f.absorb(page).is_none() && f.sequencer.is_resetting());
     f.sequencer.begin_read();
     let gap = f.absorb(no_stream()).expect("a gap");
-    assert_eq!((gap.after, gap.resumed, f.sequencer.is_resetting()), (id(9), StreamId::ZERO, false));
+    assert_eq!((gap.after, gap.resumed, f.sequencer.is_resetting()), (Some(id(9)), StreamId::ZERO, false));
     f.fall_back(0, &[(1, "70")]);
     f.read();
     f.expect_out(&["1=70"]);
