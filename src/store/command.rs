@@ -93,15 +93,19 @@ pub enum CommandError {
     NotACommand,
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
-    /// The name of the command and its syntax.
-    #[error("ERR wrong arguments for '{0}': expected {1}")]
-    Arguments(&'static str, &'static str),
+    /// `reason` has the words of Redis.
+    #[error("ERR {reason}: expected {syntax}")]
+    Arguments { reason: &'static str, syntax: &'static str },
 }
 
 const XADD: &str = "XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value [field value …]";
 const XRANGE: &str = "XRANGE key start end [COUNT n]";
 const PUBLISH: &str = "PUBLISH channel message";
 const EXPIRE: &str = "EXPIRE key seconds";
+
+const INVALID_ID: &str = "Invalid stream ID specified as stream command argument";
+const NOT_AN_INTEGER: &str = "value is not an integer or out of range";
+const SYNTAX: &str = "syntax error";
 
 impl RestCommand {
     /// The key or pub/sub channel of the command.
@@ -116,19 +120,24 @@ impl RestCommand {
         let Arguments(args) = serde_json::from_str(json).map_err(|_| CommandError::NotACommand)?;
         let mut args = args.into_iter();
         let name = next_text(&mut args).ok_or(CommandError::NotACommand)?;
-        match name.to_ascii_uppercase().as_str() {
-            "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
-            "XRANGE" => parse_range(args).ok_or(CommandError::Arguments("XRANGE", XRANGE)),
-            "PUBLISH" => parse_publish(args).ok_or(CommandError::Arguments("PUBLISH", PUBLISH)),
-            "EXPIRE" => parse_expire(args).ok_or(CommandError::Arguments("EXPIRE", EXPIRE)),
-            _ => Err(CommandError::Unknown(name.chars().take(32).collect())),
-        }
+        let (syntax, command) = match name.to_ascii_uppercase().as_str() {
+            "XADD" => (XADD, parse_add(args)),
+            "XRANGE" => (XRANGE, parse_range(args)),
+            "PUBLISH" => (PUBLISH, parse_publish(args)),
+            "EXPIRE" => (EXPIRE, parse_expire(args)),
+            _ => return Err(CommandError::Unknown(name.chars().take(32).collect())),
+        };
+        command.map_err(|reason| CommandError::Arguments { reason, syntax })
     }
 }
 
-fn parse_add(args: Args) -> Option<RestCommand> {
+/// The error is the reason in the words of Redis.
+type Parsed = Result<RestCommand, &'static str>;
+
+fn parse_add(args: Args) -> Parsed {
+    const WRONG_NUMBER: &str = "wrong number of arguments for 'xadd' command";
     let mut args = args.peekable();
-    let key = next_text(&mut args)?;
+    let key = next_text(&mut args).ok_or(WRONG_NUMBER)?;
     let no_create = next_option(&mut args, &["NOMKSTREAM"]).is_some();
     let mut trim = None;
     if let Some(option) = next_option(&mut args, &["MAXLEN", "MINID"]) {
@@ -136,51 +145,71 @@ fn parse_add(args: Args) -> Option<RestCommand> {
         if !approximate {
             next_option(&mut args, &["="]);
         }
-        let threshold = next_text(&mut args)?;
+        let threshold = next_text(&mut args).ok_or(WRONG_NUMBER)?;
         let keep = match option.eq_ignore_ascii_case("MAXLEN") {
-            true => Keep::MaxLen(digits(&threshold)?),
-            false => Keep::MinId(parse_id(&threshold, 0)?),
+            true => Keep::MaxLen(digits(&threshold).ok_or(NOT_AN_INTEGER)?),
+            false => Keep::MinId(parse_id(&threshold, 0).ok_or(INVALID_ID)?),
         };
         if next_option(&mut args, &["LIMIT"]).is_some() {
-            digits(&next_text(&mut args)?)?;
+            next_text(&mut args).and_then(|limit| digits(&limit)).ok_or(NOT_AN_INTEGER)?;
         }
         trim = Some(Trim { approximate, keep });
     }
-    let id = next_text(&mut args)?;
+    let id = next_text(&mut args).ok_or(WRONG_NUMBER)?;
     let id = match id.strip_suffix("-*") {
-        _ if id == "*" => NewId::Auto,
-        Some(ms) => NewId::AutoSeq(digits(ms)?),
-        None => NewId::Exact(parse_id(&id, 0)?),
+        _ if id == "*" => Some(NewId::Auto),
+        Some(ms) => digits(ms).map(NewId::AutoSeq),
+        None => parse_id(&id, 0).map(NewId::Exact),
     };
+    let id = id.ok_or(INVALID_ID)?;
     let mut fields = Vec::new();
     while let Some(name) = args.next() {
-        fields.push((name.into_text()?, args.next()?));
+        fields.push((name.into_text().ok_or(SYNTAX)?, args.next().ok_or(WRONG_NUMBER)?));
     }
-    (!fields.is_empty()).then(|| RestCommand::Add { key, no_create, trim, id, fields: entry_fields(fields) })
+    if fields.is_empty() {
+        return Err(WRONG_NUMBER);
+    }
+    Ok(RestCommand::Add { key, no_create, trim, id, fields: entry_fields(fields) })
 }
 
-fn parse_range(mut args: Args) -> Option<RestCommand> {
-    let (key, start, end) = (next_text(&mut args)?, next_text(&mut args)?, next_text(&mut args)?);
-    bound(&start, true)?;
-    bound(&end, false)?;
+fn parse_range(mut args: Args) -> Parsed {
+    let mut text = || next_text(&mut args).ok_or("wrong number of arguments for 'xrange' command");
+    let (key, start, end) = (text()?, text()?, text()?);
+    bound(&start, true).ok_or(INVALID_ID)?;
+    bound(&end, false).ok_or(INVALID_ID)?;
     let count = match args.next().map(Argument::into_text) {
-        Some(Some(option)) if option.eq_ignore_ascii_case("COUNT") => Some(digits(&next_text(&mut args)?)?),
-        Some(_) => return None,
+        Some(Some(option)) if option.eq_ignore_ascii_case("COUNT") => {
+            Some(digits(&next_text(&mut args).ok_or(SYNTAX)?).ok_or(NOT_AN_INTEGER)?)
+        }
+        Some(_) => return Err(SYNTAX),
         None => None,
     };
-    args.next().is_none().then_some(RestCommand::Range { key, start, end, count, max_bytes: usize::MAX })
+    match args.next() {
+        Some(_) => Err(SYNTAX),
+        None => Ok(RestCommand::Range { key, start, end, count, max_bytes: usize::MAX }),
+    }
 }
 
-fn parse_publish(mut args: Args) -> Option<RestCommand> {
-    let (key, message) = (next_text(&mut args)?, next_text(&mut args)?);
-    args.next().is_none().then_some(RestCommand::Publish { key, message })
+fn parse_publish(mut args: Args) -> Parsed {
+    const WRONG_NUMBER: &str = "wrong number of arguments for 'publish' command";
+    match (next_text(&mut args), next_text(&mut args), args.next()) {
+        (Some(key), Some(message), None) => Ok(RestCommand::Publish { key, message }),
+        _ => Err(WRONG_NUMBER),
+    }
 }
 
-fn parse_expire(mut args: Args) -> Option<RestCommand> {
-    let (key, seconds) = (next_text(&mut args)?, next_text(&mut args)?);
+fn parse_expire(mut args: Args) -> Parsed {
+    let mut text = || next_text(&mut args).ok_or("wrong number of arguments for 'expire' command");
+    let (key, seconds) = (text()?, text()?);
+    let seconds: i64 = seconds.parse().map_err(|_| NOT_AN_INTEGER)?;
     // The range of Redis: its deadline is a signed 64-bit number of milliseconds.
-    let seconds = seconds.parse().ok().filter(|seconds| (-(1 << 40)..1 << 40).contains(seconds))?;
-    args.next().is_none().then_some(RestCommand::Expire { key, seconds })
+    if !(-(1 << 40)..1 << 40).contains(&seconds) {
+        return Err("invalid expire time in 'expire' command");
+    }
+    match args.next() {
+        Some(_) => Err(SYNTAX),
+        None => Ok(RestCommand::Expire { key, seconds }),
+    }
 }
 
 /// The inclusive bound that a start or end of an `XRANGE` means: `-`, `+`, an id or a time, each of the last two also after a `(`.
@@ -251,10 +280,13 @@ mod tests {
         check(json!(["XADD", "c", "*", "data", {"a": 1}]), "a command is a JSON array");
         check(json!(vec!["XADD"; MAX_ARGUMENTS + 1]), "a command is a JSON array");
         check(json!(["GET", "k"]), "'GET' is not available");
-        check(json!(["XADD", "c", "*"]), "XADD key");
+        check(json!(["XADD", "c", "*"]), "ERR wrong number of arguments for 'xadd' command: expected XADD key");
         check(json!(["XADD", "c", "*", "data"]), "XADD key");
         check(json!(["XADD", "c", "MAXLEN", "x", "*", "a", "b"]), "XADD key");
-        check(json!(["XADD", "c", "1-2-3", "a", "b"]), "XADD key");
+        check(json!(["XADD", "c", "1-2-3", "a", "b"]), "ERR Invalid stream ID specified as stream command argument: ");
+        check(json!(["XADD", "c", "MAXLEN", -1, "*", "a", "b"]), "ERR value is not an integer or out of range: ");
+        check(json!(["EXPIRE", "c", i64::MAX]), "ERR invalid expire time in 'expire' command: ");
+        check(json!(["XRANGE", "c", "-", "+", 5]), "ERR syntax error: expected XRANGE key");
         check(json!(["XRANGE", "c", "abc", "+"]), "XRANGE key");
         check(json!(["XRANGE", "c", "-", "+", "COUNT"]), "XRANGE key");
         check(json!(["PUBLISH", "c"]), "PUBLISH channel");
