@@ -64,7 +64,7 @@ pub fn digits(text: &str) -> Option<u64> {
 }
 
 /// The content of one stream entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     Event {
         event: String,
@@ -114,7 +114,7 @@ impl Body {
 }
 
 /// The fields of a stock emitter's entry, as they were written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UntypedEvent {
     pub event: String,
     pub data: Option<String>,

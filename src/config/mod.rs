@@ -158,6 +158,11 @@ impl Config {
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
+        if path.as_os_str().is_empty() {
+            return Err(ConfigError(
+                "the path of the configuration file is empty: correct --config or TIDEGATE_CONFIG".into(),
+            ));
+        }
         let text = files::read_text(path, MAX_FILE_BYTES)
             .map_err(|error| ConfigError(format!("configuration file {}: cannot be read: {error}", path.display())))?;
         sources::parse_file(path, &text)
@@ -186,12 +191,7 @@ impl Config {
         policy::check_lookup(&raw.policy.lookup)?;
         let live = LiveOptions::validate(&raw)?;
         let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
-        if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
-            return Err(invalid(
-                "memory-store.seed",
-                "the store is not memory:, and no other store can have seeds: remove them, or set `store` to memory:",
-            ));
-        }
+        check_memory_store(&raw.memory_store, &url)?;
         if raw.store_ca.is_some() && !url.has_tls() {
             return Err(invalid(
                 "store-ca",
@@ -214,6 +214,10 @@ impl Config {
             Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };
         let prefixes = raw.policy.lookup.prefixes;
+        if raw.policy.cases.is_some() && matches!(policy_mode, PolicyMode::Fleet | PolicyMode::AllowAll) {
+            let what = "the test cases are those of policy.file, which is not set: remove the option; a push has its own (--cases)";
+            return Err(invalid("policy.cases", what));
+        }
         let stream = stream::check_stream(&raw.stream)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
         let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
@@ -297,6 +301,20 @@ impl Config {
         // On an IPv6 socket an IPv4 peer has a mapped address.
         let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
+    }
+}
+
+/// Options of the embedded store need it.
+fn check_memory_store(raw: &schema::MemoryStore, url: &StoreUrl) -> Result<(), ConfigError> {
+    let is_sized = raw.max_size != schema::MemoryStore::default().max_size;
+    let set = [("memory-store.seed", !raw.seed.is_empty()), ("memory-store.max-size", is_sized)];
+    match set.into_iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) if !matches!(url, StoreUrl::Memory) => {
+            let what =
+                "the store is not memory:, and no other store has this option: remove it, or set `store` to memory:";
+            Err(invalid(key, what))
+        }
+        _ => Ok(()),
     }
 }
 

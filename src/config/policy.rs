@@ -11,8 +11,8 @@ use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
+use crate::policy::key_prefix::check_prefix;
 use crate::policy::settings::Settings;
-use crate::store::fleet_keys::RESERVED_PREFIX;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
 use crate::tokens::profile::{self, ProfileOptions, ResolveFn};
@@ -123,7 +123,7 @@ pub fn check_lookup(raw: &schema::Lookup) -> Result<(), ConfigError> {
     let prefixes = &raw.prefixes;
     for (n, prefix) in prefixes.iter().enumerate() {
         let key = |n: usize| format!("policy.lookup.prefixes[{n}]");
-        check_prefix(prefix).map_err(|what| invalid(&key(n), what))?;
+        check_prefix(prefix).map_err(|error| invalid(&key(n), error))?;
         // Of two equal ones, the later is reported.
         let covers =
             |(m, other): (usize, &String)| prefix.starts_with(&**other) && (other != prefix || m < n) && m != n;
@@ -134,34 +134,6 @@ pub fn check_lookup(raw: &schema::Lookup) -> Result<(), ConfigError> {
     if raw.max_lookups == 0 && !prefixes.is_empty() {
         let what = "with 0 the policy can look up no key of policy.lookup.prefixes: raise it, or remove the prefixes";
         return Err(invalid("policy.lookup.max-lookups", what));
-    }
-    Ok(())
-}
-
-fn check_prefix(prefix: &str) -> Result<(), &'static str> {
-    if prefix.is_empty() || prefix == "*" {
-        return Err(
-            "an empty prefix would allow every key to be looked up: name the prefixes of the keys, such as session:",
-        );
-    }
-    if prefix.trim() != prefix {
-        return Err("white space at the beginning or end, which would be part of the key: remove it");
-    }
-    if prefix.contains('*') {
-        return Err(
-            "a prefix is not a pattern, and * would be part of the key: write only the beginning of the keys, such as session:",
-        );
-    }
-    if prefix.starts_with('^') {
-        return Err(
-            "a prefix is not an expression, and ^ would be part of the key: write only the beginning of the keys, such as session:",
-        );
-    }
-    if prefix.contains(", ") {
-        return Err("a comma and a space: write each prefix as an item of the list");
-    }
-    if prefix.starts_with(RESERVED_PREFIX) {
-        return Err("the keys that begin with tidegate: are the gateway's own: remove the prefix");
     }
     Ok(())
 }

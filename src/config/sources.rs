@@ -9,6 +9,16 @@ use crate::config::reloadable::STDOUT;
 use crate::config::schema::{OPTIONS, Raw};
 use crate::config::{ConfigError, interpolation, mistake};
 
+/// Options that are the path of a file or a directory.
+const PATHS: [&str; 7] = [
+    "store-ca",
+    "cache-dir",
+    "policy.file",
+    "policy.cases",
+    "policy.shadow.file",
+    "decisions.log",
+    "decisions.recording.file",
+];
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
 /// Minimum Jaro-Winkler similarity of a name that an error suggests.
@@ -50,6 +60,11 @@ pub fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         let position = position.map(|(line, column)| format!("line {line}, column {column}: "));
         invalid(position.unwrap_or_default() + &mistake.to_string())
     })?;
+    if let Some(empty) =
+        PATHS.iter().find(|path| find_mut(&mut table, path).is_some_and(|value| value.as_str() == Some("")))
+    {
+        return Err(invalid(format!("{empty}: the path is empty: name a file, or remove the option")));
+    }
     rebase(&mut table, path.parent().unwrap_or(Path::new("")));
     Ok(table)
 }
@@ -80,12 +95,10 @@ fn rebase(table: &mut Table, folder: &Path) {
             *text = interpolation::rebase_files(text, folder);
         }
     };
-    for path in
-        ["store-ca", "cache-dir", "policy.file", "policy.cases", "policy.shadow.file", "decisions.recording.file"]
-    {
-        find_mut(table, path).map(rebase_path);
+    for path in PATHS {
+        let is_file = |value: &&mut Value| path != "decisions.log" || value.as_str() != Some(STDOUT);
+        find_mut(table, path).filter(is_file).map(rebase_path);
     }
-    find_mut(table, "decisions.log").filter(|log| log.as_str() != Some(STDOUT)).map(rebase_path);
     if let Some(Value::Array(keys)) = find_mut(table, "policy.trusted-keys") {
         keys.iter_mut().for_each(rebase_path);
     }

@@ -22,7 +22,7 @@ pub enum JsonType {
 /// The type of the value whose JSON this text is; `None` if `JSON.stringify` does not write it.
 ///
 /// A text without structure must have exactly the form that `JSON.stringify` gives to its value: `1.10`, `1e5`, 21 digits or ` 42` would
-/// come back as other characters. Objects and arrays may have any form, because other libraries write them with spaces, and they keep
+/// be replayed as other characters. Objects and arrays may have any form, because other libraries write them with spaces, and they keep
 /// their text.
 pub fn json_type(text: &str) -> Option<JsonType> {
     match text.as_bytes() {

@@ -66,7 +66,7 @@ const EMITTED = [
   [{ toJSON: () => ({ made: "by toJSON" }) }, { made: "by toJSON" }], ["0123456789abcdé ".repeat(20_000)],
 ];
 
-/** Strings that `/redis` cannot tell from other values, because the npm emitter sends these as text, and what is replayed. */
+/** Strings that `/redis` cannot tell from other values, because the npm emitter sends these as text, and their replayed values. */
 const UNTELLABLE = [["null", null], ['{"a":1}', { a: 1 }], ["[1,2]", [1, 2]], ['"quoted"', "quoted"]];
 
 describe("the npm emitter over /redis", { timeout: 60_000 }, () => {
@@ -95,7 +95,7 @@ describe("the npm emitter over /redis", { timeout: 60_000 }, () => {
     });
   }
 
-  test("strings that cannot be told from other values are live as emitted, and replayed as by a stock server", async () => {
+  test("strings that may be other values are live as emitted, and replayed as by a stock server", async () => {
     const channel = "untellable";
     const app = variants.plain().channel(channel);
     const live = await open(gate, channel);

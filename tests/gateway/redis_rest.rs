@@ -125,7 +125,7 @@ async fn values_emitted_over_rest_keep_their_type() {
         let (path, command) = if n % 2 == 0 { ("/redis", add) } else { ("/redis/pipeline", json!([add])) };
         assert_eq!(post(&gateway, path, &[TOKEN], &command).await.status, 200, "{value}");
     }
-    // Any message is a reason to read. No notification tells what was emitted.
+    // Any message is a reason to read. No notification has the values.
     gateway.store.publish("c", "ring").await;
     let mut replayed = gateway.open("channel=c&last_ack_c=0").await;
     replayed.connected("c").await;

@@ -19,6 +19,7 @@ mod memory;
 mod processes;
 mod redis_server;
 
+mod c;
 mod commands;
 mod compilation;
 mod connections;
@@ -43,6 +44,7 @@ mod packages;
 mod policies;
 mod projects;
 mod python;
+mod python_packages;
 mod recording;
 mod referenced_files;
 mod reloadable_options;

@@ -1,7 +1,7 @@
 //! A connection to Redis that is made again after it was lost, before the next command needs it.
 //!
-//! A command is sent once, and only over a connection that is not known to be lost: nobody knows whether a command that was sent has been
-//! executed. The `ConnectionManager` of the library fails the first command after a loss instead, whose result tells it of the loss, and
+//! A command is sent once, and only over a connection that is not known to be lost: a command that was sent may have been executed, whatever
+//! happens to its reply. The `ConnectionManager` of the library fails the first command after a loss instead, whose result tells it of the loss, and
 //! the first one after a failed attempt to connect, whose error it keeps.
 
 use std::sync::{Arc, Weak};
