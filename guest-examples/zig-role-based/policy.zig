@@ -6,6 +6,14 @@ const c = @cImport({
     if (@import("builtin").is_test) @cInclude("tidegate_test.h");
 });
 
+/// Logs why the policy ends.
+pub const panic = std.debug.FullPanic(logPanic);
+
+fn logPanic(message: []const u8, _: ?usize) noreturn {
+    c.tg_log(c.TG_ERROR, text(message));
+    @trap();
+}
+
 const User = struct { id: []const u8, is_admin: bool };
 
 /// Checks the session first. Then the first channel that the user may not read determines the rejection.

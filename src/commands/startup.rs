@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
 use crate::config::policy::{PolicyMode, ShadowConfig};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, ConfigError, StoreConfig};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::Fleet;
@@ -191,7 +191,7 @@ async fn open_store(
     may_be_unreachable: bool,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn EventStore>> {
-    let Some(client) = config.url.client(config.ca.as_deref())? else {
+    let Some(client) = open_client(config)? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
     let store = RedisStore::new(client, config.timeout, metrics);
@@ -212,6 +212,12 @@ async fn open_store(
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(Arc::new(store))
+}
+
+/// A client of the store; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.
+pub fn open_client(config: &StoreConfig) -> Result<Option<redis::Client>, ConfigError> {
+    let client = config.url.client(config.ca.as_deref());
+    client.map_err(|error| ConfigError(format!("configuration: {error:#}")))
 }
 
 /// The trusted keys, and the greatest sequence that this node activated.

@@ -481,7 +481,7 @@ describe("improved streams", { timeout: 60_000 }, () => {
     const reader = await openTidegate(["head"]);
     assert.equal(reader.status, 200);
     assert.match(reader.headers["content-type"], /^text\/event-stream/);
-    assert.equal(reader.headers["cache-control"], "no-cache");
+    assert.equal(reader.headers["cache-control"], "no-cache, no-transform");
     assert.equal(reader.headers["x-accel-buffering"], "no");
     assert.equal(reader.headers["access-control-allow-origin"], "*");
   });
@@ -521,15 +521,16 @@ describe("improved streams", { timeout: 60_000 }, () => {
     }
   });
 
-  test("an id of another channel list, or an invalid one, is ignored", async () => {
+  test("an id that cannot be used leaves the start to the acknowledgement", async () => {
     const channel = "foreign-id";
     for (const id of IDS) await entry(channel, id, "1");
     await emit(channel, "end", null);
     const other = await openTidegate(["foreign-other"]);
-    for (const id of [other.lastEventId, "garbage", "1-1", "x".repeat(5000), `${other.lastEventId}.`]) {
+    for (const id of [other.lastEventId, "garbage", "1-1-1", "x".repeat(5000), `${other.lastEventId}.`]) {
       const reader = await openTidegate([channel], { [channel]: "2000-0" }, { headers: { "last-event-id": id } });
       await reader.event("end");
       assert.deepEqual(events(reader, channel).map((event) => event.id), ["3000-5"], id.slice(0, 40));
+      assert.deepEqual(reader.system("gap"), []);
     }
   });
 

@@ -105,7 +105,7 @@ async fn try_package(language: &str, folder: &Path, package: &Package) -> Result
     }
     let (mut succeeded, mut printed) = run(&project, tidegate(&["policy", "build"])).await;
     if succeeded {
-        let (passed, cases) = run(&project, tidegate(&["policy", "test", "policy.wasm"])).await;
+        let (passed, cases) = run(&project, tidegate(&["policy", "test", "policy.wasm", "--log"])).await;
         (succeeded, printed) = (passed, printed + &cases);
     }
     if succeeded == (package.result == Behaviour::DoesNotWork) {

@@ -1,7 +1,10 @@
 /* A minimal C library: a bump allocator, and the functions that compilers generate calls to. */
+#include <assert.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "tidegate.h"
 
 #define PAGE ((size_t)65536)
 #define ALIGNMENT ((size_t)16)
@@ -13,6 +16,11 @@ static uintptr_t next;
 
 _Noreturn void abort(void) {
     __builtin_trap();
+}
+
+_Noreturn void tg_assertion_failed(const char *text) {
+    tg_log(TG_ERROR, tg(text));
+    abort();
 }
 
 void *malloc(size_t size) {

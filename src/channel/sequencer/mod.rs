@@ -273,14 +273,15 @@ impl Sequencer {
                 Staged::Skip(id) => self.delivered_to = id,
                 Staged::TooLarge(id) => {
                     self.delivered_to = id;
-                    let gap = Gap { after, resumed: id, certain: true, reason: GapReason::TooLarge };
+                    let gap = Gap { after: Some(after), resumed: id, certain: true, reason: GapReason::TooLarge };
                     out(gap.frame(id, &self.channel));
                 }
                 Staged::Hole(hole) => self.fill(&hole, &mut out),
                 Staged::StoreReset => {
                     let next = self.next_staged();
                     let resumed = next.unwrap_or(self.read_to);
-                    out(self.gap(next, Gap { after, resumed, certain: false, reason: GapReason::StoreReset }));
+                    let reason = GapReason::StoreReset;
+                    out(self.gap(next, Gap { after: Some(after), resumed, certain: false, reason }));
                 }
             }
         }
@@ -307,7 +308,7 @@ impl Sequencer {
         }
         if (ids.len() as u64) < hole.count {
             let next = ids.first().copied().or_else(|| self.next_staged());
-            let (after, resumed) = (self.delivered_to, hole.end);
+            let (after, resumed) = (Some(self.delivered_to), hole.end);
             out(self.gap(next, Gap { after, resumed, certain: true, reason: GapReason::Trimmed }));
         }
         for id in ids {
@@ -327,7 +328,7 @@ impl Sequencer {
     /// The frame of a gap before the entry `next`. Its position is just before that entry, so that a client that resumes from there does
     /// not get the gap again.
     fn gap(&mut self, next: Option<StreamId>, gap: Gap) -> SequencedFrame {
-        self.delivered_to = next.map_or(self.read_to, |id| id.before().max(gap.after));
+        self.delivered_to = next.map_or(self.read_to, |id| id.before().max(self.delivered_to));
         gap.frame(self.delivered_to, &self.channel)
     }
 

@@ -31,5 +31,5 @@ impl Sequencer {
 }
 
 pub(super) const fn gap(after: StreamId, resumed: StreamId) -> Gap {
-    Gap { after, resumed, certain: true, reason: GapReason::StoreReset }
+    Gap { after: Some(after), resumed, certain: true, reason: GapReason::StoreReset }
 }

@@ -389,7 +389,7 @@ fn store_reset_is_reported_as_a_gap() {
     f.entries.truncate(3);
     (f.added, f.last) = (3, id(3));
     let gap = f.read().expect("a gap");
-    assert_eq!((gap.after, gap.resumed, gap.certain, gap.reason), (id(5), id(3), true, GapReason::StoreReset));
+    assert_eq!((gap.after, gap.resumed, gap.certain, gap.reason), (Some(id(5)), id(3), true, GapReason::StoreReset));
     f.push(6, body("6", false));
     f.read();
     f.expect_out(&["6=6"]);
@@ -423,7 +423,7 @@ impl SequencerFixture {
     }
 
     fn expect_reset(&mut self, gap: Option<Gap>, after: u64, resumed: StreamId, out: &[&str]) {
-        let expect = Gap { after: id(after), resumed, certain: true, reason: GapReason::StoreReset };
+        let expect = Gap { after: Some(id(after)), resumed, certain: true, reason: GapReason::StoreReset };
         assert_eq!(gap, Some(expect));
         self.expect_out(out);
         assert!(self.read().is_none() && self.out.is_empty(), "no further gap: {:?}", self.out);
@@ -461,7 +461,7 @@ fn entries_after_a_store_reset_are_delivered_in_pages() {
         let page = f.page(2);
         gaps.extend(f.absorb(page));
     }
-    assert_eq!(gaps.iter().map(|gap| (gap.after, gap.resumed)).collect::<Vec<_>>(), [(id(9), id(1))]);
+    assert_eq!(gaps.iter().map(|gap| (gap.after, gap.resumed)).collect::<Vec<_>>(), [(Some(id(9)), id(1))]);
     f.expect_out(&["3=74", "4=75", "5=76", "6=77"]);
 }
 
@@ -508,7 +508,7 @@ fn entries_of_a_key_that_was_created_again_are_delivered() {
     assert!(f.absorb(page).is_none() && f.sequencer.is_resetting());
     f.sequencer.begin_read();
     let gap = f.absorb(no_stream()).expect("a gap");
-    assert_eq!((gap.after, gap.resumed, f.sequencer.is_resetting()), (id(9), StreamId::ZERO, false));
+    assert_eq!((gap.after, gap.resumed, f.sequencer.is_resetting()), (Some(id(9)), StreamId::ZERO, false));
     f.fall_back(0, &[(1, "70")]);
     f.read();
     f.expect_out(&["1=70"]);

@@ -50,6 +50,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.current_dir(&job.project);
     command.args(["-std=c11", "-Wall", "-Wextra", "-Oz", "-ffreestanding", "-fno-builtin", "-nostdlib"]);
     add_sdk(&mut command, &sdk);
+    command.args(in_makefile(&makefile(job), "POLICY_FLAGS").unwrap_or_default().split_whitespace());
     command.args(sources);
     command.args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-all"]);
     command.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-o").arg(&module);
@@ -102,10 +103,7 @@ fn sources(job: &Job) -> Result<Vec<PathBuf>> {
 
 /// The folder of the SDK: the one that the project's Makefile names (`SDK = sdk`), else a copy of the one in this program, in `work`.
 fn sdk(job: &Job, work: &Path) -> Result<PathBuf> {
-    let makefile = files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES).unwrap_or_default();
-    if job.source.is_none()
-        && let Some(name) = sdk_in_makefile(&makefile)
-    {
+    if let Some(name) = in_makefile(&makefile(job), "SDK") {
         let path = job.project.join(name);
         let has_header = path.join("tidegate.h").is_file();
         ensure!(has_header, "Makefile: SDK = {name}: there is no tidegate.h in {}", path.display());
@@ -116,18 +114,24 @@ fn sdk(job: &Job, work: &Path) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn sdk_in_makefile(makefile: &str) -> Option<&str> {
+/// The Makefile of the project, which has settings of the build. A source file that is built by itself has none.
+fn makefile(job: &Job) -> String {
+    let is_project = job.source.is_none();
+    let text = is_project.then(|| files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES).ok());
+    text.flatten().unwrap_or_default()
+}
+
+fn in_makefile<'a>(makefile: &'a str, name: &str) -> Option<&'a str> {
     makefile
         .lines()
-        .find_map(|line| line.strip_prefix("SDK")?.trim_start_matches([' ', ':', '?']).strip_prefix('='))
+        .find_map(|line| line.strip_prefix(name)?.trim_start_matches([' ', ':', '?']).strip_prefix('='))
         .map(str::trim)
 }
 
-/// The newest clang with its linker, from version 14, the one of Debian 12; else Zig's C compiler.
+/// The newest clang with its linker; else Zig's C compiler.
 fn compiler() -> Result<Command> {
-    for version in (14..40).rev().map(|version| format!("-{version}")).chain([String::new()]) {
-        let clang = tools::find(&[&format!("clang{version}")]).filter(|clang| can_compile(clang));
-        if let (Some(clang), Some(linker)) = (clang, tools::find(&[&format!("wasm-ld{version}")])) {
+    for (clang, version) in clangs() {
+        if let Some(linker) = tools::find(&[&format!("wasm-ld{version}")]) {
             let mut command = Command::new(clang);
             command.args(["--target=wasm32-unknown-unknown", "-flto"]);
             command.arg(format!("-fuse-ld={}", linker.display()));
@@ -137,6 +141,19 @@ fn compiler() -> Result<Command> {
     let Some(mut zig) = find_zig() else { bail!("neither clang with wasm-ld nor zig is installed: {C_REMEDY}") };
     zig.args(["cc", "--target=wasm32-freestanding"]);
     Ok(zig)
+}
+
+/// The newest clang for WebAssembly.
+pub fn find_clang() -> Option<PathBuf> {
+    clangs().next().map(|(clang, _)| clang)
+}
+
+/// The installed clangs with the endings of their names, the newest first, from version 14, the one of Debian 12.
+fn clangs() -> impl Iterator<Item = (PathBuf, String)> {
+    let versions = (14..40).rev().map(|version| format!("-{version}")).chain([String::new()]);
+    versions.filter_map(|version| {
+        Some((tools::find(&[&format!("clang{version}")]).filter(|clang| can_compile(clang))?, version))
+    })
 }
 
 /// Some builds of clang, such as Apple's, lack the target.
@@ -181,15 +198,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sdk_folder_is_read_from_the_makefile() {
+    fn settings_are_read_from_the_makefile() {
         for (makefile, expected) in [
             ("# a policy\nSDK = ../../sdk/c\n\nall:\n", Some("../../sdk/c")),
             ("SDK:=sdk", Some("sdk")),
             ("SDK ?= sdk ", Some("sdk")),
             ("SDKS = a\nall:\n\techo SDK", None),
         ] {
-            assert_eq!(sdk_in_makefile(makefile), expected, "{makefile}");
+            assert_eq!(in_makefile(makefile, "SDK"), expected, "{makefile}");
         }
+        let flags = in_makefile("SDK = sdk\nPOLICY_FLAGS = -Ilib/include -DNO_THREADS\n", "POLICY_FLAGS");
+        assert_eq!(flags, Some("-Ilib/include -DNO_THREADS"));
     }
 
     #[test]

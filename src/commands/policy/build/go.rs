@@ -1,6 +1,5 @@
 //! Builds policies in Go with the ordinary compiler's target `wasip1`, and an adapter for WASI preview 1.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +22,10 @@ const REMEDY: &str = "install Go 1.24 or newer: https://go.dev/dl, or your syste
 /// What a policy uses instead of a network, in a string of Go.
 const NO_NETWORK: &str = "a policy has no network: use policy.VerifyToken for tokens (the gateway fetches their keys) and policy.Get \
                           for values in Redis";
+
+/// Packages of the standard library that connect or listen, with those below `net/http`.
+const NETWORK: [&str; 8] =
+    ["net", "net/http", "net/rpc", "net/rpc/jsonrpc", "net/smtp", "crypto/tls", "log/syslog", "expvar"];
 
 /// Importers of the network that the note of a build names.
 const MAX_NAMED_IMPORTERS: usize = 5;
@@ -52,7 +55,7 @@ pub fn build(job: &Job) -> Result<()> {
         compiler.arg("-overlay").arg(overlay);
     }
     tools::run(compiler.arg(source))?;
-    let mut list = command(&["list", "-deps", "-f", "{{.ImportPath}} {{.Standard}} {{join .Imports \" \"}}"]);
+    let mut list = command(&["list", "-deps", "-f", "{{with .Module}}{{.Path}}{{end}} {{join .Imports \" \"}}"]);
     let packages = tools::output(list.arg(source))?;
     let importers = network_importers(&packages);
     if !importers.is_empty() {
@@ -87,18 +90,14 @@ fn without_sockets(source: &str) -> Option<String> {
     Some([&source[..body], &error, &source[body..]].concat())
 }
 
-/// The packages that import the network, of a list of packages with their imports in which dependencies come first: `<path> <whether it is
-/// of the standard library> <its imports>`.
+/// The modules that import the network, of a list of packages with their imports: `<module> <imports>`. Packages of the standard library
+/// have no module. Packages that only parse, such as `net/url` and `crypto/x509`, are no network.
 fn network_importers(packages: &str) -> Vec<&str> {
-    let mut standard = BTreeSet::from(["net"]);
+    let is_network = |import: &str| NETWORK.contains(&import) || import.starts_with("net/http/");
     let mut importers = Vec::new();
-    for package in packages.lines() {
-        let mut fields = package.split(' ');
-        let (Some(path), Some(is_standard)) = (fields.next(), fields.next()) else { continue };
-        match (fields.any(|import| standard.contains(import)), is_standard) {
-            (true, "true") => _ = standard.insert(path),
-            (true, _) => importers.push(path),
-            (false, _) => {}
+    for (module, imports) in packages.lines().filter_map(|package| package.split_once(' ')) {
+        if !module.is_empty() && imports.split(' ').any(is_network) && !importers.contains(&module) {
+            importers.push(module);
         }
     }
     importers
@@ -110,10 +109,7 @@ fn network_note(importers: &[&str]) -> String {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    format!(
-        "note: {NO_NETWORK}. Types of net and net/http work; a connection is an error. Imported by {}{more}",
-        named.join(", ")
-    )
+    format!("note: net or net/http is imported by {}{more}. Their types work, but {NO_NETWORK}", named.join(", "))
 }
 
 /// Whether a version of Go can export functions, as releases do since 1.24. Versions that are not releases are taken for newer.
@@ -136,15 +132,17 @@ mod tests {
     }
 
     #[test]
-    fn packages_that_import_the_network_are_named() {
-        let packages = "errors true internal/reflectlite\nnet true errors os\nnet/url true errors\nnet/http true net net/url\n\
-                        expvar true net/http\nexample.com/urls false net/url\nexample.com/keys/v2 false errors net/http\n\
-                        example.com/metrics false expvar\nexample.com/user false example.com/keys/v2\nmy-policy false net";
+    fn modules_that_import_the_network_are_named() {
+        let packages = " internal/reflectlite\n net net/url\nexample.com/urls net/url crypto/x509\nexample.com/keys/v2 errors net\n\
+                        example.com/keys/v2 net/http\nexample.com/cookies net/http/cookiejar\nexample.com/user example.com/keys/v2\n\
+                        my-policy net";
         let importers = network_importers(packages);
-        assert_eq!(importers, ["example.com/keys/v2", "example.com/metrics", "my-policy"]);
-        assert!(network_note(&importers).ends_with(" Imported by example.com/keys/v2, example.com/metrics, my-policy"));
-        let many = ["a", "b", "c", "d", "e", "f", "g"];
-        assert!(network_note(&many).ends_with(" Imported by c, d, e, f, g and 2 more"));
+        assert_eq!(importers, ["example.com/keys/v2", "example.com/cookies", "my-policy"]);
+        let note = network_note(&importers);
+        let expected =
+            "net or net/http is imported by example.com/keys/v2, example.com/cookies, my-policy. Their types work";
+        assert!(note.contains(expected), "{note}");
+        assert!(network_note(&["a", "b", "c", "d", "e", "f", "g"]).contains(" by c, d, e, f, g and 2 more. "));
     }
 
     #[test]

@@ -1,0 +1,26 @@
+#include "lib/include/argon2.h"
+#include "tidegate.h"
+
+/* Decodes hexadecimal text; 0 if it is not. */
+static size_t from_hex(tg_str text, uint8_t *bytes, size_t room) {
+    if (text.len % 2 != 0 || text.len / 2 > room) return 0;
+    for (size_t i = 0; i < text.len; i++) {
+        uint8_t c = text.ptr[i];
+        if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f'))) return 0;
+        uint8_t digit = c <= '9' ? c - '0' : c - 'a' + 10;
+        bytes[i / 2] = i % 2 == 0 ? (uint8_t)(digit << 4) : (uint8_t)(bytes[i / 2] | digit);
+    }
+    return text.len / 2;
+}
+
+tg_answer authorize(const tg_request *request, tg_list channels) {
+    tg_str api_key, stored;
+    uint8_t hash[32], expected[32], difference = 0;
+    (void)channels;
+    if (!tg_request_header(request, "x-api-key", &api_key)) return tg_reject(401, "Unauthorized");
+    if (tg_get(tg("key:alice"), &stored) != TG_FOUND || from_hex(stored, expected, 32) != 32) return tg_reject(503, "Try again");
+    const char salt[] = "saltsaltsaltsalt";
+    if (argon2id_hash_raw(1, 8192, 1, api_key.ptr, api_key.len, salt, 16, hash, sizeof hash) != ARGON2_OK) return tg_reject(503, "Try again");
+    for (size_t i = 0; i < sizeof hash; i++) difference |= hash[i] ^ expected[i];
+    return difference == 0 ? tg_allow(tg("alice")) : tg_reject(401, "Unauthorized");
+}

@@ -1,0 +1,13 @@
+module my-policy
+
+go 1.25.0
+
+require tidegate/policy v0.0.0
+
+require (
+	github.com/coreos/go-oidc/v3 v3.21.0
+	github.com/go-jose/go-jose/v4 v4.1.4 // indirect
+	golang.org/x/oauth2 v0.36.0 // indirect
+)
+
+replace tidegate/policy => ./sdk
