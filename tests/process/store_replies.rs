@@ -4,8 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::control_port::{JSON, send_request};
@@ -122,13 +123,65 @@ async fn first_command_after_a_restart_of_redis_succeeds() {
     }
 }
 
+/// A way to a Redis on which connections can get lost without a sign, as through a firewall that forgets them.
+struct SilentRelay {
+    port: u16,
+    silence: watch::Sender<()>,
+    _task: JoinSet<()>,
+}
+
+impl SilentRelay {
+    async fn start(to: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let (silence, silenced) = watch::channel(());
+        let (mut task, mut connections) = (JoinSet::new(), JoinSet::new());
+        task.spawn(async move {
+            loop {
+                let (mut near, _) = listener.accept().await.expect("a connection");
+                let mut far = TcpStream::connect(("127.0.0.1", to)).await.expect("Redis answers");
+                let mut silenced = silenced.clone();
+                silenced.mark_unchanged();
+                connections.spawn(async move {
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut near, &mut far) => {}
+                        // Both sockets stay open.
+                        _ = silenced.changed() => std::future::pending().await,
+                    }
+                });
+            }
+        });
+        Self { port, silence, _task: task }
+    }
+
+    /// Nothing passes over the present connections any more.
+    fn silence(&self) {
+        self.silence.send_replace(());
+    }
+}
+
+#[tokio::test]
+async fn connection_that_was_lost_without_a_sign_is_replaced() {
+    let redis = Redis::start(&[]).await;
+    let relay = SilentRelay::start(redis.port).await;
+    let store = format!("redis://127.0.0.1:{}", relay.port);
+    let toml = format!("store-timeout = \"200ms\"\nstore = \"{store}\"");
+    let gateway = Gateway::start(&format!("{toml}\nallow-all = true\nredis-rest.tokens = [\"{TOKEN}\"]")).await;
+    let add = json!(["XADD", "c", "*", "data", 1, "event", "e", "channel", "c"]);
+    assert_eq!(post(&gateway, "/redis", &add).await.0, 200);
+    relay.silence();
+    let (status, answer) = post(&gateway, "/redis", &add).await;
+    assert_eq!(status, 503, "it may have been executed, so it is not repeated: {answer}");
+    wait_until("an emit succeeds", async || post(&gateway, "/redis", &add).await.0 == 200).await;
+}
+
 /// An emitter repeats nothing here, so each number is added at most once, and exactly once if that was confirmed.
 #[tokio::test]
 async fn no_emit_is_applied_twice_when_redis_is_killed() {
     let mut redis = Redis::start(DURABLE).await;
     let gateway = start_gateway(&redis.url()).await;
     let data = gateway.data;
-    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let (stop, stopped) = watch::channel(false);
     let mut emitters = JoinSet::new();
     for emitter in 0..4 {
         let stopped = stopped.clone();

@@ -12,12 +12,13 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ErrorKind, Pipeline, PushInfo, PushKind, RedisError, RedisFuture, Value, cmd,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::store::redis::error::is_reply;
 
-/// Between pings. They find a connection that was lost without a sign, as through a firewall, and keep others from being cut as idle.
+/// Between pings. They find a connection that was lost without a sign, as through a firewall, and keep others from being cut as idle. After a
+/// command without a reply the next ping follows at once.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 
 #[derive(Clone)]
@@ -27,8 +28,16 @@ struct LinkState {
     client: Client,
     connect_timeout: Duration,
     reply_timeout: Duration,
-    /// The present connection, and the task that makes and checks it; the set aborts the task.
-    current: Mutex<Option<(watch::Receiver<Phase>, JoinSet<()>)>>,
+    current: Mutex<Option<Attempt>>,
+}
+
+/// An attempt to connect, and the connection that it made.
+struct Attempt {
+    phase: watch::Receiver<Phase>,
+    /// Requests a ping.
+    check: Arc<Notify>,
+    /// The task that makes and checks the connection; the set aborts it.
+    _task: JoinSet<()>,
 }
 
 /// Where a connection is in its life.
@@ -58,21 +67,34 @@ impl Link {
 
     fn phase(&self) -> watch::Receiver<Phase> {
         let mut current = self.0.current.lock();
-        if let Some((phase, _)) = &*current
+        if let Some(Attempt { phase, .. }) = &*current
             && matches!(*phase.borrow(), Phase::Connecting | Phase::Open(_))
         {
             return phase.clone();
         }
         let (sender, phase) = watch::channel(Phase::Connecting);
-        let mut task = JoinSet::new();
-        task.spawn(keep(self.0.client.clone(), self.0.connect_timeout, self.0.reply_timeout, Arc::new(sender)));
-        *current = Some((phase.clone(), task));
+        let (state, check, mut task) = (&*self.0, Arc::<Notify>::default(), JoinSet::new());
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(state.connect_timeout))
+            .set_response_timeout(Some(state.reply_timeout));
+        task.spawn(keep(state.client.clone(), config, Arc::new(sender), Arc::clone(&check)));
+        *current = Some(Attempt { phase: phase.clone(), check, _task: task });
         phase
+    }
+
+    /// Takes in the result of a command. Without a reply the connection may be lost.
+    fn checked<T>(&self, result: Result<T, RedisError>) -> Result<T, RedisError> {
+        if result.as_ref().is_err_and(RedisError::is_timeout)
+            && let Some(Attempt { check, .. }) = &*self.0.current.lock()
+        {
+            check.notify_one();
+        }
+        result
     }
 }
 
 /// Connects, and checks the connection until it is lost.
-async fn keep(client: Client, connect_timeout: Duration, reply_timeout: Duration, phase: Arc<watch::Sender<Phase>>) {
+async fn keep(client: Client, config: AsyncConnectionConfig, phase: Arc<watch::Sender<Phase>>, check: Arc<Notify>) {
     // The connection has the callback, and `phase` the connection: together they would keep each other.
     let lost: Weak<_> = Arc::downgrade(&phase);
     let on_push = move |push: PushInfo| -> Result<(), ()> {
@@ -83,10 +105,7 @@ async fn keep(client: Client, connect_timeout: Duration, reply_timeout: Duration
         }
         Ok(())
     };
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(connect_timeout))
-        .set_response_timeout(Some(reply_timeout))
-        .set_push_sender(on_push);
+    let config = config.set_push_sender(on_push);
     let mut connection = match client.get_multiplexed_async_connection_with_config(&config).await {
         Ok(connection) => connection,
         Err(error) => {
@@ -103,7 +122,8 @@ async fn keep(client: Client, connect_timeout: Duration, reply_timeout: Duration
         is_connecting
     });
     while matches!(*phase.borrow(), Phase::Open(_)) {
-        tokio::time::sleep(PING_INTERVAL).await;
+        // A timeout is the usual case.
+        let _ = tokio::time::timeout(PING_INTERVAL, check.notified()).await;
         if let Err(error) = cmd("PING").exec_async(&mut connection).await
             && !is_reply(&error)
         {
@@ -114,7 +134,7 @@ async fn keep(client: Client, connect_timeout: Duration, reply_timeout: Duration
 
 impl ConnectionLike for Link {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
-        Box::pin(async move { self.connection().await?.send_packed_command(command).await })
+        Box::pin(async move { self.checked(self.connection().await?.send_packed_command(command).await) })
     }
 
     fn req_packed_commands<'a>(
@@ -123,7 +143,9 @@ impl ConnectionLike for Link {
         offset: usize,
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
-        Box::pin(async move { self.connection().await?.send_packed_commands(commands, offset, count).await })
+        Box::pin(
+            async move { self.checked(self.connection().await?.send_packed_commands(commands, offset, count).await) },
+        )
     }
 
     fn get_db(&self) -> i64 {
