@@ -10,7 +10,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::go;
 
-const TARGET: &str = "wasm32-unknown-unknown";
+/// Those that `tidegate policy build` uses of rustup's.
+const TARGETS: [&str; 2] = ["wasm32-wasip2", "wasm32-unknown-unknown"];
 
 /// Outputs of builds: they are no sources of a guest.
 const LEFT_BY_BUILDS: [&str; 7] =
@@ -24,10 +25,13 @@ const DEBIAN: [(&str, &str); 4] = [
     ("lld-22", "/usr/bin/wasm-ld-22"),
 ];
 
-/// Packages of Debian that the guests in Rust are built with and that are missing; none where rustup has the target.
+/// Packages of Debian that the guests in Rust are built with and that are missing; none where rustup has a target.
 pub fn missing() -> Vec<&'static str> {
-    let rustc = Command::new("rustc").args(["--print", "target-libdir", "--target", TARGET]).output();
-    if rustc.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir()) {
+    let has_target = |target: &&str| {
+        let rustc = Command::new("rustc").args(["--print", "target-libdir", "--target", target]).output();
+        rustc.is_ok_and(|out| Path::new(String::from_utf8_lossy(&out.stdout).trim()).is_dir())
+    };
+    if TARGETS.iter().any(has_target) {
         return Vec::new();
     }
     DEBIAN.iter().filter(|(_, file)| !Path::new(file).exists()).map(|(package, _)| *package).collect()

@@ -7,8 +7,9 @@ use crate::log;
 /// The gateway drops longer lines.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// What the standard library says on a target without a clock.
-const NO_CLOCK: &str = "time not implemented on this platform";
+/// The start of what the standard library says on a target without a clock. `tidegate policy build` searches for the whole text to
+/// see whether a policy contains such a call.
+const NO_CLOCK: &str = "time not implemented";
 
 /// Replaces the hook of the standard library, which writes to stderr, if the target has one.
 pub fn install() {
@@ -18,7 +19,7 @@ pub fn install() {
 fn text(info: &PanicHookInfo<'_>) -> String {
     let text = info.payload_as_str().unwrap_or("no text");
     let place = info.location().map(|place| format!(" at {place}")).unwrap_or_default();
-    let remedy = if text == NO_CLOCK {
+    let remedy = if text.starts_with(NO_CLOCK) {
         ": use `context::now()` or `context::system_time()`, or compile for wasm32-wasip2 (`rustup target add wasm32-wasip2`)"
     } else {
         ""

@@ -70,6 +70,9 @@ fn write_policy(job: &Job, project: &CargoProject) -> Result<()> {
             rewritten.module
         }
     };
+    if let Some(warning) = diagnosis::warn_of_clock(project, &module) {
+        eprintln!("{warning}");
+    }
     tools::write_module(job, module, None, "the linked module does not fit the interface")
 }
 

@@ -21,6 +21,10 @@ const RANDOM: (&str, &str) = ("wasi:random/random@0.2.0", "get-random-u64");
 /// A handle of an object of JavaScript, of those that need not be released.
 const HANDLE: i32 = 1;
 
+/// The names by which JavaScript's global object is read.
+const GLOBALS: [&str; 4] =
+    ["static_accessor_GLOBAL", "static_accessor_GLOBAL_THIS", "static_accessor_SELF", "static_accessor_WINDOW"];
+
 /// The module without imports from a browser.
 pub struct Rewritten {
     pub module: Vec<u8>,
@@ -60,16 +64,17 @@ enum Stand {
 impl Stand {
     fn of(import: &FunctionImport) -> Self {
         match (base_name(&import.name), &*import.results) {
-            ("now" | "getTime", [ValType::F64]) => Self::Now,
-            ("new_0" | "new0" | "performance", [ValType::I32]) => Self::Handle,
-            (name, [ValType::I32]) if name.starts_with("static_accessor_") => Self::Handle,
-            // Of an object that stands for all buffers: their address and length are parameters.
-            ("getRandomValues", []) if import.params >= 2 => Self::Random,
+            ("now" | "getTime" | "performance_now", [ValType::F64]) => Self::Now,
+            ("new_0" | "new0" | "performance" | "__wbindgen_object_clone_ref", [ValType::I32]) => Self::Handle,
+            (name, [ValType::I32]) if GLOBALS.contains(&name) => Self::Handle,
+            // Two parameters are the address and the length of a buffer. They cannot be objects, because nothing here makes an array.
+            ("getRandomValues", []) if import.params == 2 => Self::Random,
             // The zone of the gateway is UTC.
             ("getTimezoneOffset" | "timeOrigin", [ValType::F64]) => Self::Zero,
             ("__wbindgen_object_drop_ref" | "__wbindgen_externref_table_set_null", [])
-            | ("__wbindgen_object_clone_ref" | "__wbindgen_externref_statics_end", [ValType::I32])
-            | ("__wbindgen_is_undefined" | "__wbindgen_is_null", [ValType::I32]) => Self::Zero,
+            | ("__wbindgen_externref_statics_end" | "__wbindgen_is_undefined" | "__wbindgen_is_null", [ValType::I32]) => {
+                Self::Zero
+            }
             _ => Self::Trap,
         }
     }
@@ -262,3 +267,6 @@ impl Reencode for Rewriter<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,14 @@ const NEVER_WORK: [(&str, &str); 5] =
 /// Parts of tokio that need an operating system; the crate does not compile with them.
 const TOKIO_SYSTEM_FEATURES: [&str; 6] = ["full", "fs", "net", "process", "rt-multi-thread", "signal"];
 
+/// The panic of the standard library's clock.
+const NO_CLOCK: &str = "time not implemented on this platform";
+const CLOCK_CALLS: [&str; 2] = ["SystemTime::now", "Instant::now"];
+/// Routes that the warning names; the nearest crates come first.
+const MAX_CALLERS: usize = 3;
+/// Its documents mention the calls, and it depends on uuid only for a feature.
+const SDK: &str = "tidegate-policy";
+
 /// Reports dependencies that cannot work, before cargo compiles for minutes.
 pub fn check(toolchain: RustToolchain, project: &CargoProject) -> Result<()> {
     let linked = project.linked_packages();
@@ -127,6 +135,27 @@ pub fn explain_browser(project: &CargoProject, functions: &[String]) -> String {
         beginning(functions),
         RustToolchain::Wasip2.target()
     )
+}
+
+/// The warning of a module that calls the clock of the standard library, which panics without an operating system.
+pub fn warn_of_clock(project: &CargoProject, module: &[u8]) -> Option<String> {
+    // The linker drops the text of a panic that no code reaches.
+    if !module.windows(NO_CLOCK.len()).any(|bytes| bytes == NO_CLOCK.as_bytes()) {
+        return None;
+    }
+    let linked = project.linked_packages();
+    let callers = linked.iter().filter(|linked| !linked.path.contains(&SDK) && linked.package.mentions(&CLOCK_CALLS));
+    let mut callers: Vec<String> = callers.map(LinkedPackage::route).take(MAX_CALLERS).collect();
+    if callers.is_empty() {
+        callers.push("a crate".to_owned());
+    }
+    Some(format!(
+        "warning: the policy may call `SystemTime::now` or `Instant::now` ({}), which panic on this target: use `context::now()` or \
+         `context::system_time()`, switch on the crate's feature for browsers (often `js` or `wasm-bindgen`), or run \
+         `rustup target add {}`",
+        callers.join(", "),
+        RustToolchain::Wasip2.target()
+    ))
 }
 
 fn is_for_browsers(package: &str) -> bool {

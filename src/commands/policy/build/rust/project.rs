@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::commands::policy::build::rust::toolchain::RustToolchain;
-use crate::commands::policy::build::tools;
+use crate::commands::policy::build::{MAX_MANIFEST_BYTES, tools};
+use crate::util::files;
 
 pub struct CargoProject {
     /// Cargo's id of the policy's package.
@@ -69,6 +70,27 @@ struct Dependency {
 struct DependencyKind {
     /// None for a dependency of the library, as opposed to its build script or its tests.
     kind: Option<String>,
+}
+
+impl Package {
+    /// Whether a source file of the package has one of these texts. Files that cannot be read do not count.
+    pub fn mentions(&self, texts: &[&str]) -> bool {
+        let mut folders = vec![self.manifest_path.with_file_name("src")];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+                let path = entry.path();
+                if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                    folders.push(path);
+                } else if path.extension().is_some_and(|extension| extension == "rs")
+                    && let Ok(source) = files::read_text(&path, MAX_MANIFEST_BYTES)
+                    && texts.iter().any(|text| source.contains(text))
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
 }
 
 /// A package that is linked into the policy.

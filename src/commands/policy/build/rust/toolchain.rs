@@ -29,7 +29,11 @@ pub enum RustToolchain {
 impl RustToolchain {
     pub fn find(project: &Path) -> Result<Self> {
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-        for toolchain in [Self::Wasip2, Self::Unknown] {
+        // Cargo's variable, for a crate that compiles for one of them only.
+        let selected = env::var("CARGO_BUILD_TARGET").ok();
+        let is_selected =
+            |toolchain: &Self| selected.as_deref() != Some(Self::Unknown.target()) || *toolchain != Self::Wasip2;
+        for toolchain in [Self::Wasip2, Self::Unknown].into_iter().filter(is_selected) {
             let mut rustc = Command::new(&rustc);
             rustc.current_dir(project).args(["--print", "target-libdir", "--target", toolchain.target()]);
             if tools::output(&mut rustc).is_ok_and(|path| Path::new(&path).is_dir()) {
