@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::util::stringify::{JsonType, json_type};
+
 /// The id of a stream entry, `<ms>-<seq>`, in the order of Redis. As a *position* it means: everything up to and including
 /// this id has been delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -62,7 +64,7 @@ pub fn digits(text: &str) -> Option<u64> {
 }
 
 /// The content of one stream entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Body {
     Event {
         event: String,
@@ -92,18 +94,13 @@ impl Body {
         }
         let Some(event) = event else { return Self::Foreign };
         let untyped = UntypedEvent { event, data: data.map(Cow::into_owned) };
-        match encoding {
-            b"json" | b"string" => {
-                let json = untyped.json_data().filter(|_| encoding == b"json");
-                let data = json.unwrap_or_else(|| untyped.text_data());
-                Self::Event { event: untyped.event, data }
-            }
-            _ if untyped.json_data().is_none() && untyped.json_name().is_none() => {
-                let data = untyped.text_data();
-                Self::Event { event: untyped.event, data }
-            }
-            _ => Self::Untyped(untyped),
-        }
+        let data = match encoding {
+            b"json" => untyped.data.as_ref().and_then(|text| json_line(text)),
+            b"string" => None,
+            _ if untyped.is_ambiguous() => return Self::Untyped(untyped),
+            _ => None,
+        };
+        Self::Event { data: data.unwrap_or_else(|| untyped.text_data()), event: untyped.event }
     }
 
     /// The event and the value as JSON on one line, of an event whose notification is not known.
@@ -117,7 +114,7 @@ impl Body {
 }
 
 /// The fields of a stock emitter's entry, as they were written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct UntypedEvent {
     pub event: String,
     pub data: Option<String>,
@@ -125,7 +122,7 @@ pub struct UntypedEvent {
 
 impl UntypedEvent {
     /// The event and the value as JSON on one line. The stream has the content. The notification only tells whether that was a string,
-    /// because anyone who may publish can write one. Without a notification, a text that parses as JSON is JSON, as for a stock reader.
+    /// because anyone who may publish can write one. Without a notification, a text that `JSON.stringify` may have written is JSON.
     pub fn resolve(&self, notification: Option<&EventNotification>) -> (String, String) {
         let is_name_as_written = notification.is_some_and(|notification| notification.event == self.event);
         // Compared as values: two JSON strings may have other escapes.
@@ -142,16 +139,21 @@ impl UntypedEvent {
         self.event.len() + self.data.as_ref().map_or(0, String::len)
     }
 
+    /// Whether a value or a name may be JSON or the characters of a string.
+    fn is_ambiguous(&self) -> bool {
+        self.data.as_ref().is_some_and(|text| json_type(text).is_some()) || is_quoted(&self.event)
+    }
+
     /// The name, if it is the JSON text of a string: a stock emitter writes it as it is, and a stock reader parses it as JSON. The
     /// stock reader drops names like `42` or `true`; here they stay as written.
     fn json_name(&self) -> Option<String> {
-        serde_json::from_str(&self.event).ok()
+        if is_quoted(&self.event) { serde_json::from_str(&self.event).ok() } else { None }
     }
 
-    /// The value, if the text is JSON.
+    /// The value, if the text may be JSON.
     fn json_data(&self) -> Option<String> {
-        let json = serde_json::from_str::<&RawValue>(self.data.as_ref()?).ok()?;
-        Some(one_line(json.get()).into_owned())
+        let text = self.data.as_ref().filter(|text| json_type(text).is_some())?;
+        Some(one_line(text.trim_matches([' ', '\t', '\n', '\r'])).into_owned())
     }
 
     /// The value, if the text is the characters of a string; `null` without a text.
@@ -264,6 +266,17 @@ pub fn json_string(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
+/// Whether the text is the JSON of a string, as `JSON.stringify` writes it.
+pub fn is_quoted(text: &str) -> bool {
+    json_type(text) == Some(JsonType::String)
+}
+
+/// The text on one line, if it is JSON in any form.
+fn json_line(text: &str) -> Option<String> {
+    let json = serde_json::from_str::<&RawValue>(text).ok()?;
+    Some(one_line(json.get()).into_owned())
+}
+
 /// Replaces line breaks in valid JSON, where they occur only between tokens.
 fn one_line(json: &str) -> Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
@@ -296,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn data_of_untyped_entries_is_json_if_it_parses() {
+    fn data_of_untyped_entries_is_json_if_json_stringify_may_have_written_it() {
         let check = |text: &str, json: &str, ambiguous: bool| {
             let body = decode(&[("data", text), ("event", "e"), ("channel", "c")]);
             assert_eq!(matches!(body, Body::Untyped(_)), ambiguous, "{text:?}");
@@ -308,8 +321,12 @@ mod tests {
         check("true", "true", true);
         check("null", "null", true);
         check(r#"{"a":[1,2]}"#, r#"{"a":[1,2]}"#, true);
-        check("{\n \"a\": 1\n}", "{  \"a\": 1 }", true);
-        check(" 7 ", "7", true);
+        check("{\n \"a\": 1\n}\n", "{  \"a\": 1 }", true);
+        check(" 7 ", r#"" 7 ""#, false);
+        check("1.10", r#""1.10""#, false);
+        check("106242075399214372653", r#""106242075399214372653""#, false);
+        check(r#"{"a": 106242075399214372653}"#, r#"{"a": 106242075399214372653}"#, true);
+        check(r#""\u0041""#, r#""\"\\u0041\"""#, false);
         check(r#""quoted""#, r#""quoted""#, true);
         check("{broken", r#""{broken""#, false);
         check("line\nbreak", r#""line\nbreak""#, false);
@@ -326,6 +343,8 @@ mod tests {
         };
         check("123", "string", r#""123""#);
         check("123", "json", "123");
+        check("1.10", "json", "1.10");
+        check("{", "json", r#""{""#);
         check("null", "string", r#""null""#);
     }
 
@@ -380,6 +399,7 @@ mod tests {
         check("true", "true");
         check("null", "null");
         check("\"quoted\"", "quoted");
+        check("\"\\u0041\"", "\"\\u0041\"");
         check("a.b", "a.b");
         assert_eq!(decode(&[("data", "1")]), Body::Foreign);
         assert_eq!(decode(&[]), Body::Foreign);

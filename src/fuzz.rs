@@ -16,6 +16,7 @@ use crate::policy::request::parse_client_address;
 use crate::policy::{self, Outcome};
 use crate::server::data::request::{Query, for_policy};
 use crate::server::host::normalize_host;
+use crate::stream::position::Positions;
 use crate::tokens::key::KeySet;
 use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
@@ -25,14 +26,22 @@ use crate::wasm::host::{to_wit, wit};
 /// The query of a URL. Queries with the same cache key name the same channels.
 pub fn query(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    let bare = key::without_acks(&text).collect::<Vec<_>>().join("&");
+    let bare = key::without_positions(&text).collect::<Vec<_>>().join("&");
     let Ok(bare) = Query::parse(&bare) else { panic!("invalid without acks: {text:?}") };
+    assert_eq!(bare.last_event_id, None, "{text:?}");
     assert!(bare.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
         assert_eq!(query.channels, bare.channels, "{text:?}");
         assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());
         let unique: std::collections::HashSet<_> = query.channels.iter().collect();
         assert_eq!(unique.len(), query.channels.len());
+        // An id that was taken over is written in the same meaning.
+        let mut positions = Positions::new(&query.channels);
+        positions.resume(query.last_event_id.unwrap_or_default().as_bytes());
+        let (mut line, mut again) = (bytes::BytesMut::new(), Positions::new(&query.channels));
+        positions.write_line(&mut line);
+        again.resume(line.strip_prefix(b"id: ").expect("a line").trim_ascii_end());
+        assert_eq!(again, positions, "{text:?}");
     }
 }
 

@@ -29,7 +29,7 @@ pub struct RevocationList {
     count: AtomicUsize,
     index: RwLock<Index>,
     /// The store's clock, by which revocations end. Nodes whose own clocks differ apply them alike.
-    clock: RemoteClock,
+    clock: Arc<RemoteClock>,
 }
 
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl RevocationList {
     }
 
     /// The clock by which revocations end.
-    pub const fn clock(&self) -> &RemoteClock {
+    pub const fn clock(&self) -> &Arc<RemoteClock> {
         &self.clock
     }
 

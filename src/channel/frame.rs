@@ -25,19 +25,22 @@ pub enum GapReason {
     StoreReset,
     /// The entry is larger than `stream.max-event-size`.
     TooLarge,
+    /// The client has a position that cannot be used, so the stream starts at the end.
+    UnknownPosition,
 }
 
 named_variants!(GapReason {
     Trimmed => "trimmed",
     StoreReset => "store-reset",
     TooLarge => "too-large",
+    UnknownPosition => "unknown-position",
 });
 
 /// A range of ids whose entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last position before the gap.
-    pub after: StreamId,
+    /// The last position before the gap; `None` if it is not known.
+    pub after: Option<StreamId>,
     /// Where the stream continues: the first entry after the gap, or the stream's last id. For an entry that is too large,
     /// its own id.
     pub resumed: StreamId,
@@ -51,8 +54,9 @@ impl Gap {
     pub fn frame(&self, position: StreamId, channel: &str) -> SequencedFrame {
         let Self { after, resumed, certain, reason } = self;
         let (channel, reason) = (json_string(channel), reason.as_str());
+        let after = after.map_or_else(|| "null".to_owned(), |id| format!("\"{id}\""));
         let bytes = format!(
-            "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":\"{after}\",\"resumed\":\"{resumed}\",\
+            "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":{after},\"resumed\":\"{resumed}\",\
              \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
         );
         SequencedFrame { position, bytes: bytes.into(), gap: Some(self.reason) }

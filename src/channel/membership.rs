@@ -15,6 +15,8 @@ use crate::util::client_key::ClientKey;
 pub enum StartPosition {
     /// At the end of the channel's stream.
     Tail,
+    /// The same, after a gap: the client has a position that cannot be used.
+    Unknown,
     /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
     From(StreamId),
     /// After this entry, which the client has received.
@@ -27,7 +29,7 @@ impl StartPosition {
     /// The position, if the client has one.
     pub const fn position(self) -> Option<StreamId> {
         match self {
-            Self::Tail => None,
+            Self::Tail | Self::Unknown => None,
             Self::From(id) | Self::Id(id) | Self::Between(id) => Some(id),
         }
     }
@@ -131,6 +133,11 @@ impl Membership {
         if channel.link == Link::Live {
             match start {
                 StartPosition::Tail => return OpenResult::Opened(Cursor::at_end(&channel), None),
+                StartPosition::Unknown => {
+                    let (certain, reason) = (false, GapReason::UnknownPosition);
+                    let gap = Gap { after: None, resumed: last_id, certain, reason };
+                    return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
+                }
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
                 StartPosition::Id(id) if id <= last_id => {
@@ -145,7 +152,7 @@ impl Membership {
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
-                        let gap = Gap { after, resumed: last_id, certain, reason };
+                        let gap = Gap { after: Some(after), resumed: last_id, certain, reason };
                         return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
                     }
                     channel.reads.awaited = true;
@@ -175,7 +182,7 @@ impl Membership {
             cursor.epoch = channel.epoch;
             cursor.next_index = channel.buffer.index_after(cursor.position.min(reset_to));
             if cursor.position > reset_to {
-                let (after, reason) = (cursor.position, GapReason::StoreReset);
+                let (after, reason) = (Some(cursor.position), GapReason::StoreReset);
                 cursor.position = reset_to;
                 return PullResult::StoreReset(Gap { after, resumed: reset_to, certain: true, reason });
             }

@@ -236,6 +236,10 @@ impl ChannelState {
             if let Some(gap) = self.sequencer.absorb(page, deadline, now) {
                 self.restart(gap.resumed);
             }
+            if self.sequencer.is_resetting() {
+                self.reads.requested = true;
+                self.link = Link::CatchingUp;
+            }
             self.flush_ready(now);
         } else {
             // The channel opens, for the first time or after its key had another type. In the second case, the new epoch makes the

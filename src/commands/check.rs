@@ -42,7 +42,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     };
     let (digest, cases) = checked.unzip();
     let store = config.store.url.to_string();
-    let (reached, warnings) = check_store(&config);
+    let (reached, warnings) = check_store(&config)?;
     for warning in warnings {
         eprintln!("tidegate: warning: store: {warning}");
     }
@@ -60,15 +60,14 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
 }
 
 /// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration.
-fn check_store(config: &Config) -> (String, Vec<String>) {
+fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
+    let Some(client) = startup::open_client(&config.store)? else { return Ok((String::new(), Vec::new())) };
     let databases = block_on(async {
-        let Some(client) = config.store.url.client(config.store.ca.as_deref())? else { return Ok(None) };
-        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default())?;
-        Ok(Some(store.other_databases().await?))
+        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default());
+        anyhow::Ok(store.other_databases().await?)
     });
-    match databases {
-        Ok(None) => (String::new(), Vec::new()),
-        Ok(Some(databases)) => {
+    Ok(match databases {
+        Ok(databases) => {
             let warnings = databases.iter().map(|database| {
                 format!(
                     "database {database} of this server is in use, too: databases do not separate notifications. Give each environment a \
@@ -78,7 +77,7 @@ fn check_store(config: &Config) -> (String, Vec<String>) {
             (" (answers)".into(), warnings.collect())
         }
         Err(error) => (format!(" (does not answer: {error:#})"), Vec::new()),
-    }
+    })
 }
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.

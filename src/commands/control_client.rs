@@ -107,7 +107,7 @@ async fn open(
         let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
-    let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default())?;
+    let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default());
     store.ping().await.with_context(|| format!("--store {url}"))?;
     let keys = FleetKeys::new(&fleet);
     let fleet = store.fleet(&keys).context("this store has no fleet")?;

@@ -65,7 +65,7 @@ mod tests {
 
     #[test]
     fn events_are_parsed_whatever_the_chunk_size() {
-        let text = b"retry: 5\n\nid: 1\ndata: a\n\n: comment\ndata:b\r\ndata: c\r\n\r\nid: 2\n\nid: 3\ndata: cut";
+        let text = b"retry: 5\nid: 1\ndata: a\n\n: comment\ndata:b\r\ndata: c\r\n\r\nid: 2\n\nid: 3\ndata: cut";
         for size in 1..text.len() {
             let mut parser = Parser::default();
             let mut events = Vec::new();

@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::commands::listeners::BoundSockets;
 use crate::commands::logging::LogHandle;
 use crate::config::policy::{PolicyMode, ShadowConfig};
-use crate::config::{Config, StoreConfig};
+use crate::config::{Config, ConfigError, StoreConfig};
 use crate::fleet::heartbeat::NodeContext;
 use crate::fleet::local_cache::LocalCache;
 use crate::fleet::node::Fleet;
@@ -25,9 +25,9 @@ use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
+use crate::store::EventStore;
 use crate::store::memory::MemoryStore;
 use crate::store::redis::RedisStore;
-use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
 use crate::util::descriptors;
@@ -191,13 +191,13 @@ async fn open_store(
     may_be_unreachable: bool,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn EventStore>> {
-    let Some(client) = config.url.client(config.ca.as_deref())? else {
+    let Some(client) = open_client(config)? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
-    let store = RedisStore::new(client, config.timeout, metrics)?;
+    let store = RedisStore::new(client, config.timeout, metrics);
     let mut is_warned = false;
     while let Err(error) = store.check().await {
-        let unreachable = matches!(error, StoreError::Unavailable(_));
+        let unreachable = error.is_transient();
         if unreachable && may_be_unreachable {
             tracing::warn!(store = %config.url, %error, "starting without the store");
             break;
@@ -212,6 +212,12 @@ async fn open_store(
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(Arc::new(store))
+}
+
+/// A client of the store; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.
+pub fn open_client(config: &StoreConfig) -> Result<Option<redis::Client>, ConfigError> {
+    let client = config.url.client(config.ca.as_deref());
+    client.map_err(|error| ConfigError(format!("configuration: {error:#}")))
 }
 
 /// The trusted keys, and the greatest sequence that this node activated.

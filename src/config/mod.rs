@@ -1,8 +1,10 @@
 //! Merges flags, environment and file into one validated [`Config`]. Errors name the option and a valid value.
 
+pub(crate) mod channels;
 pub(crate) mod cors;
 pub(crate) mod diff;
 pub(crate) mod interpolation;
+pub(crate) mod language;
 pub(crate) mod mistake;
 pub(crate) mod policy;
 pub(crate) mod reloadable;
@@ -20,7 +22,6 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
-use regex::RegexSet;
 use toml::Table;
 
 use crate::artifact::policy_store::{NodeRecords, PolicyStore};
@@ -36,7 +37,7 @@ use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::store::EventStore;
-use crate::store::fleet_keys::{FleetKeys, FleetName, RESERVED_PREFIX};
+use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::memory::Seed;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
@@ -126,22 +127,6 @@ pub struct StoreConfig {
     pub seed: HashMap<String, Seed>,
 }
 
-/// Which keys may be channels.
-#[derive(Clone, Debug)]
-pub struct ChannelRules {
-    allow: RegexSet,
-    deny: RegexSet,
-}
-
-impl ChannelRules {
-    /// Whether a key may be a channel. `lookup_prefixes` are those of the active policy.
-    pub fn permit(&self, name: &str, lookup_prefixes: &[String]) -> bool {
-        let looked_up = || lookup_prefixes.iter().any(|prefix| name.starts_with(&**prefix));
-        let reserved = name.starts_with(RESERVED_PREFIX) || looked_up();
-        !reserved && self.allow.is_match(name) && !self.deny.is_match(name)
-    }
-}
-
 impl Config {
     /// Merges all sources and validates the result. `base` has the command's own defaults, `flags` the command line. Without a
     /// path, `tidegate.toml` in the working directory is read, if it exists.
@@ -173,8 +158,13 @@ impl Config {
     }
 
     fn read_file(path: &Path) -> Result<Table, ConfigError> {
+        if path.as_os_str().is_empty() {
+            return Err(ConfigError(
+                "the path of the configuration file is empty: correct --config or TIDEGATE_CONFIG".into(),
+            ));
+        }
         let text = files::read_text(path, MAX_FILE_BYTES)
-            .map_err(|error| ConfigError(format!("{}: cannot be read: {error}", path.display())))?;
+            .map_err(|error| ConfigError(format!("configuration file {}: cannot be read: {error}", path.display())))?;
         sources::parse_file(path, &text)
     }
 
@@ -189,16 +179,23 @@ impl Config {
         let snapshot = ConfigSnapshot::of(&raw)?;
         let listen = parse_address("listen", &raw.listen)?;
         let control = parse_address("control.listen", &raw.control.listen)?;
+        if share_port(listen, control) {
+            let what =
+                format!("{control} is the data port's address (listen) as well: give the control port one of its own");
+            return Err(invalid("control.listen", what));
+        }
         if !control.ip().is_loopback() && raw.control.token.is_none() {
             let what = format!("{control} is not a loopback address: set control.token");
             return Err(invalid("control.listen", what));
         }
+        policy::check_lookup(&raw.policy.lookup)?;
         let live = LiveOptions::validate(&raw)?;
         let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
-        if !raw.memory_store.seed.is_empty() && !matches!(url, StoreUrl::Memory) {
+        check_memory_store(&raw.memory_store, &url)?;
+        if raw.store_ca.is_some() && !url.has_tls() {
             return Err(invalid(
-                "memory-store.seed",
-                "the store is not memory:, and no other store can have seeds: remove them, or set `store` to memory:",
+                "store-ca",
+                "the store is not rediss://, and only TLS has certificates: remove it, or correct `store`",
             ));
         }
         let limits = policy::check_limits(&raw.policy)?;
@@ -208,15 +205,18 @@ impl Config {
             trust: Arc::new(trust.map_err(|error| invalid("policy.trusted-keys", error))?),
         };
         let policy_mode = match raw.policy.source {
+            Source::File if raw.policy.allow_unsigned => {
+                let what = "acts only with policy.source = \"fleet\": a policy in a file must be signed if policy.trusted-keys is set, and \
+                            need not otherwise; remove it";
+                return Err(invalid("policy.allow-unsigned", what));
+            }
             Source::File => policy::choose_local_mode(raw.allow_all, raw.policy.file)?,
             Source::Fleet => policy::check_fleet_mode(&raw.policy, raw.allow_all, &url)?,
         };
         let prefixes = raw.policy.lookup.prefixes;
-        if prefixes.iter().any(String::is_empty) {
-            return Err(invalid(
-                "policy.lookup.prefixes",
-                "an empty prefix would allow every key to be looked up: name the prefixes of the keys",
-            ));
+        if raw.policy.cases.is_some() && matches!(policy_mode, PolicyMode::Fleet | PolicyMode::AllowAll) {
+            let what = "the test cases are those of policy.file, which is not set: remove the option; a push has its own (--cases)";
+            return Err(invalid("policy.cases", what));
         }
         let stream = stream::check_stream(&raw.stream)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
@@ -302,6 +302,26 @@ impl Config {
         let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// Options of the embedded store need it.
+fn check_memory_store(raw: &schema::MemoryStore, url: &StoreUrl) -> Result<(), ConfigError> {
+    let is_sized = raw.max_size != schema::MemoryStore::default().max_size;
+    let set = [("memory-store.seed", !raw.seed.is_empty()), ("memory-store.max-size", is_sized)];
+    match set.into_iter().find(|(_, is_set)| *is_set) {
+        Some((key, _)) if !matches!(url, StoreUrl::Memory) => {
+            let what =
+                "the store is not memory:, and no other store has this option: remove it, or set `store` to memory:";
+            Err(invalid(key, what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a second socket cannot listen because the first one does.
+fn share_port(one: SocketAddr, other: SocketAddr) -> bool {
+    let (is_any, is_same) = (one.ip().is_unspecified() || other.ip().is_unspecified(), one.ip() == other.ip());
+    one.port() != 0 && one.port() == other.port() && (is_same || (is_any && one.is_ipv4() == other.is_ipv4()))
 }
 
 /// A body of `/redis` has up to twice `stream.max-event-size`, and needs six times its size.

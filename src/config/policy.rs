@@ -11,6 +11,7 @@ use crate::config::{ConfigError, interpolation, invalid};
 use crate::egress::origin::EgressOrigin;
 use crate::egress::{Egress, EgressLimits};
 use crate::policy::Limits;
+use crate::policy::key_prefix::check_prefix;
 use crate::policy::settings::Settings;
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
@@ -85,20 +86,56 @@ pub fn resolve_settings(raw: &BTreeMap<String, Hidden>) -> Result<Settings, Conf
 
 /// The origins that policies may send requests to.
 pub fn build_egress(raw: &schema::Egress) -> Result<Egress, ConfigError> {
-    let origin = |(n, host): (usize, &schema::Host)| {
+    let mut origins: Vec<EgressOrigin> = Vec::with_capacity(raw.hosts.len());
+    for (n, host) in raw.hosts.iter().enumerate() {
         let (url, private) = match host {
             schema::Host::Url(url) => (url, false),
             schema::Host::Table(table) => (&table.url, table.allow_private),
         };
-        EgressOrigin::parse(url.reveal(), private).map_err(|error| invalid(&format!("policy.egress.hosts[{n}]"), error))
-    };
-    let origins = raw.hosts.iter().enumerate().map(origin).collect::<Result<_, _>>()?;
+        let key = format!("policy.egress.hosts[{n}]");
+        let origin = EgressOrigin::parse(url.reveal(), private).and_then(|origin| {
+            origin.check_reachable()?;
+            Ok(origin)
+        });
+        let origin = origin.map_err(|error| invalid(&key, error))?;
+        if let Some(other) = origins.iter().position(|other| other.is_same(&origin)) {
+            return Err(invalid(
+                &key,
+                format!("the same origin as policy.egress.hosts[{other}]: remove one of the two"),
+            ));
+        }
+        origins.push(origin);
+    }
+    if raw.max_requests == 0 && !origins.is_empty() {
+        let what = "with 0 the policy can send no request to policy.egress.hosts: raise it, or remove the hosts";
+        return Err(invalid("policy.egress.max-requests", what));
+    }
     let limits = EgressLimits {
         timeout: check_positive("policy.egress.timeout", raw.timeout.0)?,
         max_response_size: check_size("policy.egress.max-response-size", raw.max_response_size, 1 << 10, 64 << 20)?,
         concurrency: MAX_CONCURRENT_REQUESTS,
     };
     Ok(Egress::new(origins, limits))
+}
+
+/// Validates the prefixes of the keys that policies may look up.
+pub fn check_lookup(raw: &schema::Lookup) -> Result<(), ConfigError> {
+    let prefixes = &raw.prefixes;
+    for (n, prefix) in prefixes.iter().enumerate() {
+        let key = |n: usize| format!("policy.lookup.prefixes[{n}]");
+        check_prefix(prefix).map_err(|error| invalid(&key(n), error))?;
+        // Of two equal ones, the later is reported.
+        let covers =
+            |(m, other): (usize, &String)| prefix.starts_with(&**other) && (other != prefix || m < n) && m != n;
+        if let Some(other) = prefixes.iter().enumerate().position(covers) {
+            return Err(invalid(&key(n), format!("{} covers these keys as well: remove one of the two", key(other))));
+        }
+    }
+    if raw.max_lookups == 0 && !prefixes.is_empty() {
+        let what = "with 0 the policy can look up no key of policy.lookup.prefixes: raise it, or remove the prefixes";
+        return Err(invalid("policy.lookup.max-lookups", what));
+    }
+    Ok(())
 }
 
 /// The token profiles. Reads files, but fetches no URLs.

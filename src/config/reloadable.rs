@@ -7,13 +7,12 @@ use tokio::sync::watch;
 
 use crate::audit::recording::RecordingConfig;
 use crate::audit::{AuditConfig, LogTarget};
+use crate::config::channels::ChannelRules;
 use crate::config::cors::Cors;
 use crate::config::policy::ShadowConfig;
 use crate::config::schema::{Decisions, Raw};
-use crate::config::validate::{
-    MAX_STEP, check_duration, check_range, check_size, compile_patterns, is_token, parse_log_filter,
-};
-use crate::config::{ChannelRules, ConfigError, cors, invalid};
+use crate::config::validate::{MAX_STEP, check_duration, check_range, check_size, is_token, parse_log_filter};
+use crate::config::{ConfigError, cors, invalid};
 use crate::util::hidden::Hidden;
 
 /// The value of `decisions.log` for standard output instead of a file.
@@ -49,12 +48,15 @@ pub struct LiveOptions {
 
 impl LiveOptions {
     pub fn validate(raw: &Raw) -> Result<Self, ConfigError> {
-        if let Some(token) =
-            raw.control.token.iter().chain(&raw.redis_rest.tokens).find(|token| !is_token(token.reveal()))
-        {
+        let control = raw.control.token.iter().map(|token| ("control.token".to_owned(), token));
+        let rest =
+            raw.redis_rest.tokens.iter().enumerate().map(|(n, token)| (format!("redis-rest.tokens[{n}]"), token));
+        if let Some((key, token)) = control.chain(rest).find(|(_, token)| !is_token(token.reveal())) {
             let length = token.reveal().chars().count();
-            let what = format!("a token of {length} characters: must have at least one, all visible ASCII");
-            return Err(invalid("control.token and redis-rest.tokens", what));
+            let what = format!(
+                "a token of {length} characters: must have at least one, all visible ASCII, without white space"
+            );
+            return Err(invalid(&key, what));
         }
         parse_log_filter(&raw.log.filter)?;
         let check_step = |key, time| check_duration(key, time, MAX_STEP, "a day");
@@ -67,10 +69,7 @@ impl LiveOptions {
                 file: raw.policy.shadow.file.clone(),
                 share: check_range("policy.shadow.share", raw.policy.shadow.share, 0.0, 1.0)?,
             },
-            channels: ChannelRules {
-                allow: compile_patterns("channels.allow", &raw.channels.allow)?,
-                deny: compile_patterns("channels.deny", &raw.channels.deny)?,
-            },
+            channels: ChannelRules::validate(&raw.channels, &raw.policy.lookup.prefixes)?,
             cors: cors::check_cors(&raw.cors)?,
             reject_delay: check_duration("reject.delay", raw.reject.delay.0, MAX_REJECT_DELAY, reject_limit)?,
             rest_tokens: raw.redis_rest.tokens.clone(),

@@ -164,8 +164,8 @@ section! {
         /// PEM files of Ed25519 public keys. If at least one is set, a policy must be signed by one of them; if none is set, a policy must
         /// not be signed; see [Signatures](operations/signatures.md).
         trusted_keys: Vec<PathBuf> = Vec::new() => TrustedKeys,
-        /// Accept unsigned policies from the store: anyone who can write to the store can then replace the policy. Flag:
-        /// `--allow-unsigned`.
+        /// With the source `fleet`, accept unsigned policies from the store: anyone who can write to the store can then replace the
+        /// policy. Flag: `--allow-unsigned`.
         allow_unsigned: bool = false => Restart,
         /// After an activation, streams that an older policy admitted are closed, spread over this time, so that their clients reconnect
         /// and are authorized again; `0s` closes all at once, `off` keeps them open; see [Rotation](operations/revocation.md#rotation).
@@ -327,7 +327,7 @@ pub struct HostTable {
 section! {
     /// `[policy.lookup]`
     Lookup {
-        /// Prefixes of the keys that a policy may look up; such keys are never channels.
+        /// Prefixes of the keys that a policy may look up, such as `session:`, without a `*`; such keys are never channels.
         prefixes: Vec<String> = Vec::new() => PolicyEnv,
         /// Maximum number of look-ups of one decision; one more is an error (kind `limit`), and the client is not admitted.
         max_lookups: u32 = 64 => PolicyEnv,
@@ -367,7 +367,8 @@ section! {
 section! {
     /// `[channels]`
     Channels {
-        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels. `?` and `[…]` match one character, of any language.
+        /// Patterns (`*`, `?`, `[a-z]`, `{a,b}`) of names that may be channels; see [below](#channel-patterns). `?` and `[…]` match one
+        /// character, of any language.
         allow: Vec<String> = vec!["*".into()] => Live,
         /// Patterns of names that may not be channels; they take precedence over `allow`. Names that begin with `tidegate:` are never
         /// channels.
@@ -378,10 +379,14 @@ section! {
 section! {
     /// `[cors]`
     Cors {
-        /// Origins of web pages that may read streams; `http://localhost:*` stands for any port of a host.
+        /// Origins of web pages that may read streams, as browsers send them (`https://app.example`, without a `/` at the end);
+        /// `http://localhost:*` stands for any port of a host, `*` for all origins.
         origins: Vec<String> = vec!["*".into()] => Live,
         /// Whether these pages may send cookies; requires named origins.
         credentials: bool = false => Live,
+        /// Request headers that these pages may send in addition to `authorization`, `cache-control`, `content-type` and `last-event-id`,
+        /// or `*` for any; see [below](#cross-origin-pages). Default: `*` with named origins, else none.
+        headers: Option<Vec<String>> = None => Live,
     }
 }
 

@@ -9,6 +9,16 @@ use crate::config::reloadable::STDOUT;
 use crate::config::schema::{OPTIONS, Raw};
 use crate::config::{ConfigError, interpolation, mistake};
 
+/// Options that are the path of a file or a directory.
+const PATHS: [&str; 7] = [
+    "store-ca",
+    "cache-dir",
+    "policy.file",
+    "policy.cases",
+    "policy.shadow.file",
+    "decisions.log",
+    "decisions.recording.file",
+];
 /// Prefix of the environment variables.
 const PREFIX: &str = "TIDEGATE_";
 /// Minimum Jaro-Winkler similarity of a name that an error suggests.
@@ -50,6 +60,11 @@ pub fn parse_file(path: &Path, text: &str) -> Result<Table, ConfigError> {
         let position = position.map(|(line, column)| format!("line {line}, column {column}: "));
         invalid(position.unwrap_or_default() + &mistake.to_string())
     })?;
+    if let Some(empty) =
+        PATHS.iter().find(|path| find_mut(&mut table, path).is_some_and(|value| value.as_str() == Some("")))
+    {
+        return Err(invalid(format!("{empty}: the path is empty: name a file, or remove the option")));
+    }
     rebase(&mut table, path.parent().unwrap_or(Path::new("")));
     Ok(table)
 }
@@ -61,7 +76,9 @@ fn string_for_table(text: &str) -> Option<String> {
     top.filter_map(|line| toml::from_str::<Table>(line).ok()).find_map(|line| {
         MISTAKABLE.into_iter().find_map(|(table, option)| {
             line.get(table)?.as_str()?;
-            Some(format!("`{table}` is a table: write `[{table}]` and below it `{option} = \"…\"`"))
+            Some(format!(
+                "`{table}` is a table: write `{table}.{option} = \"…\"`, or `[{table}]` and below it `{option} = \"…\"`"
+            ))
         })
     })
 }
@@ -78,12 +95,10 @@ fn rebase(table: &mut Table, folder: &Path) {
             *text = interpolation::rebase_files(text, folder);
         }
     };
-    for path in
-        ["store-ca", "cache-dir", "policy.file", "policy.cases", "policy.shadow.file", "decisions.recording.file"]
-    {
-        find_mut(table, path).map(rebase_path);
+    for path in PATHS {
+        let is_file = |value: &&mut Value| path != "decisions.log" || value.as_str() != Some(STDOUT);
+        find_mut(table, path).filter(is_file).map(rebase_path);
     }
-    find_mut(table, "decisions.log").filter(|log| log.as_str() != Some(STDOUT)).map(rebase_path);
     if let Some(Value::Array(keys)) = find_mut(table, "policy.trusted-keys") {
         keys.iter_mut().for_each(rebase_path);
     }
@@ -160,6 +175,9 @@ pub fn variable_name(path: &str) -> String {
 
 /// Parses a variable's text as the type of the option: a string, a list separated by commas, or any TOML value.
 fn parse_value(path: &str, text: &str) -> Result<Value, String> {
+    if text.trim().is_empty() {
+        return Err("the value is empty: unset the variable, or set a value".into());
+    }
     let read = |value: Value| match mistake::deserialize::<Raw>(single_option(path, value.clone())) {
         Ok(_) => Ok(value),
         Err(mistake) => Err(mistake.to_string()),
@@ -177,11 +195,16 @@ fn parse_value(path: &str, text: &str) -> Result<Value, String> {
         },
         Err(error) => Some(format!("{not_a_string}; read as TOML: {}", error.message())),
     };
-    let items = text.split(',').map(|item| Value::String(item.trim().into()));
     // A text with a bracket is meant as TOML.
-    let is_toml = text.trim_start().starts_with(['[', '{']);
-    let list = if is_toml { Err(String::new()) } else { read(Value::Array(items.collect())) };
-    list.map_err(|_| not_toml.filter(|_| is_toml).unwrap_or(not_a_string))
+    if text.trim_start().starts_with(['[', '{']) {
+        return Err(not_toml.unwrap_or(not_a_string));
+    }
+    let items: Vec<&str> = text.split(',').map(str::trim).collect();
+    let list = Value::Array(items.iter().map(|item| Value::String((*item).into())).collect());
+    match read(list) {
+        Ok(_) if items.contains(&"") => Err("an item of the list is empty: write one comma between two items".into()),
+        list => list.map_err(|_| not_a_string),
+    }
 }
 
 #[cfg(test)]

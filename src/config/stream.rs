@@ -71,15 +71,88 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
 /// The path without a trailing `/*`, and whether every path below matches as well.
 fn parse_path(text: &str) -> Result<(String, bool), ConfigError> {
     let path = text.strip_suffix("/*").unwrap_or(text);
-    if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
-        return Err(invalid(
-            "stream.path",
-            "must begin with / and have no ?, # or space, such as /api/realtime or /api/realtime/*",
-        ));
-    }
+    check_path(path).map_err(|what| invalid("stream.path", what))?;
     if ["/redis", "/healthz", "/playground"].iter().any(|own| path == *own || path.starts_with(&format!("{own}/"))) {
         let what = "/redis, /healthz and /playground are the gateway's own endpoints: name another path";
         return Err(invalid("stream.path", what));
     }
     Ok((path.to_owned(), path != text))
+}
+
+/// Fails if no client requests this path.
+fn check_path(path: &str) -> Result<(), &'static str> {
+    if !path.starts_with('/') || path.contains(['?', '#', '*', ' ']) {
+        return Err(
+            "must begin with / and have no ?, # or space, and a * only as /* at the end, such as /api/realtime or /api/realtime/*",
+        );
+    }
+    if path.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err("clients resolve . and .. before they send a path: write the resolved path, such as /api/realtime");
+    }
+    if path.contains("/:") || path.contains(['{', '}']) {
+        return Err("a path has no parameters: write /* for every path below, such as /api/realtime/*");
+    }
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        // The characters of a path (RFC 3986); clients encode the others.
+        let is_sent = match byte {
+            b'%' => [rest.next(), rest.next()].iter().all(|digit| digit.is_some_and(|digit| digit.is_ascii_hexdigit())),
+            _ => byte.is_ascii_alphanumeric() || b"-._~!$&'()+,;=:@/".contains(&byte),
+        };
+        if !is_sent {
+            return Err(
+                "clients send other characters than letters, digits and -._~!$&'()+,;=:@ encoded: write them as %C3%A9",
+            );
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_those_that_clients_send() {
+        for (valid, expect) in [
+            ("/api/realtime", ("/api/realtime", false)),
+            ("/api/realtime/*", ("/api/realtime", true)),
+            ("/api/realtime/", ("/api/realtime/", false)),
+            ("/", ("/", false)),
+            ("/a/b%20c/~x@y:z", ("/a/b%20c/~x@y:z", false)),
+            ("/redirect", ("/redirect", false)),
+            ("/...", ("/...", false)),
+        ] {
+            assert_eq!(parse_path(valid).expect(valid), (expect.0.to_owned(), expect.1), "{valid}");
+        }
+        for (wrong, says) in [
+            ("", "must begin with /"),
+            ("api", "must begin with /"),
+            ("https://gate.example/api", "must begin with /"),
+            ("*", "must begin with /"),
+            ("/api?x", "no ?"),
+            ("/api#x", "no ?"),
+            ("/a b", "space"),
+            ("/api/*/x", "only as /* at the end"),
+            ("/api*", "only as /* at the end"),
+            ("/api/**", "only as /* at the end"),
+            ("/api/../x", "resolve"),
+            ("/api/./x", "resolve"),
+            ("/..", "resolve"),
+            ("/api/:tenant", "no parameters"),
+            ("/api/{tenant}", "no parameters"),
+            ("/é", "encoded"),
+            ("/a%2", "encoded"),
+            ("/a%zz", "encoded"),
+            ("/a\\b", "encoded"),
+            ("/a\n", "encoded"),
+            ("/redis", "own endpoints"),
+            ("/redis/x/*", "own endpoints"),
+            ("/healthz", "own endpoints"),
+            ("/playground/x", "own endpoints"),
+        ] {
+            let error = parse_path(wrong).expect_err(wrong).to_string();
+            assert!(error.starts_with("configuration: stream.path: ") && error.contains(says), "{wrong}: {error}");
+        }
+    }
 }

@@ -6,11 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use globset::GlobBuilder;
 use humantime::format_duration;
 use ipnet::{IpNet, Ipv4Net};
-use regex::{RegexSet, RegexSetBuilder};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::config::{ConfigError, invalid};
 use crate::store::fleet_keys::FleetName;
@@ -71,9 +70,23 @@ pub fn check_size(key: &str, size: ByteSize, min: u64, max: u64) -> Result<usize
 }
 
 pub fn parse_log_filter(text: &str) -> Result<EnvFilter, ConfigError> {
+    let error = || {
+        let what =
+            "expected error, warn, info, debug, trace or off, or the level of a module, such as warn,tidegate=debug";
+        invalid("log.filter", what)
+    };
+    // A word alone would be the name of a module, of which all levels are logged, and nothing of all others.
+    let is_meant = |directive: &&str| {
+        directive.contains(['=', '[', ']'])
+            || directive.parse::<LevelFilter>().is_ok()
+            || directive.split("::").next() == Some("tidegate")
+    };
+    let directives: Vec<&str> = text.split(',').map(str::trim).filter(|directive| !directive.is_empty()).collect();
+    if directives.is_empty() || !directives.iter().all(is_meant) {
+        return Err(error());
+    }
     // h2 warns of frames that a client may send in any number. A directive of the option takes precedence.
-    EnvFilter::try_new(format!("h2=error,{text}"))
-        .map_err(|_| invalid("log.filter", "expected a filter such as info or warn,tidegate=debug"))
+    EnvFilter::try_new(format!("h2=error,{}", directives.join(","))).map_err(|_| error())
 }
 
 /// Networks, with those of IPv4-mapped addresses as IPv4 networks, since addresses are compared in canonical form.
@@ -91,41 +104,17 @@ pub fn canonical_networks(key: &str, networks: &[IpNet]) -> Result<Vec<IpNet>, C
         };
         prefix.map(IpNet::V4).ok_or_else(like)
     };
-    networks.iter().map(canonical).collect()
-}
-
-/// Patterns of names, which match characters.
-pub fn compile_patterns(key: &str, patterns: &[String]) -> Result<RegexSet, ConfigError> {
-    let expression = |(n, pattern): (usize, &String)| {
-        let key = format!("{key}[{n}]");
-        let glob = GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build();
-        let glob = glob.map_err(|error| invalid(&key, error.kind()))?;
-        in_characters(glob.regex()).ok_or_else(|| invalid(&key, "cannot be compiled"))
+    let checked = |(n, network): (usize, &IpNet)| {
+        let network = canonical(network)?;
+        let whole = network.trunc();
+        if whole == network {
+            return Ok(network);
+        }
+        let (address, bits) = (network.addr(), network.max_prefix_len());
+        let what = format!("{network} is neither a network nor one address: write {whole}, or {address}/{bits}");
+        Err(invalid(&format!("{key}[{n}]"), what))
     };
-    let expressions = patterns.iter().enumerate().map(expression).collect::<Result<Vec<_>, _>>()?;
-    RegexSetBuilder::new(expressions)
-        .dot_matches_new_line(true)
-        .build()
-        .map_err(|_| invalid(key, "the patterns together are too large"))
-}
-
-/// The expression of a glob, in which globset matches single bytes and writes each byte of other characters than ASCII as `\xNN`.
-fn in_characters(expression: &str) -> Option<String> {
-    let mut rest = expression.strip_prefix("(?-u)")?;
-    let mut text = Vec::with_capacity(rest.len());
-    while let Some(first) = rest.bytes().next() {
-        let taken = if let Some(digits) = rest.strip_prefix("\\x") {
-            text.push(u8::from_str_radix(digits.get(..2)?, 16).ok()?);
-            4
-        } else {
-            // An escaped character is not the begin of another escape.
-            let length = if first == b'\\' { 2 } else { 1 };
-            text.extend_from_slice(rest.get(..length)?.as_bytes());
-            length
-        };
-        rest = rest.get(taken..)?;
-    }
-    String::from_utf8(text).ok()
+    networks.iter().enumerate().map(checked).collect()
 }
 
 pub fn parse_fleet_name(name: &str) -> Result<FleetName, ConfigError> {
@@ -154,109 +143,52 @@ fn is_of_names(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use globset::{Glob, GlobSetBuilder};
-
     use super::*;
 
-    fn matches(pattern: &str, name: &str) -> bool {
-        compile_patterns("k", &[pattern.to_owned()]).expect("a pattern").is_match(name)
-    }
-
     #[test]
-    fn patterns_match_characters() {
-        for (pattern, name, expect) in [
-            ("room-?", "room-e", true),
-            ("room-?", "room-é", true),
-            ("room-?", "room-🎉", true),
-            ("room-?", "room-\n", true),
-            ("room-?", "room-", false),
-            ("room-?", "room-éé", false),
-            ("room-??", "room-é", false),
-            ("room-??", "room-éü", true),
-            ("sec-[!a]x", "sec-bx", true),
-            ("sec-[!a]x", "sec-éx", true),
-            ("sec-[!a]x", "sec-ax", false),
-            ("sec-[!é]x", "sec-éx", false),
-            ("sec-[!é]x", "sec-èx", true),
-            ("[^é]", "é", false),
-            ("[éü]", "é", true),
-            ("[éü]", "è", false),
-            ("[à-ü]", "é", true),
-            ("[à-ü]", "Ã", false),
-            ("[à-ü]x", "éx", true),
-            ("é*", "é", true),
-            ("é*", "éx", true),
-            ("*é", "xé", true),
-            ("{é,?x}", "é", true),
-            ("{é,?x}", "🎉x", true),
-            ("\\é", "é", true),
-            ("\\\\xc3", "\\xc3", true),
-            ("\\\\xc3", "é", false),
-            ("Ã©", "é", false),
-            ("É", "é", false),
-            ("*", "", true),
-            ("*", "a/b\n🎉", true),
+    fn log_filters_name_levels() {
+        for valid in [
+            "info",
+            "WARN",
+            "off",
+            "warn,tidegate=debug",
+            "warn,tidegate::policy=debug",
+            " warn , tidegate=debug,",
+            "tidegate",
+            "tidegate::authz",
+            "hyper=trace",
+            "info,tidegate[span{field=1}]=trace",
         ] {
-            assert_eq!(matches(pattern, name), expect, "{pattern:?} {name:?}");
+            assert!(parse_log_filter(valid).is_ok(), "{valid}");
+        }
+        let spaced = parse_log_filter("warn, tidegate=debug").expect("valid").to_string();
+        assert!(spaced.split(',').any(|directive| directive == "tidegate=debug"), "{spaced}");
+        for wrong in ["", "warning", "verbose", "info debug", "infoo", "info,authz", "tidegate=loud", "tidegate:debug"]
+        {
+            let error = parse_log_filter(wrong).expect_err(wrong).to_string();
+            assert!(error.contains("log.filter") && error.contains("warn,tidegate=debug"), "{wrong}: {error}");
         }
     }
 
     #[test]
-    fn patterns_of_ascii_are_globs() {
-        let names = [
-            "", "a", "b", "ab", "a/b", "a/x/b", "/a", "x/a", "a/", "a.b", "-", "]", "[a]", "{a}", "a,b", "*", "?",
-            "\\", "a\nb", "A", "9",
-        ];
-        for pattern in [
-            "",
-            "*",
-            "**",
-            "?",
-            "??",
-            "a",
-            "a*",
-            "*b",
-            "a?b",
-            "**/a",
-            "a/**",
-            "a/**/b",
-            "**a",
-            "a**",
-            "{a,b}",
-            "{a,{b,ab}}",
-            "{a,}",
-            "[ab]",
-            "[!ab]",
-            "[^ab]",
-            "[a-c]",
-            "[]]",
-            "[!]]",
-            "[-a]",
-            "[a-]",
-            "[[:digit:]]",
-            "[[:alpha:]]*",
-            "\\*",
-            "\\?",
-            "\\\\",
-            "\\[a\\]",
-            "a.b",
-            "a,b",
-            "{a\\,b}",
-            "[.]",
-            "[\\\\]",
-            "(a|b)",
-            "^a$",
-            "a+",
+    fn networks_have_no_bits_after_their_prefix() {
+        let check = |text: &str| canonical_networks("k", &[text.parse().expect(text)]);
+        for (text, canonical) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("10.0.0.1/32", "10.0.0.1/32"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("fd00::/8", "fd00::/8"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
         ] {
-            let glob =
-                GlobBuilder::new(pattern).literal_separator(false).backslash_escape(true).build().expect(pattern);
-            let globs = GlobSetBuilder::new().add(glob).build().expect(pattern);
-            for name in names {
-                assert_eq!(matches(pattern, name), globs.is_match(name), "{pattern:?} {name:?}");
-            }
+            assert_eq!(check(text).expect(text), [canonical.parse().expect("a network")], "{text}");
         }
-        for wrong in ["[", "[!", "{a", "a}", "[b-a]", "a\\"] {
-            assert!(Glob::new(wrong).is_err() && compile_patterns("k", &[wrong.to_owned()]).is_err(), "{wrong:?}");
+        for (text, remedy) in [
+            ("10.0.0.1/8", "k[0]: 10.0.0.1/8 is neither a network nor one address: write 10.0.0.0/8, or 10.0.0.1/32"),
+            ("::ffff:10.0.0.1/104", "write 10.0.0.0/8, or 10.0.0.1/32"),
+            ("fd00::1/64", "write fd00::/64, or fd00::1/128"),
+        ] {
+            let error = check(text).expect_err(text).to_string();
+            assert!(error.ends_with(remedy), "{text}: {error}");
         }
     }
 

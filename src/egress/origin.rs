@@ -4,6 +4,8 @@ use http::Uri;
 use http::uri::Scheme;
 use url::Url;
 
+use crate::egress::address::{self, AddressKind};
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EgressOrigin {
     scheme: Scheme,
@@ -14,6 +16,7 @@ pub struct EgressOrigin {
     pub allow_private: bool,
 }
 
+/// Why a text is not an origin, or one that no request can reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OriginError {
     #[error("not a URL: expected an origin such as https://auth.example or http://10.0.0.5:8000")]
@@ -24,6 +27,18 @@ pub enum OriginError {
         "not an origin: expected a scheme, host and port such as https://auth.example, without a user, a path or a query"
     )]
     NotAnOrigin,
+    #[error(
+        "not the name of a host, which has only letters, digits, -, _ and dots, and no *: write each origin, such as https://auth.example"
+    )]
+    Host,
+    #[error("no server listens on port 0")]
+    Port,
+    #[error(
+        "link-local, multicast and reserved addresses, and metadata services of clouds, are never contacted: name another host"
+    )]
+    Forbidden,
+    #[error("an address of this machine or its network: set allow-private = true for a service in your own network")]
+    Private,
 }
 
 impl EgressOrigin {
@@ -46,12 +61,37 @@ impl EgressOrigin {
         };
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(OriginError::NotUrl)?.to_owned();
         let port = url.port_or_known_default().ok_or(OriginError::NotUrl)?;
+        if !is_host_name(&host) {
+            return Err(OriginError::Host);
+        }
+        if port == 0 {
+            return Err(OriginError::Port);
+        }
         Ok(Self { scheme, host, port, allow_private })
+    }
+
+    /// Fails if no request reaches this origin, whatever its name resolves to.
+    pub fn check_reachable(&self) -> Result<(), OriginError> {
+        let is_local = || self.host == "localhost" || self.host.ends_with(".localhost");
+        let kind = self
+            .host()
+            .parse()
+            .map_or_else(|_| if is_local() { AddressKind::Private } else { AddressKind::Public }, address::classify);
+        match kind {
+            AddressKind::Forbidden => Err(OriginError::Forbidden),
+            AddressKind::Private if !self.allow_private => Err(OriginError::Private),
+            AddressKind::Private | AddressKind::Public => Ok(()),
+        }
     }
 
     /// The host for resolution: without the brackets of an IPv6 address.
     pub fn host(&self) -> &str {
         self.host.trim_start_matches('[').trim_end_matches(']')
+    }
+
+    /// Whether both have the same scheme, host and port.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.scheme, &self.host, self.port) == (&other.scheme, &other.host, other.port)
     }
 
     /// Whether a URI has this origin. Hosts are compared as text: another spelling of the same address does not match.
@@ -70,9 +110,40 @@ impl EgressOrigin {
     }
 }
 
+/// Whether a URL's host is one that can exist: a name, or an address. `Url` accepts other characters, such as `*`.
+pub fn is_host_name(host: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
+    let name = host.strip_suffix('.').unwrap_or(host);
+    host.starts_with('[') || (name.len() <= 253 && name.split('.').all(is_label))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origins_that_no_request_reaches_are_refused() {
+        use OriginError::{Forbidden, Private};
+        let check = |text: &str, allow_private| EgressOrigin::parse(text, allow_private).expect(text).check_reachable();
+        for (text, without, with) in [
+            ("https://auth.example", Ok(()), Ok(())),
+            ("https://1.1.1.1", Ok(()), Ok(())),
+            ("http://10.0.0.5:8000", Err(Private), Ok(())),
+            ("http://127.0.0.1", Err(Private), Ok(())),
+            ("http://127.1", Err(Private), Ok(())),
+            ("http://[::1]", Err(Private), Ok(())),
+            ("http://localhost:8000", Err(Private), Ok(())),
+            ("http://auth.localhost", Err(Private), Ok(())),
+            ("http://169.254.169.254", Err(Forbidden), Err(Forbidden)),
+            ("http://0.0.0.0", Err(Forbidden), Err(Forbidden)),
+            ("http://[fe80::1]", Err(Forbidden), Err(Forbidden)),
+        ] {
+            assert_eq!((check(text, false), check(text, true)), (without, with), "{text}");
+        }
+    }
 
     #[test]
     fn origins_are_parsed_and_matched() {
@@ -84,6 +155,14 @@ mod tests {
             ("auth.example", false, OriginError::NotUrl),
             ("https://", false, OriginError::NotUrl),
             ("*", true, OriginError::NotUrl),
+            ("auth.example:443", false, OriginError::NotAnOrigin),
+            ("https://*.example.com", false, OriginError::Host),
+            ("https://*", false, OriginError::Host),
+            ("https://a.example,b.example", false, OriginError::Host),
+            ("https://.example.com", false, OriginError::Host),
+            ("https://auth..example", false, OriginError::Host),
+            ("https://auth.example:*", false, OriginError::NotUrl),
+            ("https://auth.example:0", false, OriginError::Port),
         ] {
             assert_eq!(EgressOrigin::parse(text, private), Err(error), "{text}");
         }

@@ -175,7 +175,7 @@ impl Commands {
                 Err(error) => {
                     // Without a notification too: there may be a command that this node cannot read.
                     self.barrier.mark_unsynced();
-                    if !matches!(error, StoreError::Unavailable(_)) {
+                    if !error.is_transient() {
                         tracing::error!(%error, "the commands in {key} cannot be read: event delivery is paused");
                     }
                     tokio::time::sleep(retry.next_delay()).await;

@@ -4,6 +4,7 @@
 pub(crate) mod cache_directive;
 pub(crate) mod decision_view;
 pub mod info;
+pub(crate) mod key_prefix;
 pub(crate) mod request;
 pub(crate) mod settings;
 pub mod stream_selector;

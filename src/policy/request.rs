@@ -19,6 +19,17 @@ pub fn channels(query: &str) -> Vec<String> {
     channels
 }
 
+/// Whether a query parameter of this name has a position of the client. The decision does not depend on it.
+pub fn is_position(name: &str) -> bool {
+    name.starts_with("last_ack_") || is_last_event_id(name)
+}
+
+/// Whether a query parameter of this name counts as the header `Last-Event-ID`, which scripts in browsers cannot set. Each polyfill has
+/// its own spelling.
+pub fn is_last_event_id(name: &str) -> bool {
+    ["lastEventId", "last-event-id"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
 /// The reverse of [`Request::client_address_text`](crate::policy::Request::client_address_text).
 pub fn parse_client_address(text: &str) -> Result<Option<IpAddr>, AddrParseError> {
     if text.is_empty() { Ok(None) } else { text.parse::<IpAddr>().map(|address| Some(address.to_canonical())) }

@@ -127,6 +127,12 @@ fn errors_name_the_line_and_a_valid_value() {
     wrong(&text("chanels = [\"a\"]\nexpect.allow = true"), &["x/cases.toml:7:", "\"b\"", "chanels", "channels"]);
     wrong(&text("expect.stauts = 403"), &["x/cases.toml:7:", "\"b\"", "stauts", "status"]);
     wrong(&text("expect.status = \"403\""), &["x/cases.toml:7:", "\"b\"", "u16"]);
+    wrong(
+        &text("lookup.prefixes = [\"session:*\"]\nexpect.allow = true"),
+        &["\"b\"", "lookup.prefixes[0]", "not a pattern"],
+    );
+    wrong("[requires]\nlookup = [\"session:*\"]", &["requires.lookup", "session:*", "not a pattern"]);
+    wrong("[requires]\negress = [\"https://*.example\"]", &["requires.egress", "no *"]);
     wrong(&text(""), &["x/cases.toml:5:", "\"b\"", "expect"]);
     wrong(&text("expect = {}"), &["x/cases.toml:5:", "\"b\"", "no expectation", "allow = true"]);
     wrong(&text("expect.allow = false"), &["expect.allow", "status"]);

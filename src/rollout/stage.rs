@@ -66,7 +66,7 @@ impl StageError {
 
 /// The error of a policy that was not activated.
 #[derive(Clone, Debug, Serialize, thiserror::Error)]
-#[error("it could not be {}: {reason}", participle(*stage))]
+#[error("the new policy could not be {}: {reason}", participle(*stage))]
 pub struct ActivationError {
     /// The stage that it did not reach.
     pub stage: Stage,

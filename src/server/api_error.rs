@@ -339,7 +339,7 @@ impl ApiError {
 const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
     use StatusCode as S;
     match cause {
-        StoreError::Unavailable(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
+        StoreError::Unavailable(_) | StoreError::NotReady(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
         StoreError::WrongType => (S::CONFLICT, "wrong_type"),
         StoreError::InvalidCommand(_) | StoreError::AnswerTooLarge(_) => (S::BAD_REQUEST, "invalid_command"),
         StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),

@@ -153,6 +153,7 @@ impl App {
                     config.stream.replay_memory.max(config.stream.hub.buffer_memory),
                 )),
                 ping_interval: config.stream.ping_interval,
+                store_clock: Arc::clone(authorizer.revocations().clock()),
             },
             forwarding_warnings: ForwardingWarnings::default(),
             phase: watch::Sender::new(Phase::Running),

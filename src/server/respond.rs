@@ -90,7 +90,8 @@ pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + '
     response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    // Proxies that compress would hold the frames back.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     // Keeps nginx from buffering the frames.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response

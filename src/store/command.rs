@@ -1,11 +1,9 @@
 //! The commands of the REST protocol: those that the server half of the npm package sends.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
-use serde_json::Number;
+mod arguments;
 
 use crate::event::{StreamId, digits};
+use crate::store::command::arguments::{Args, Argument, Arguments, entry_fields, next_option, next_text};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestCommand {
@@ -89,19 +87,25 @@ pub const MAX_ARGUMENTS: usize = 1024;
 /// Why a command is not executed. The client's library shows the text, which is like an error of Redis.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CommandError {
-    #[error("ERR a command is a JSON array of at most {MAX_ARGUMENTS} strings, numbers and booleans, its name first")]
+    #[error(
+        "ERR a command is a JSON array of at most {MAX_ARGUMENTS} strings, numbers, booleans and nulls, its name first"
+    )]
     NotACommand,
     #[error("NOPERM '{0}' is not available here: only XADD, XRANGE, PUBLISH, EXPIRE and SUBSCRIBE are")]
     Unknown(String),
-    /// The name of the command and its syntax.
-    #[error("ERR wrong arguments for '{0}': expected {1}")]
-    Arguments(&'static str, &'static str),
+    /// `reason` has the words of Redis.
+    #[error("ERR {reason}: expected {syntax}")]
+    Arguments { reason: &'static str, syntax: &'static str },
 }
 
 const XADD: &str = "XADD key [NOMKSTREAM] [MAXLEN|MINID [=|~] threshold [LIMIT n]] id field value [field value …]";
 const XRANGE: &str = "XRANGE key start end [COUNT n]";
 const PUBLISH: &str = "PUBLISH channel message";
 const EXPIRE: &str = "EXPIRE key seconds";
+
+const INVALID_ID: &str = "Invalid stream ID specified as stream command argument";
+const NOT_AN_INTEGER: &str = "value is not an integer or out of range";
+const SYNTAX: &str = "syntax error";
 
 impl RestCommand {
     /// The key or pub/sub channel of the command.
@@ -115,149 +119,97 @@ impl RestCommand {
     pub fn parse(json: &str) -> Result<Self, CommandError> {
         let Arguments(args) = serde_json::from_str(json).map_err(|_| CommandError::NotACommand)?;
         let mut args = args.into_iter();
-        let name = args.next().ok_or(CommandError::NotACommand)?;
-        match name.to_ascii_uppercase().as_str() {
-            "XADD" => parse_add(args).ok_or(CommandError::Arguments("XADD", XADD)),
-            "XRANGE" => parse_range(args).ok_or(CommandError::Arguments("XRANGE", XRANGE)),
-            "PUBLISH" => parse_publish(args).ok_or(CommandError::Arguments("PUBLISH", PUBLISH)),
-            "EXPIRE" => parse_expire(args).ok_or(CommandError::Arguments("EXPIRE", EXPIRE)),
-            _ => Err(CommandError::Unknown(name.chars().take(32).collect())),
-        }
-    }
-}
-
-/// The arguments of a command. They are parsed without a [`serde_json::Value`], which takes many times the memory of a short argument.
-struct Arguments(Vec<String>);
-
-impl<'de> Deserialize<'de> for Arguments {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_seq(ArgumentsVisitor)
-    }
-}
-
-struct ArgumentsVisitor;
-
-impl<'de> Visitor<'de> for ArgumentsVisitor {
-    type Value = Arguments;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "an array of at most {MAX_ARGUMENTS} arguments")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut array: A) -> Result<Arguments, A::Error> {
-        let mut arguments = Vec::new();
-        while let Some(Argument(argument)) = array.next_element()? {
-            if arguments.len() == MAX_ARGUMENTS {
-                return Err(A::Error::invalid_length(MAX_ARGUMENTS + 1, &self));
-            }
-            arguments.push(argument);
-        }
-        Ok(Arguments(arguments))
-    }
-}
-
-/// One argument, as text.
-struct Argument(String);
-
-impl<'de> Deserialize<'de> for Argument {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_any(ArgumentVisitor)
-    }
-}
-
-struct ArgumentVisitor;
-
-impl Visitor<'_> for ArgumentVisitor {
-    type Value = Argument;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a number or a boolean")
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<Argument, E> {
-        Ok(Argument(text.to_owned()))
-    }
-
-    fn visit_string<E: Error>(self, text: String) -> Result<Argument, E> {
-        Ok(Argument(text))
-    }
-
-    fn visit_bool<E: Error>(self, flag: bool) -> Result<Argument, E> {
-        Ok(Argument(flag.to_string()))
-    }
-
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Argument, E> {
-        Ok(Argument(number.to_string()))
-    }
-
-    fn visit_i64<E: Error>(self, number: i64) -> Result<Argument, E> {
-        Ok(Argument(number.to_string()))
-    }
-
-    fn visit_f64<E: Error>(self, number: f64) -> Result<Argument, E> {
-        // In the form of JSON, as the client wrote it: `1.0`, not `1`.
-        Number::from_f64(number).map(|number| Argument(number.to_string())).ok_or_else(|| E::custom("not a number"))
-    }
-}
-
-type Args = std::vec::IntoIter<String>;
-
-fn parse_add(args: Args) -> Option<RestCommand> {
-    let mut args = args.peekable();
-    let key = args.next()?;
-    let no_create = args.next_if(|arg| arg.eq_ignore_ascii_case("NOMKSTREAM")).is_some();
-    let trim_option = args.next_if(|arg| ["MAXLEN", "MINID"].iter().any(|name| arg.eq_ignore_ascii_case(name)));
-    let mut trim = None;
-    if let Some(option) = trim_option {
-        let approximate = args.next_if(|arg| arg == "~").is_some();
-        if !approximate {
-            args.next_if(|arg| arg == "=");
-        }
-        let threshold = args.next()?;
-        let keep = match option.eq_ignore_ascii_case("MAXLEN") {
-            true => Keep::MaxLen(digits(&threshold)?),
-            false => Keep::MinId(parse_id(&threshold, 0)?),
+        let name = next_text(&mut args).ok_or(CommandError::NotACommand)?;
+        let (syntax, command) = match name.to_ascii_uppercase().as_str() {
+            "XADD" => (XADD, parse_add(args)),
+            "XRANGE" => (XRANGE, parse_range(args)),
+            "PUBLISH" => (PUBLISH, parse_publish(args)),
+            "EXPIRE" => (EXPIRE, parse_expire(args)),
+            _ => return Err(CommandError::Unknown(name.chars().take(32).collect())),
         };
-        if args.next_if(|arg| arg.eq_ignore_ascii_case("LIMIT")).is_some() {
-            digits(&args.next()?)?;
+        command.map_err(|reason| CommandError::Arguments { reason, syntax })
+    }
+}
+
+/// The error is the reason in the words of Redis.
+type Parsed = Result<RestCommand, &'static str>;
+
+fn parse_add(args: Args) -> Parsed {
+    const WRONG_NUMBER: &str = "wrong number of arguments for 'xadd' command";
+    let mut args = args.peekable();
+    let key = next_text(&mut args).ok_or(WRONG_NUMBER)?;
+    let no_create = next_option(&mut args, &["NOMKSTREAM"]).is_some();
+    let mut trim = None;
+    if let Some(option) = next_option(&mut args, &["MAXLEN", "MINID"]) {
+        let approximate = next_option(&mut args, &["~"]).is_some();
+        if !approximate {
+            next_option(&mut args, &["="]);
+        }
+        let threshold = next_text(&mut args).ok_or(WRONG_NUMBER)?;
+        let keep = match option.eq_ignore_ascii_case("MAXLEN") {
+            true => Keep::MaxLen(digits(&threshold).ok_or(NOT_AN_INTEGER)?),
+            false => Keep::MinId(parse_id(&threshold, 0).ok_or(INVALID_ID)?),
+        };
+        if next_option(&mut args, &["LIMIT"]).is_some() {
+            next_text(&mut args).and_then(|limit| digits(&limit)).ok_or(NOT_AN_INTEGER)?;
         }
         trim = Some(Trim { approximate, keep });
     }
-    let id = args.next()?;
+    let id = next_text(&mut args).ok_or(WRONG_NUMBER)?;
     let id = match id.strip_suffix("-*") {
-        _ if id == "*" => NewId::Auto,
-        Some(ms) => NewId::AutoSeq(digits(ms)?),
-        None => NewId::Exact(parse_id(&id, 0)?),
+        _ if id == "*" => Some(NewId::Auto),
+        Some(ms) => digits(ms).map(NewId::AutoSeq),
+        None => parse_id(&id, 0).map(NewId::Exact),
     };
+    let id = id.ok_or(INVALID_ID)?;
     let mut fields = Vec::new();
     while let Some(name) = args.next() {
-        fields.push((name, args.next()?));
+        fields.push((name.into_text().ok_or(SYNTAX)?, args.next().ok_or(WRONG_NUMBER)?));
     }
-    (!fields.is_empty()).then_some(RestCommand::Add { key, no_create, trim, id, fields })
+    if fields.is_empty() {
+        return Err(WRONG_NUMBER);
+    }
+    Ok(RestCommand::Add { key, no_create, trim, id, fields: entry_fields(fields) })
 }
 
-fn parse_range(mut args: Args) -> Option<RestCommand> {
-    let (key, start, end) = (args.next()?, args.next()?, args.next()?);
-    bound(&start, true)?;
-    bound(&end, false)?;
-    let count = match args.next() {
-        Some(option) if option.eq_ignore_ascii_case("COUNT") => Some(digits(&args.next()?)?),
-        Some(_) => return None,
+fn parse_range(mut args: Args) -> Parsed {
+    let mut text = || next_text(&mut args).ok_or("wrong number of arguments for 'xrange' command");
+    let (key, start, end) = (text()?, text()?, text()?);
+    bound(&start, true).ok_or(INVALID_ID)?;
+    bound(&end, false).ok_or(INVALID_ID)?;
+    let count = match args.next().map(Argument::into_text) {
+        Some(Some(option)) if option.eq_ignore_ascii_case("COUNT") => {
+            Some(digits(&next_text(&mut args).ok_or(SYNTAX)?).ok_or(NOT_AN_INTEGER)?)
+        }
+        Some(_) => return Err(SYNTAX),
         None => None,
     };
-    args.next().is_none().then_some(RestCommand::Range { key, start, end, count, max_bytes: usize::MAX })
+    match args.next() {
+        Some(_) => Err(SYNTAX),
+        None => Ok(RestCommand::Range { key, start, end, count, max_bytes: usize::MAX }),
+    }
 }
 
-fn parse_publish(mut args: Args) -> Option<RestCommand> {
-    let (key, message) = (args.next()?, args.next()?);
-    args.next().is_none().then_some(RestCommand::Publish { key, message })
+fn parse_publish(mut args: Args) -> Parsed {
+    const WRONG_NUMBER: &str = "wrong number of arguments for 'publish' command";
+    match (next_text(&mut args), next_text(&mut args), args.next()) {
+        (Some(key), Some(message), None) => Ok(RestCommand::Publish { key, message }),
+        _ => Err(WRONG_NUMBER),
+    }
 }
 
-fn parse_expire(mut args: Args) -> Option<RestCommand> {
-    let (key, seconds) = (args.next()?, args.next()?);
+fn parse_expire(mut args: Args) -> Parsed {
+    let mut text = || next_text(&mut args).ok_or("wrong number of arguments for 'expire' command");
+    let (key, seconds) = (text()?, text()?);
+    let seconds: i64 = seconds.parse().map_err(|_| NOT_AN_INTEGER)?;
     // The range of Redis: its deadline is a signed 64-bit number of milliseconds.
-    let seconds = seconds.parse().ok().filter(|seconds| (-(1 << 40)..1 << 40).contains(seconds))?;
-    args.next().is_none().then_some(RestCommand::Expire { key, seconds })
+    if !(-(1 << 40)..1 << 40).contains(&seconds) {
+        return Err("invalid expire time in 'expire' command");
+    }
+    match args.next() {
+        Some(_) => Err(SYNTAX),
+        None => Ok(RestCommand::Expire { key, seconds }),
+    }
 }
 
 /// The inclusive bound that a start or end of an `XRANGE` means: `-`, `+`, an id or a time, each of the last two also after a `(`.
@@ -292,7 +244,8 @@ mod tests {
         let check = |json: serde_json::Value, expect: RestCommand| {
             assert_eq!(RestCommand::parse(&json.to_string()), Ok(expect), "{json}")
         };
-        let fields = vec![("data".to_owned(), "1".to_owned()), ("event".to_owned(), "e".to_owned())];
+        let fields = [("data", "1"), ("event", "e"), ("type", "json")];
+        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
         let add =
             |trim, id, no_create| RestCommand::Add { key: "c".into(), no_create, trim, id, fields: fields.clone() };
         check(json!(["XADD", "c", "*", "data", 1, "event", "e"]), add(None, NewId::Auto, false));
@@ -327,13 +280,21 @@ mod tests {
         check(json!(["XADD", "c", "*", "data", {"a": 1}]), "a command is a JSON array");
         check(json!(vec!["XADD"; MAX_ARGUMENTS + 1]), "a command is a JSON array");
         check(json!(["GET", "k"]), "'GET' is not available");
-        check(json!(["XADD", "c", "*"]), "XADD key");
+        check(json!(["XADD", "c", "*"]), "ERR wrong number of arguments for 'xadd' command: expected XADD key");
         check(json!(["XADD", "c", "*", "data"]), "XADD key");
         check(json!(["XADD", "c", "MAXLEN", "x", "*", "a", "b"]), "XADD key");
-        check(json!(["XADD", "c", "1-2-3", "a", "b"]), "XADD key");
+        check(json!(["XADD", "c", "1-2-3", "a", "b"]), "ERR Invalid stream ID specified as stream command argument: ");
+        check(json!(["XADD", "c", "MAXLEN", -1, "*", "a", "b"]), "ERR value is not an integer or out of range: ");
+        check(json!(["EXPIRE", "c", i64::MAX]), "ERR invalid expire time in 'expire' command: ");
+        check(json!(["XRANGE", "c", "-", "+", 5]), "ERR syntax error: expected XRANGE key");
         check(json!(["XRANGE", "c", "abc", "+"]), "XRANGE key");
         check(json!(["XRANGE", "c", "-", "+", "COUNT"]), "XRANGE key");
         check(json!(["PUBLISH", "c"]), "PUBLISH channel");
+        check(json!(["PUBLISH", "c", null]), "PUBLISH channel");
+        check(json!(["XADD", null, "*", "data", "1"]), "XADD key");
+        check(json!(["XADD", "c", "*", null, "1"]), "XADD key");
+        check(json!([null, "c"]), "a command is a JSON array");
+        check(json!(["XADD", "c", "*", "data", []]), "a command is a JSON array");
         check(json!(["EXPIRE", "c", "soon"]), "EXPIRE key");
     }
 

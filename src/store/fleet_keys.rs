@@ -1,7 +1,7 @@
 //! The names of a fleet's keys and pub/sub channels in Redis: `tidegate:{<fleet>}:…`.
 //!
 //! The fleet's name is the hash tag of every key. So all keys are in one slot of a Redis Cluster, and two fleets on one Redis share
-//! none. No channel has such a name: `config::ChannelRules` reserves all names that begin with `tidegate:`.
+//! none. No channel has such a name: `config::channels::ChannelRules` reserves all names that begin with `tidegate:`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The store cannot be reached, or did not reply in time. The text contains no password.
     #[error("the store is unavailable: {0}")]
     Unavailable(String),
+    /// The store replied that it cannot execute the command now: it loads its data, runs a script, or is a replica.
+    #[error("the store is not ready: {0}")]
+    NotReady(String),
     #[error("the key holds another type of value")]
     WrongType,
     /// The command itself is invalid, such as an `XADD` whose id is not greater than the last one.
@@ -37,6 +40,13 @@ pub enum StoreError {
     /// The store replied that it does not execute the command, because of its own state: a missing right, no memory, a failing disk.
     #[error("the store refused: {0}")]
     Refused(String),
+}
+
+impl StoreError {
+    /// Whether the same operation may succeed later, without a change by an operator.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::NotReady(_))
+    }
 }
 
 /// The limits of an [`EventStore::read`].

@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use anyhow::Context;
 use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use url::{ParseError, Position, Url};
 
 use crate::util::files;
@@ -59,6 +61,9 @@ impl FromStr for StoreUrl {
                 " (in a user or password write @ as %40, / as %2F, ? as %3F, # as %23)",
             ));
         }
+        if let Some(problem) = ignored_part(&url) {
+            return Err(StoreUrlError::Invalid(problem));
+        }
         let info = text.into_connection_info().map_err(|_| {
             // The crate's error may contain a part of the URL.
             StoreUrlError::Invalid(" (its host, path, database or parameters)")
@@ -70,7 +75,26 @@ impl FromStr for StoreUrl {
     }
 }
 
+/// What the crate would ignore in a URL: the name of a parameter must be known.
+fn ignored_part(url: &Url) -> Option<&'static str> {
+    let is_socket = url.scheme() == "redis+unix";
+    let is_known = |name: &str| is_socket && matches!(name, "db" | "user" | "pass");
+    if url.query_pairs().any(|(name, _)| !is_known(&name)) {
+        return Some(if is_socket {
+            " (it has parameters other than db, user and pass)"
+        } else {
+            " (it has parameters, which only redis+unix:// has; the database is the path, as in /0)"
+        });
+    }
+    url.fragment().map(|_| " (it has a part after #; in a password write # as %23)")
+}
+
 impl StoreUrl {
+    /// Whether the connection uses TLS.
+    pub fn has_tls(&self) -> bool {
+        matches!(self, Self::Redis { shown, .. } if shown.starts_with("rediss:"))
+    }
+
     /// A client of a Redis; `None` for `memory:`. `ca` is a PEM file of root certificates to trust instead of the system's.
     pub fn client(&self, ca: Option<&Path>) -> anyhow::Result<Option<Client>> {
         let Self::Redis { info, .. } = self else { return Ok(None) };
@@ -78,6 +102,11 @@ impl StoreUrl {
         let Some(path) = ca else { return Ok(Some(Client::open(info)?)) };
         let pem =
             files::read(path, MAX_CA_BYTES).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
+        anyhow::ensure!(
+            CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()),
+            "store-ca: {}: has no certificate, which begins with -----BEGIN CERTIFICATE-----",
+            files::display(path)
+        );
         let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
         Ok(Some(Client::build_with_tls(info, certificates)?))
     }
@@ -125,9 +154,26 @@ mod tests {
             "redis://ann:1#s3cret@h",
             "redis://h/0?protocol=s3cret",
             "redis+unix:///s?pass=s3cret&db=x",
+            "redis+unix:///s?pasword=s3cret",
+            "redis://h?db=s3cret",
+            "redis://h/0?timeout=s3cret",
+            "redis://h#s3cret",
+            "rediss://h#insecure-s3cret",
         ] {
             let error = bad.parse::<StoreUrl>().expect_err(bad).to_string();
             assert!(!error.contains("s3cret") && error.contains("redis://user:password@"), "{error}");
+        }
+    }
+
+    #[test]
+    fn file_without_a_certificate_as_ca_is_refused() {
+        let url: StoreUrl = "rediss://redis.example".parse().expect("a store URL");
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("ca.pem");
+        for text in ["", "no certificate", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
+            std::fs::write(&path, text).expect("written");
+            let error = url.client(Some(&path)).expect_err(text).to_string();
+            assert!(error.contains("store-ca: ") && error.contains("has no certificate"), "{error}");
         }
     }
 

@@ -2,7 +2,6 @@
 //! the socket accepts one. A client that stops reading therefore costs no memory here, and continues from its cursors.
 
 use std::convert::Infallible;
-use std::fmt::Write;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +30,14 @@ pub struct ChannelStart {
     pub start: StartPosition,
 }
 
+/// How much of a stream's first block was sent. It begins with the head of the response, and its first frame completes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FirstBlock {
+    None,
+    Begun,
+    Complete,
+}
+
 /// The body of a stream's response.
 pub struct EventStream {
     context: StreamContext,
@@ -41,7 +48,7 @@ pub struct EventStream {
     next_channel: usize,
     /// A large frame that is being sent.
     remainder: Option<HeldFrame>,
-    started: bool,
+    first_block: FirstBlock,
     ended: bool,
     last_write: Instant,
     ping_timer: Pin<Box<Sleep>>,
@@ -68,7 +75,7 @@ impl EventStream {
             positions,
             next_channel: 0,
             remainder: None,
-            started: false,
+            first_block: FirstBlock::None,
             ended: false,
             last_write: Instant::now(),
             ping_timer,
@@ -103,14 +110,19 @@ impl EventStream {
         if self.ended {
             return Poll::Ready(None);
         }
-        if self.permit.is_end_requested(cx.waker()) {
-            return Poll::Ready(Some(self.reconnect_frame()));
-        }
-        let mut chunk = Chunk::default();
-        if !self.started {
-            self.started = true;
+        let mut chunk = Chunk::new(self.first_block != FirstBlock::Complete);
+        if self.first_block == FirstBlock::None {
+            self.first_block = FirstBlock::Begun;
             // When a node fails, all its clients reconnect: spread them over two seconds.
-            let _ = write!(chunk.bytes, "retry: {}\n\n", rand::random_range(1000..3000));
+            chunk.push_retry(rand::random_range(1000..3000));
+        }
+        if self.permit.is_end_requested(cx.waker()) {
+            chunk.push_reconnect(&self.positions, self.reconnect_time());
+            self.ended = true;
+            return Poll::Ready(Some(chunk.bytes.freeze()));
+        }
+        for reader in &mut self.readers {
+            reader.open(&mut self.positions, cx);
         }
         for step in 0..self.readers.len() {
             let i = (self.next_channel + step) % self.readers.len();
@@ -118,6 +130,9 @@ impl EventStream {
                 self.next_channel = i;
                 break;
             }
+        }
+        if !chunk.is_first {
+            self.first_block = FirstBlock::Complete;
         }
         if !chunk.bytes.is_empty() {
             // The revocation may have come during this call, and the chunk may have events from after it.
@@ -142,8 +157,10 @@ impl EventStream {
             }
             self.ping_timer.as_mut().reset(self.last_write + self.context.ping_interval);
             if is_silent {
-                let ping = format!("data: {{\"type\":\"ping\",\"timestamp\":{}}}\n\n", now_ms());
-                return Poll::Ready(Some(ping.into()));
+                let mut chunk = Chunk::new(self.first_block != FirstBlock::Complete);
+                chunk.push_ping(&self.positions, now_ms());
+                self.first_block = FirstBlock::Complete;
+                return Poll::Ready(Some(chunk.bytes.freeze()));
             }
         }
         Poll::Pending
@@ -156,14 +173,12 @@ impl EventStream {
         Poll::Ready(None)
     }
 
-    /// The last frame when the gateway ends a stream: it asks the client to reconnect.
-    fn reconnect_frame(&mut self) -> Bytes {
-        self.ended = true;
-        // The stock client uses the timestamp as its position in each channel that has none, such as one that is not open
-        // yet. So it must not be later than any position.
-        let starts = self.readers.iter().filter_map(ChannelReader::pending_start).map(|start| start.ms);
-        let timestamp = starts.chain(self.positions.min_ms()).min().unwrap_or_else(now_ms);
-        Bytes::from(format!("data: {{\"type\":\"reconnect\",\"timestamp\":{timestamp}}}\n\n"))
+    /// The time in a `reconnect` frame. The stock client starts there in each channel of which it has no position: one of this stream that
+    /// is not open yet, for which it asked for a time, and any that it joins later, which must replay nothing older than this stream.
+    fn reconnect_time(&self) -> u64 {
+        let asked = self.readers.iter().filter_map(ChannelReader::pending_time).min();
+        // With 0, all events that are stored would be replayed.
+        asked.unwrap_or_else(|| self.context.store_clock.now_ms()).max(1)
     }
 }
 

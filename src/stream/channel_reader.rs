@@ -5,12 +5,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use crate::channel::frame::SequencedFrame;
+use crate::channel::frame::{Gap, SequencedFrame};
 use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
-use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::chunk::Chunk;
-use crate::stream::position::{Position, Positions};
+use crate::stream::position::{KnownPosition, Position, Positions};
 use crate::stream::replay::{ReplayPage, read_page};
 
 pub(super) struct ChannelReader {
@@ -25,24 +24,53 @@ enum ReadPhase {
         start: StartPosition,
         /// The memory of [`Membership::open`].
         required_read: Option<u64>,
-        error_sent: bool,
+        error: ErrorFrame,
     },
+    /// Open, but the client was not told yet.
+    Opened(StartPosition, Cursor, Option<Gap>),
     Live(Cursor),
     /// A page is being read from the store. The number is the end of the event buffer before the read.
     Reading(Cursor, u64, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
     Replaying(Cursor, u64, Box<ReplayPage>),
 }
 
+/// The frame that says that a channel cannot be read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ErrorFrame {
+    NotNeeded,
+    Due,
+    Sent,
+}
+
 impl ChannelReader {
     pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
-        Self { number, membership, phase: ReadPhase::Opening { start, required_read: None, error_sent: false } }
+        let phase = ReadPhase::Opening { start, required_read: None, error: ErrorFrame::NotNeeded };
+        Self { number, membership, phase }
     }
 
-    /// The position that the client asked for, while the channel is not open yet.
-    pub fn pending_start(&self) -> Option<StreamId> {
+    /// The time in ms that the client asked for, while it has no position of this channel.
+    pub fn pending_time(&self) -> Option<u64> {
         match self.phase {
-            ReadPhase::Opening { start, .. } => start.position(),
+            ReadPhase::Opening { start: StartPosition::From(id), .. }
+            | ReadPhase::Opened(StartPosition::From(id), ..) => Some(id.ms),
             _ => None,
+        }
+    }
+
+    /// Finds where the channel starts, unless that is known. Before any frame is written, so that the first one has all positions.
+    pub fn open(&mut self, positions: &mut Positions, cx: &Context<'_>) {
+        let ReadPhase::Opening { start, required_read, error } = &mut self.phase else { return };
+        match self.membership.open(*start, required_read, cx.waker()) {
+            OpenResult::Pending => {}
+            OpenResult::Unreadable if *error == ErrorFrame::NotNeeded => *error = ErrorFrame::Due,
+            OpenResult::Unreadable => {}
+            OpenResult::Opened(cursor, gap) => {
+                // A client that is disconnected before the gap has to get it when it returns, so its own position stays until then.
+                if gap.is_none() {
+                    positions.set(self.number, start_of(&cursor));
+                }
+                self.phase = ReadPhase::Opened(*start, cursor, gap);
+            }
         }
     }
 
@@ -56,26 +84,21 @@ impl ChannelReader {
     ) -> bool {
         loop {
             match &mut self.phase {
-                ReadPhase::Opening { start, required_read, error_sent } => {
-                    match self.membership.open(*start, required_read, cx.waker()) {
-                        OpenResult::Pending => return false,
-                        OpenResult::Unreadable => {
-                            if !std::mem::replace(error_sent, true) {
-                                chunk.push_error(self.membership.name());
-                            }
-                            return false;
-                        }
-                        OpenResult::Opened(cursor, gap) => {
-                            let position = Position { id: cursor.position, is_entry: cursor.is_entry };
-                            positions.set(self.number, Some(position));
-                            chunk.push_connected(positions, self.membership.name(), cursor.position);
-                            if let Some(gap) = gap {
-                                context.hub.metrics().gap(gap.reason.as_str());
-                                chunk.push_gap(positions, self.membership.name(), gap);
-                            }
-                            self.phase = ReadPhase::Live(cursor);
-                        }
+                ReadPhase::Opening { error, .. } => {
+                    if *error == ErrorFrame::Due {
+                        *error = ErrorFrame::Sent;
+                        chunk.push_error(positions, self.membership.name());
                     }
+                    return false;
+                }
+                ReadPhase::Opened(_, cursor, gap) => {
+                    chunk.push_connected(positions, self.membership.name(), cursor.position);
+                    positions.set(self.number, start_of(cursor));
+                    if let Some(gap) = *gap {
+                        context.hub.metrics().gap(gap.reason.as_str());
+                        chunk.push_gap(positions, self.membership.name(), gap);
+                    }
+                    self.phase = ReadPhase::Live(*cursor);
                 }
                 ReadPhase::Live(cursor) => {
                     let number = self.number;
@@ -84,7 +107,7 @@ impl ChannelReader {
                         PullResult::Full => return true,
                         PullResult::Idle => return chunk.is_full(),
                         PullResult::StoreReset(gap) => {
-                            positions.set(self.number, Some(Position::entry(cursor.position)));
+                            positions.set(self.number, KnownPosition::At(Position::entry(cursor.position)));
                             context.hub.metrics().gap(gap.reason.as_str());
                             chunk.push_gap(positions, self.membership.name(), gap);
                         }
@@ -133,4 +156,9 @@ impl ChannelReader {
         let page = read_page(context.clone(), client, channel, cursor, is_first);
         ReadPhase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
+}
+
+/// The position of a client that has received nothing after this start.
+const fn start_of(cursor: &Cursor) -> KnownPosition {
+    KnownPosition::At(Position { id: cursor.position, is_entry: cursor.is_entry })
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crate::channel::hub::Hub;
 use crate::stream::large_frames::LargeFrames;
 use crate::stream::replay_budget::ReplayBudget;
+use crate::util::clock::RemoteClock;
 
 /// What all streams of a node share.
 #[derive(Clone)]
@@ -24,4 +25,6 @@ pub struct StreamContext {
     pub large_frames: Arc<LargeFrames>,
     /// A stream that has sent nothing for this long sends a ping.
     pub ping_interval: Duration,
+    /// The clock that the ids of entries come from.
+    pub store_clock: Arc<RemoteClock>,
 }

@@ -1,5 +1,7 @@
 //! Positions of a client's stream: `last_ack_…` parameters and `Last-Event-ID` in requests, and `id:` lines in responses.
 
+use std::collections::HashMap;
+
 use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
@@ -46,96 +48,131 @@ pub fn parse_ack(text: &str) -> Option<StartPosition> {
     time.or_else(position)
 }
 
+/// A client's position in one channel, as far as known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KnownPosition {
+    /// It has none, or the URL has it.
+    #[default]
+    None,
+    At(Position),
+    /// It has one that cannot be used, and did not get the gap that says so.
+    Unusable,
+}
+
 /// The `id:` of a frame: a position for each channel of the URL, in the order of the URL.
 ///
-/// The format is `<tag>:<ms>-<seq>,-,<ms>-<seq>`, with numbers in hex, and `-` for a channel without a position. The tag is a
-/// hash of the list of channels, in 8 hex digits: a browser returns the id as `Last-Event-ID` with the same URL, and with any
-/// other list it is ignored.
-#[derive(Clone, Debug)]
-pub struct Positions {
-    tag: u32,
-    positions: Vec<Option<Position>>,
-}
+/// The format is `<name>:<ms>-<seq>,<name>:-,<name>:?`, with numbers in hex, `-` for no position and `?` for [`KnownPosition::Unusable`].
+/// The name is a hash of the channel's name. A browser returns the id as `Last-Event-ID` with the same URL. A client that has changed its
+/// channels keeps the positions of those that are left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Positions(Vec<(ChannelHash, KnownPosition)>);
+
+/// The first bytes of the SHA-256 of a channel's name, in hex.
+type ChannelHash = [u8; 8];
 
 impl Positions {
     pub fn new(channels: &[String]) -> Self {
-        let mut hash = Sha256::new();
-        for channel in channels {
-            // With the lengths, other splits of the same characters have other tags.
-            hash.update((channel.len() as u64).to_be_bytes());
-            hash.update(channel);
-        }
-        let hash = hash.finalize();
-        let tag = u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]);
-        Self { tag, positions: vec![None; channels.len()] }
+        let hash = |channel: &String| {
+            let hash = Sha256::digest(channel);
+            let mut text = ChannelHash::default();
+            fill_hex(&mut text, u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]).into());
+            text
+        };
+        Self(channels.iter().map(|channel| (hash(channel), KnownPosition::None)).collect())
     }
 
-    /// Takes the positions from a `Last-Event-ID`. One that is malformed or of another list changes nothing: an HTTP error would
-    /// stop the reconnects of a browser.
-    pub fn resume(&mut self, id: &str) {
-        if let Some(positions) = self.parse(id) {
-            self.positions = positions;
+    /// Takes the positions from a `Last-Event-ID`: the id of an entry where there is one channel, else an `id:` of this list or of another
+    /// one. Never an error, because an HTTP error would stop the reconnects of a browser.
+    pub fn resume(&mut self, id: &[u8]) {
+        let id = String::from_utf8_lossy(id);
+        if let ([(_, position)], Ok(entry)) = (&mut *self.0, id.parse()) {
+            let seq = id.split_once('-').map_or("", |(_, seq)| seq);
+            *position = KnownPosition::At(Position::parsed(entry, seq));
+            return;
         }
-    }
-
-    fn parse(&self, id: &str) -> Option<Vec<Option<Position>>> {
-        let list = id.strip_prefix(&format!("{:08x}:", self.tag))?;
-        let hex = |text: &str| {
-            let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
-            is_plain.then(|| u64::from_str_radix(text, 16).ok())?
-        };
-        let position = |entry: &str| match entry.split_once('-')? {
-            ("", "") => Some(None),
-            (ms, seq) => Some(Some(Position::parsed(StreamId::new(hex(ms)?, hex(seq)?), seq))),
-        };
-        let positions = list.split(',').map(position).collect::<Option<Vec<_>>>()?;
-        (positions.len() == self.positions.len()).then_some(positions)
+        let entries: Vec<Option<_>> = id.split(',').map(parse_entry).collect();
+        let mut by_hash = HashMap::with_capacity(entries.len());
+        for &(hash, position) in entries.iter().flatten() {
+            // Two channels of that list may have the same hash.
+            let is_disputed = by_hash.insert(hash, position).is_some_and(|other| other != position);
+            if is_disputed {
+                by_hash.insert(hash, KnownPosition::Unusable);
+            }
+        }
+        let is_known = self.0.iter().any(|(own, _)| by_hash.contains_key(own));
+        // A channel that is not in a list which is known and complete is new to the client.
+        let other = if is_known && !entries.contains(&None) { KnownPosition::None } else { KnownPosition::Unusable };
+        for (i, (own, position)) in self.0.iter_mut().enumerate() {
+            let in_order =
+                entries.get(i).copied().flatten().filter(|(hash, _)| hash == own).map(|(_, position)| position);
+            *position = in_order.or_else(|| by_hash.get(own).copied()).unwrap_or(other);
+        }
     }
 
     /// The position of the channel with this index.
-    pub fn get(&self, channel: usize) -> Option<Position> {
-        self.positions.get(channel).copied().flatten()
+    pub fn get(&self, channel: usize) -> KnownPosition {
+        self.0.get(channel).map_or(KnownPosition::None, |(_, position)| *position)
     }
 
-    pub fn set(&mut self, channel: usize, position: Option<Position>) {
-        if let Some(slot) = self.positions.get_mut(channel) {
+    pub fn set(&mut self, channel: usize, position: KnownPosition) {
+        if let Some((_, slot)) = self.0.get_mut(channel) {
             *slot = position;
         }
     }
 
-    /// The time of the oldest position, in ms.
-    pub fn min_ms(&self) -> Option<u64> {
-        self.positions.iter().flatten().map(|position| position.id.ms).min()
-    }
-
     /// The length of the `id:` line in bytes.
     pub fn line_bytes(&self) -> usize {
-        let entry = |position: &Option<Position>| {
-            position.map_or(1, |position| hex_digits(position.id.ms) + 1 + seq_digits(position))
+        let entry = |(hash, position): &(ChannelHash, KnownPosition)| {
+            let position = match position {
+                KnownPosition::At(position) => hex_digits(position.id.ms) + 1 + seq_digits(*position),
+                KnownPosition::None | KnownPosition::Unusable => 1,
+            };
+            hash.len() + 1 + position
         };
-        let commas = self.positions.len().saturating_sub(1);
-        "id: 00000000:\n".len() + commas + self.positions.iter().map(entry).sum::<usize>()
+        let commas = self.0.len().saturating_sub(1);
+        "id: \n".len() + commas + self.0.iter().map(entry).sum::<usize>()
     }
 
     /// Writes the `id:` line. This runs for each event and stream, and `write!` would take several times as long.
     pub fn write_line(&self, to: &mut BytesMut) {
         to.extend_from_slice(b"id: ");
-        write_hex(to, self.tag.into(), 8);
-        to.extend_from_slice(b":");
-        for (i, position) in self.positions.iter().enumerate() {
+        for (i, (hash, position)) in self.0.iter().enumerate() {
             if i > 0 {
                 to.extend_from_slice(b",");
             }
-            if let Some(Position { id, .. }) = position {
-                write_hex(to, id.ms, hex_digits(id.ms));
-            }
-            to.extend_from_slice(b"-");
-            if let Some(position) = position {
-                write_hex(to, position.id.seq, seq_digits(*position));
+            to.extend_from_slice(hash);
+            match position {
+                KnownPosition::None => to.extend_from_slice(b":-"),
+                KnownPosition::Unusable => to.extend_from_slice(b":?"),
+                KnownPosition::At(position) => {
+                    to.extend_from_slice(b":");
+                    write_hex(to, position.id.ms, hex_digits(position.id.ms));
+                    to.extend_from_slice(b"-");
+                    write_hex(to, position.id.seq, seq_digits(*position));
+                }
             }
         }
         to.extend_from_slice(b"\n");
     }
+}
+
+/// One entry of an `id:`; `None` if it does not have the form of one. A position that is malformed is unusable.
+fn parse_entry(entry: &str) -> Option<(ChannelHash, KnownPosition)> {
+    let hex = |text: &str| {
+        let is_plain = !text.is_empty() && text.bytes().all(|b| b.is_ascii_hexdigit());
+        is_plain.then(|| u64::from_str_radix(text, 16).ok())?
+    };
+    let position = |text: &str| {
+        let (ms, seq) = text.split_once('-')?;
+        Some(Position::parsed(StreamId::new(hex(ms)?, hex(seq)?), seq))
+    };
+    let (hash, text) = entry.split_once(':')?;
+    hex(hash)?;
+    let known = match text {
+        "-" => KnownPosition::None,
+        text => position(text).map_or(KnownPosition::Unusable, KnownPosition::At),
+    };
+    Some((hash.as_bytes().try_into().ok()?, known))
 }
 
 /// The number of hex digits of the sequence.
@@ -152,10 +189,14 @@ const fn hex_digits(number: u64) -> usize {
 /// Writes a number in this many digits, at most 16.
 fn write_hex(to: &mut BytesMut, number: u64, digits: usize) {
     let mut text = [0; 16];
-    for (i, digit) in text[..digits].iter_mut().rev().enumerate() {
+    fill_hex(&mut text[..digits], number);
+    to.extend_from_slice(&text[..digits]);
+}
+
+fn fill_hex(digits: &mut [u8], number: u64) {
+    for (i, digit) in digits.iter_mut().rev().enumerate() {
         *digit = b"0123456789abcdef"[(number >> (4 * i)) as usize & 15];
     }
-    to.extend_from_slice(&text[..digits]);
 }
 
 #[cfg(test)]
@@ -179,42 +220,49 @@ mod tests {
         check("99999999999999999999", None);
     }
 
-    fn names(list: &[&str]) -> Vec<String> {
-        list.iter().map(|s| (*s).to_owned()).collect()
+    fn at(ms: u64, seq: u64) -> KnownPosition {
+        KnownPosition::At(Position::entry(StreamId::new(ms, seq)))
     }
 
-    #[test]
-    fn written_ids_resume_the_same_positions() {
-        let channels = names(&["a", "b", "c"]);
-        let mut positions = Positions::new(&channels);
-        positions.set(0, Some(Position::entry(StreamId::new(0x193a, 1))));
-        positions.set(2, Some(Position { id: StreamId::new(u64::MAX, u64::MAX), is_entry: false }));
+    /// Positions in these channels.
+    fn of(known: &[(&str, KnownPosition)]) -> Positions {
+        let mut positions = Positions::new(&known.iter().map(|(name, _)| (*name).to_owned()).collect::<Vec<_>>());
+        known.iter().enumerate().for_each(|(i, (_, position))| positions.set(i, *position));
+        positions
+    }
+
+    /// The id of a line, whose length was computed before.
+    fn id(positions: &Positions) -> String {
         let mut line = BytesMut::new();
         positions.write_line(&mut line);
         assert_eq!(line.len(), positions.line_bytes());
         let line = String::from_utf8(line.to_vec()).expect("text");
-        let id = line.strip_prefix("id: ").and_then(|l| l.strip_suffix('\n')).expect("a line");
-        assert_eq!(&id[8..], ":193a-1,-,ffffffffffffffff-ffffffffffffffff");
-        let mut resumed = Positions::new(&channels);
-        resumed.resume(id);
-        assert_eq!(resumed.positions, positions.positions);
-        assert_eq!(resumed.min_ms(), Some(0x193a));
+        line.strip_prefix("id: ").and_then(|line| line.strip_suffix('\n')).expect("a line").to_owned()
+    }
+
+    /// What a stream of these channels takes from an id.
+    fn resumed(channels: &[&str], id: &[u8]) -> Vec<KnownPosition> {
+        let mut positions = of(&channels.iter().map(|name| (*name, KnownPosition::None)).collect::<Vec<_>>());
+        positions.resume(id);
+        (0..channels.len()).map(|i| positions.get(i)).collect()
+    }
+
+    #[test]
+    fn written_ids_resume_the_same_positions() {
+        let last = KnownPosition::At(Position { id: StreamId::new(u64::MAX, u64::MAX), is_entry: false });
+        let known = [("a", at(0x193a, 1)), ("b", KnownPosition::None), ("c", last), ("", KnownPosition::Unusable)];
+        let text = id(&of(&known));
+        assert_eq!(text, "ca978112:193a-1,3e23e816:-,2e7d2c03:ffffffffffffffff-ffffffffffffffff,e3b0c442:?");
+        assert_eq!(resumed(&known.map(|(name, _)| name), text.as_bytes()), known.map(|(_, position)| position));
     }
 
     #[test]
     fn position_that_is_not_an_entry_stays_one() {
         let check = |position: Position, text: &str, start: StartPosition| {
             assert_eq!(parse_ack(text), Some(start));
-            let channels = names(&["a"]);
-            let mut positions = Positions::new(&channels);
-            positions.set(0, Some(position));
-            let mut line = BytesMut::new();
-            positions.write_line(&mut line);
-            assert_eq!(line.len(), positions.line_bytes());
-            let line = String::from_utf8(line.to_vec()).expect("text");
-            let mut resumed = Positions::new(&channels);
-            resumed.resume(line.trim().strip_prefix("id: ").expect("a line"));
-            assert_eq!(resumed.get(0).map(Position::start), Some(start), "{line}");
+            let line = id(&of(&[("a", KnownPosition::At(position))]));
+            let [KnownPosition::At(position)] = resumed(&["a"], line.as_bytes())[..] else { panic!("{line}") };
+            assert_eq!(position.start(), start, "{line}");
         };
         let id = StreamId::new(25, 0);
         check(Position::entry(id), "25-0", StartPosition::Id(id));
@@ -230,35 +278,67 @@ mod tests {
     fn ids_are_hex_without_leading_zeros() {
         let numbers = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit]).chain([u64::MAX]);
         for number in numbers {
-            let mut positions = Positions::new(&names(&["a", "b"]));
-            positions.set(1, Some(Position::entry(StreamId::new(number, number / 3))));
-            let mut line = BytesMut::new();
-            positions.write_line(&mut line);
-            let expect = format!("id: {:08x}:-,{number:x}-{:x}\n", positions.tag, number / 3);
-            assert_eq!((&line[..], line.len()), (expect.as_bytes(), positions.line_bytes()));
+            let line = id(&of(&[("a", KnownPosition::None), ("b", at(number, number / 3))]));
+            assert_eq!(line, format!("ca978112:-,3e23e816:{number:x}-{:x}", number / 3));
         }
     }
 
     #[test]
-    fn malformed_ids_and_those_of_other_lists_are_ignored() {
-        let mut of_ab = Positions::new(&names(&["a", "b"]));
-        of_ab.set(0, Some(Position::entry(StreamId::new(7, 7))));
-        let tag = format!("{:08x}", of_ab.tag);
-        let check = |id: &str| {
-            let mut positions = Positions::new(&names(&["a", "b"]));
-            positions.resume(id);
-            assert_eq!(positions.positions, [None, None], "{id:?}");
+    fn id_of_another_list_resumes_the_channels_of_both() {
+        let ab = id(&of(&[("a", at(7, 7)), ("b", at(8, 8))]));
+        let check = |channels: &[&str], expect: &[KnownPosition]| {
+            assert_eq!(resumed(channels, ab.as_bytes()), expect, "{channels:?}");
         };
-        for list in ["", "1-1", "1-1,2-2,3-3", "1-1,x-1", "1-1,2", "1-1,+2-1", "1-1,10000000000000000-0", "1-1, 2-2"] {
-            check(&format!("{tag}:{list}"));
+        check(&["a", "b"], &[at(7, 7), at(8, 8)]);
+        check(&["b", "a"], &[at(8, 8), at(7, 7)]);
+        check(&["b"], &[at(8, 8)]);
+        check(&["c", "b", "d", "a"], &[KnownPosition::None, at(8, 8), KnownPosition::None, at(7, 7)]);
+        check(&["c", "ab"], &[KnownPosition::Unusable; 2]);
+        // Two channels with one hash: only their own list tells them apart.
+        let twice = "ca978112:7-7,ca978112:8-8,3e23e816:9-9";
+        assert_eq!(resumed(&["c", "b", "a"], twice.as_bytes())[2], KnownPosition::Unusable);
+        assert_eq!(resumed(&["c", "a", "b"], twice.as_bytes())[1], at(8, 8));
+    }
+
+    #[test]
+    fn usable_parts_of_an_id_are_used_and_others_are_noticed() {
+        let check = |id: &[u8], expect: KnownPosition| {
+            assert_eq!(resumed(&["a", "b"], id), [expect; 2], "{}", String::from_utf8_lossy(id));
+        };
+        for id in [
+            "",
+            "0",
+            "42",
+            "-",
+            "?",
+            ":",
+            ",",
+            "1732464000000",
+            "1732464000000-0",
+            "zzzzzzzz:1-1,zzzzzzzz:2-2",
+            "ca978112",
+            "CA978112:1-1,3E23E816:2-2",
+            "26580d00:1a228a4e91d-0,1a228a4eaa8-0",
+            "00000000:1-1,00000000:2-2",
+        ] {
+            check(id.as_bytes(), KnownPosition::Unusable);
         }
-        check("");
-        check("42");
-        check("1732464000000-0");
-        check("zzzzzzzz:1-1,2-2");
-        // Another list: the order of names counts, and where each ends.
-        for other in [&["b", "a"][..], &["ab"], &["a", "b", "c"]] {
-            assert_ne!(Positions::new(&names(other)).tag, of_ab.tag, "{other:?}");
+        check(b"\xff\xfe", KnownPosition::Unusable);
+        check(b"ca978112:1-1\xff,x", KnownPosition::Unusable);
+        check(&vec![b'x'; 60_000], KnownPosition::Unusable);
+        check(&b"00000000:1-1,".repeat(5_000), KnownPosition::Unusable);
+        for bad in ["", "1", "x-1", "+2-1", "1-", "-1-0", "10000000000000000-0", "1-1-1", "??", "--"] {
+            let id = format!("ca978112:{bad},3e23e816:2-2");
+            assert_eq!(resumed(&["a", "b"], id.as_bytes()), [KnownPosition::Unusable, at(2, 2)], "{id}");
+        }
+        // If a part cannot be read, it may have been that of the other channel.
+        for cut in ["3e23e816:2-2,ca97", "ca97811:1-1,3e23e816:2-2", "3e23e816:2-2,", "3e23e816:2-2, ca978112:1-1"] {
+            assert_eq!(resumed(&["a", "b"], cut.as_bytes()), [KnownPosition::Unusable, at(2, 2)], "{cut}");
+        }
+        // The id of an entry is that of the only channel.
+        assert_eq!(resumed(&["a"], b"1732464000000-3"), [at(1_732_464_000_000, 3)]);
+        for id in ["1732464000000", "1-2-3", "-1-0", "99999999999999999999-0", "x-0"] {
+            assert_eq!(resumed(&["a"], id.as_bytes()), [KnownPosition::Unusable], "{id}");
         }
     }
 }

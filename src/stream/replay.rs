@@ -60,7 +60,7 @@ pub async fn read_page(
     let mut end = after;
     for (id, body) in page.entries.drain(..) {
         if body == Body::TooLarge {
-            let gap = Gap { after: end, resumed: id, certain: true, reason: GapReason::TooLarge };
+            let gap = Gap { after: Some(end), resumed: id, certain: true, reason: GapReason::TooLarge };
             frames.push_back(gap.frame(id, &channel));
         } else if let Some((event, data)) = body.into_event() {
             let bytes = user_frame(id, &event, &data, &channel);
@@ -76,7 +76,7 @@ pub async fn read_page(
 /// client that has received the gap. Trimming leaves no trace but the number of entries that were ever added.
 fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, StreamId)> {
     let Cursor { position: after, existed_to, is_entry, .. } = *cursor;
-    let gap = |resumed, certain| Gap { after, resumed, certain, reason: GapReason::Trimmed };
+    let gap = |resumed, certain| Gap { after: Some(after), resumed, certain, reason: GapReason::Trimmed };
     let Some(stream) = page.stream else {
         let resumed = existed_to.max(after);
         return (after > StreamId::ZERO && is_first).then(|| (gap(resumed, existed_to > after), resumed));

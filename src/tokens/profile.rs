@@ -118,8 +118,14 @@ pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<P
     if raw.secret.is_none() && raw.secret_encoding != SecretEncoding::Text {
         return Err(error("secret-encoding is only allowed with secret"));
     }
-    if raw.issuer.as_ref().is_some_and(String::is_empty) || raw.audience.iter().any(String::is_empty) {
-        return Err(error("the issuer or an audience is empty"));
+    if raw.jwks_url.is_none() {
+        check_only_of_url(key, raw)?;
+    }
+    if raw.issuer.as_ref().into_iter().chain(&raw.audience).any(|name| name.is_empty() || name.trim() != name) {
+        return Err(error("the issuer or an audience is empty, or has white space at the beginning or end"));
+    }
+    if raw.issuer.as_deref() == Some("*") {
+        return Err(error("issuer: * would be the issuer's name: leave issuer out to accept any"));
     }
     let algorithms = algorithms(key, raw, &keys)?;
     let audience = match raw.audience.iter().any(|name| name == "*") {
@@ -127,16 +133,36 @@ pub fn validate(key: &str, raw: &ProfileOptions, resolve: ResolveFn) -> Result<P
         true => Audience::Any,
         false => Audience::Of(raw.audience.clone()),
     };
-    let leeway = u32::try_from(raw.leeway.0.as_secs()).ok().filter(|seconds| *seconds <= 600);
+    let is_whole = raw.leeway.0.subsec_nanos() == 0;
+    let leeway = u32::try_from(raw.leeway.0.as_secs()).ok().filter(|seconds| *seconds <= 600 && is_whole);
     Ok(Profile {
         issuer: raw.issuer.clone(),
         audience,
-        leeway: leeway.ok_or_else(|| error("leeway: expected 0s to 10m"))?,
+        leeway: leeway.ok_or_else(|| error("leeway: expected whole seconds from 0s to 10m"))?,
         require_exp: raw.require_exp,
         algorithms,
         keys,
         warning,
     })
+}
+
+/// Fails if an option is set that only has an effect with `jwks-url`.
+fn check_only_of_url(key: &str, raw: &ProfileOptions) -> Result<(), ProfileError> {
+    let default = ProfileOptions::default();
+    for (name, is_set) in [
+        ("allow-private", raw.allow_private),
+        ("min-age", raw.min_age != default.min_age),
+        ("max-age", raw.max_age != default.max_age),
+        ("stale-if-error", raw.stale_if_error != default.stale_if_error),
+    ] {
+        if is_set {
+            return Err(invalid(
+                &format!("{key}.{name}"),
+                "has an effect with jwks-url only: remove it, or name the URL",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The keys, and a warning of a secret that can be guessed.
@@ -207,6 +233,7 @@ fn jwks_source(key: &str, text: &str, raw: &ProfileOptions) -> Result<JwksSource
         ));
     }
     let origin = EgressOrigin::of(&url, raw.allow_private).map_err(|error| invalid(key, error))?;
+    origin.check_reachable().map_err(|error| invalid(key, error))?;
     let uri = url.as_str().parse().map_err(|_| invalid(key, format!("not the URL of a server: {example}")))?;
     let timing = JwksTiming {
         min_age: raw.min_age.0,

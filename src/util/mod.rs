@@ -18,6 +18,7 @@ pub(crate) mod private_dir;
 pub(crate) mod rare_log;
 pub(crate) mod ratio;
 pub mod shares;
+pub mod stringify;
 
 #[cfg(test)]
 pub(crate) mod golden;

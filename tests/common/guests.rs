@@ -17,9 +17,11 @@ const WORLD: &str = "
 
     world guest {
         include tidegate:policy/policy@0.1.0;
+        import wasi:cli/environment@0.2.0;
         import wasi:cli/exit@0.2.0;
         import wasi:cli/stdout@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:clocks/wall-clock@0.2.0;
         import wasi:http/outgoing-handler@0.2.0;
         import wasi:config/store@0.2.0-rc.1;
         import wasi:random/random@0.2.0;

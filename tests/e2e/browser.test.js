@@ -158,6 +158,25 @@ describe("the React client", { timeout: 120_000 }, () => {
     root.close();
   });
 
+  test("gets no history of a channel that it joins after a reconnect", async (t) => {
+    await emitNumbers("alice-past", 1, 3);
+    const alice = await open(t, { as: "alice", channels: ["alice-void"] });
+    await connected(alice);
+    const revoked = await fetch(`${gateway.control}/v1/revoke`, {
+      method: "POST",
+      headers: { "content-type": "application/json" },
+      body: JSON.stringify({ channel: "alice-void" }),
+    });
+    assert.equal((await revoked.json()).streams, 1);
+    await until("the app opens its stream again", () => alice.answers.length === 2);
+    await alice.setChannels(["alice-void", "alice-past"]);
+    await until("the app joins the channel", () => alice.answers.length === 3);
+    await connected(alice);
+    await emitNumbers("alice-past", 4);
+    await waitForNumber(alice, "alice-past", 4);
+    assert.deepEqual(await numbers(alice, "alice-past"), [4]);
+  });
+
   test("loses no event when the network drops", async (t) => {
     const relay = closing.add(await startRelay(gateway.port), (it) => it.down());
     const alice = await open(t, { base: relay.url, as: "alice", channels: ["alice-net", "team-red"] });
@@ -225,6 +244,44 @@ describe("the React client", { timeout: 120_000 }, () => {
     await emitNumbers("alice-kill", 85);
     await waitForNumber(alice, "alice-kill", 85);
     assert.deepEqual(await numbers(alice, "alice-kill"), range(81, 85));
+  });
+});
+
+describe("a page that sends headers", { timeout: 60_000 }, () => {
+  /** The status and the first line of a stream that the app's page fetches with these headers, or why the browser blocks it. */
+  async function fetched(visitor, base, headers) {
+    const url = `${base}/api/realtime?channel=team-red`;
+    return visitor.page.evaluate(async ({ url, headers }) => {
+      try {
+        const response = await fetch(url, { credentials: "include", headers });
+        await response.body.cancel();
+        return response.status;
+      } catch (error) {
+        return error.name;
+      }
+    }, { url, headers });
+  }
+
+  test("may send those that the operator allows", async (t) => {
+    const config = policyConfig({ store: redis.url, origin: page.origin, cors: `headers = ["x-tenant"]` });
+    const listed = await startGateway({ name: "listed-headers", args: ["serve"], config, dir });
+    closing.add(listed, (it) => it.stop());
+    const alice = await open(t, { as: "alice", channels: ["team-red"] });
+    const standard = {
+      authorization: "Bearer t",
+      "cache-control": "no-cache",
+      "content-type": "application/json",
+      "last-event-id": "x",
+    };
+    for (const [base, headers, answer] of [
+      [gateway.url, standard, 200],
+      [gateway.url, { ...standard, "x-tenant": "a", "x-other": "b" }, 200],
+      [listed.url, standard, 200],
+      [listed.url, { "X-Tenant": "a" }, 200],
+      [listed.url, { "x-tenant": "a", "x-other": "b" }, "TypeError"],
+    ]) {
+      assert.equal(await fetched(alice, base, headers), answer, `${base} ${JSON.stringify(headers)}`);
+    }
   });
 });
 

@@ -150,6 +150,7 @@ pub struct Block {
 impl Block {
     pub fn parse(text: &str) -> Self {
         let mut block = Self { id: None, json: None };
+        assert!(text.contains("data: "), "many clients hand on an empty message for a block without data: {text:?}");
         for line in text.lines() {
             match line.split_once(": ").unwrap_or_else(|| panic!("{line:?} is not a field")) {
                 ("id", id) => assert_eq!(block.id.replace(id.into()), None, "one id per block: {text}"),

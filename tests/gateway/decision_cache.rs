@@ -48,6 +48,7 @@ async fn decision_is_cached_as_the_policy_asks() {
         ("channel=g", "a", (false, "allowed", "because")),
         ("channel=g", "a", (true, "allowed", "because")),
         ("channel=g&last_ack_g=1", "a", (true, "allowed", "because")),
+        ("channel=g&lastEventId=1-0&last-event-id=2-0", "a", (true, "allowed", "because")),
         ("channel=g", "b", (false, "allowed", "because")),
         ("channel=g&channel=h", "a", (false, "allowed", "because")),
         ("channel=n", "a", (false, "rejected", "because")),

@@ -154,17 +154,6 @@ async fn pending_decision_completes_and_reconnect_keeps_the_requested_position()
 }
 
 #[tokio::test]
-async fn reconnect_position_covers_channels_that_are_not_open_yet() {
-    let gateway = Gateway::start("drain.duration = '1ms'").await;
-    gateway.store.disconnect();
-    let mut sse = gateway.open("channel=c&last_ack_c=17&channel=d&last_ack_d=1700000000000").await;
-    wait_until("the stream is registered", || gateway.app.streams.count() == 1).await;
-    let served = gateway.stop();
-    assert_eq!(sse.frame().await, json!({"type": "reconnect", "timestamp": 17}));
-    with_timeout("the server ends", served).await.expect("no panic");
-}
-
-#[tokio::test]
 async fn redis_rest_subscription_does_not_delay_the_drain() {
     let gateway = Gateway::start("drain.duration = '1ms'\nredis-rest.tokens = ['t']").await;
     let mut socket = TcpStream::connect(gateway.data).await.expect("the port is open");

@@ -111,6 +111,31 @@ async fn event_emitted_over_rest_is_delivered_and_can_be_read() {
 }
 
 #[tokio::test]
+async fn values_emitted_over_rest_keep_their_type() {
+    let gateway = Gateway::start(TOML).await;
+    let mut live = gateway.open("channel=c").await;
+    live.connected("c").await;
+    let values =
+        json!(["42", 42, "1.10", 1.5, "true", true, "", "words", null, {"a": "42"}, [], "106242075399214372653"]);
+    let values = values.as_array().expect("values");
+    for (n, value) in values.iter().enumerate() {
+        // The npm emitter sends objects and arrays as text.
+        let data = if value.is_object() || value.is_array() { json!(value.to_string()) } else { value.clone() };
+        let add = json!(["XADD", "c", "MAXLEN", "=", 100, "*", "data", data, "event", "e", "channel", "c"]);
+        let (path, command) = if n % 2 == 0 { ("/redis", add) } else { ("/redis/pipeline", json!([add])) };
+        assert_eq!(post(&gateway, path, &[TOKEN], &command).await.status, 200, "{value}");
+    }
+    // Any message is a reason to read. No notification has the values.
+    gateway.store.publish("c", "ring").await;
+    let mut replayed = gateway.open("channel=c&last_ack_c=0").await;
+    replayed.connected("c").await;
+    for value in values {
+        assert_eq!(&live.event().await["data"], value);
+        assert_eq!(&replayed.event().await["data"], value);
+    }
+}
+
+#[tokio::test]
 async fn subscriptions_count_as_streams() {
     let gateway = Gateway::start(&format!("{TOML}stream.max-streams = 2")).await;
     let subscribe = async || {

@@ -104,53 +104,6 @@ async fn stream_cut_at_any_byte_resumes_with_each_event_once() {
 }
 
 #[tokio::test]
-async fn malformed_or_foreign_last_event_id_is_ignored() {
-    let gateway = Gateway::start("").await;
-    let mut written = Vec::new();
-    for n in 0..3 {
-        written.push(gateway.store.add("a", "e", &json!(n)).await);
-    }
-    let id_for = async |query: &str| {
-        let mut sse = gateway.open(query).await;
-        let block = loop {
-            let block = sse.block().await.expect("the stream goes on");
-            if block.id.is_some() {
-                break block;
-            }
-        };
-        block.id.expect("found")
-    };
-    let good = id_for("channel=a&last_ack_a=0").await;
-    let of_two = id_for("channel=a&channel=b").await;
-    let (tag, vector) = good.split_once(':').expect("a tag and a vector");
-    for id in [
-        of_two.clone(),
-        id_for("channel=b").await,
-        id_for("channel=b&channel=a").await,
-        vector.to_owned(),
-        format!("{tag}:"),
-        format!("{tag}:{vector},{vector}"),
-        format!("{tag}:zz-0"),
-        format!("{tag}:1"),
-        format!("{tag}:-1-0"),
-        written[2].to_string(),
-        "0".into(),
-        "x".repeat(10_000),
-    ] {
-        let headers = [("last-event-id".to_owned(), id.clone())];
-        let target = format!("/api/realtime?channel=a&last_ack_a={}", written[0]);
-        let mut sse = Sse::resume(gateway.data, &target, &headers, Some(id.clone())).await;
-        assert_eq!(sse.connected("a").await, written[0], "the ack applies: {id}");
-        assert_eq!(sse.ids("a", 2).await, written[1..], "{id}");
-    }
-    // A valid id takes precedence over the ack, even over a newer one.
-    let target = format!("/api/realtime?channel=a&last_ack_a={}", written[2]);
-    let mut sse = Sse::resume(gateway.data, &target, &[], Some(good)).await;
-    assert_eq!(sse.connected("a").await, StreamId::ZERO);
-    assert_eq!(sse.ids("a", 3).await, written);
-}
-
-#[tokio::test]
 async fn restarted_gateway_resumes_streams_of_its_predecessor() {
     let gateway = Gateway::start("drain.duration = '1ms'").await;
     let mut sse = gateway.open("channel=c").await;

@@ -117,6 +117,7 @@ impl Wire {
             } else if let Some(id) = text.strip_prefix("id: ") {
                 assert!(block.id.replace(id).is_none(), "one id per block");
             } else if text.is_empty() {
+                assert!(!block.data.is_empty(), "many clients hand on an empty message for a block without data");
                 each(std::mem::take(&mut block));
                 block_start = at;
             } else {

@@ -125,9 +125,19 @@ async fn invalid_cases_are_reported_with_file_and_line() {
         assert_eq!((ended.code(), &*ended.stdout), (Some(2), ""), "{args:?}: {ended:?}");
         assert!(words.iter().all(|word| ended.stderr.contains(word)), "{args:?}: {}", ended.stderr);
     }
-    let ended = run_unlimited(dir.path(), &["policy", "test", "missing.wasm", "one.toml"]).await;
-    assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("policy missing.wasm"), "{}", ended.stderr);
+    // The error says what the missing file would be.
+    for (args, says) in [
+        (&["test", "missing.wasm", "one.toml"][..], "policy missing.wasm: cannot be read"),
+        (&["test", "missing.wasm"], "policy missing.wasm: cannot be read"),
+        (&["inspect", "missing.wasm"], "component missing.wasm: cannot be read"),
+        (&["push", "missing.wasm"], "component missing.wasm: cannot be read"),
+        (&["push", "policy.wasm", "--cases", "missing.toml"], "test cases missing.toml: cannot be read"),
+        (&["replay", "missing.jsonl", "policy.wasm"], "recording missing.jsonl: cannot be read"),
+    ] {
+        let ended = run_unlimited(dir.path(), &[&["policy"], args].concat()).await;
+        assert_eq!(ended.code(), Some(1), "{args:?}: {ended:?}");
+        assert!(ended.stderr.contains(says), "{args:?}: {}", ended.stderr);
+    }
 }
 
 #[tokio::test]

@@ -117,6 +117,78 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     }
 }
 
+/// What each probe of `tests/fixtures/python-platform` ends with in a decision: a value, or the classes of the exception.
+const PLATFORM: [(&str, &str); 44] = [
+    ("socket", "PermissionError,OSError,Exception"),
+    ("udp", "PermissionError,OSError,Exception"),
+    ("connect", "gaierror,OSError,Exception"),
+    ("listen", "PermissionError,OSError,Exception"),
+    ("pair", "PermissionError,OSError,Exception"),
+    ("resolve", "gaierror,OSError,Exception"),
+    ("resolve-number", "gaierror,OSError,Exception"),
+    ("resolve-name", "gaierror,OSError,Exception"),
+    ("resolve-address", "gaierror,OSError,Exception"),
+    ("http", "URLError,OSError,Exception"),
+    ("https", "URLError,OSError,Exception"),
+    ("http-connection", "gaierror,OSError,Exception"),
+    ("tls-context", "'CERT_REQUIRED'"),
+    ("tls-options", "'OP_"),
+    ("tls", "SSLError,OSError,Exception"),
+    ("event-loop", "PermissionError,OSError,Exception"),
+    ("thread", "RuntimeError,Exception"),
+    ("timer", "RuntimeError,Exception"),
+    ("executor", "RuntimeError,Exception"),
+    ("pool", "OSError,Exception"),
+    ("process", "OSError,Exception"),
+    ("process-lock", "OSError,Exception"),
+    ("program", "OSError,Exception"),
+    ("lock", "[True, False]"),
+    ("select", "([], [], [])"),
+    ("selector", "[]"),
+    ("folder", "[<DirEntry"),
+    ("file", "OSError,Exception"),
+    ("close", "OSError,Exception"),
+    ("write", "FileNotFoundError,OSError,Exception"),
+    ("temporary", "FileNotFoundError,OSError,Exception"),
+    ("database", "[(1,)]"),
+    ("database-file", "OperationalError,DatabaseError,Error,Exception"),
+    ("map", "OSError,Exception"),
+    ("library", "OSError,Exception"),
+    ("structure", "['S']"),
+    ("file-lock", "OSError,Exception"),
+    ("user", "KeyError,LookupError,Exception"),
+    ("terminal", "error,Exception"),
+    ("bz2", "OSError,Exception"),
+    ("lzma", "LZMAError,Exception"),
+    ("zlib", "b'aaaaaaaaa'"),
+    // What Python's own function returns with OpenSSL.
+    ("pbkdf2", "'ea6c014dc72d6f8ccd1ed92ace1d41f0d8de8957cae9313626'"),
+    ("idna", "b'xn--bcher-kva.example'"),
+];
+
+#[tokio::test]
+async fn parts_without_a_platform_raise_pythons_exceptions_also_after_their_use_at_build() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (component, cases) = (path(dir.path(), "policy.wasm"), path(dir.path(), "cases.toml"));
+    let case = |(name, _): (&str, &str)| {
+        format!("[[case]]\nname = \"{name}\"\nchannels = [\"{name}\"]\nexpect.status = 403\n")
+    };
+    std::fs::write(&cases, PLATFORM.map(case).concat()).expect("the cases are written");
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/python-platform");
+    let ended = run_unlimited(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
+    assert_eq!(ended.code(), Some(0), "{}", ended.all());
+    let ended = run_unlimited(&["policy", "test", &component, &cases, "--json"]).await;
+    let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    let results = report["results"].as_array().expect("a list");
+    assert_eq!(results.len(), PLATFORM.len());
+    for (result, (name, expected)) in results.iter().zip(PLATFORM) {
+        let body = result["got"]["body"].as_str().unwrap_or_else(|| panic!("{name}: {}", result["got"]));
+        let probe: Value = serde_json::from_str(body).expect("JSON");
+        let now = probe["now"].as_str().expect("text");
+        assert!(now.starts_with(expected), "{name}: {expected} is expected: {now}");
+    }
+}
+
 #[tokio::test]
 async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -287,6 +287,27 @@ async fn channel_rules_and_cors_origins_are_reloaded() {
 }
 
 #[tokio::test]
+async fn values_without_an_effect_change_nothing_at_a_reload() {
+    let mut node = Node::start("allow", "channels.deny = ['c']").await;
+    for (lines, says) in [
+        ("channels.allow = ['tidegate:*']", "channels.allow[0]: "),
+        ("channels.allow = ['d']\nchannels.deny = ['c']", "channels.deny[0]: "),
+        ("cors.origins = ['https://*.example.com']", "cors.origins[0]: "),
+        ("policy.lookup.prefixes = ['session:*']", "policy.lookup.prefixes[0]: "),
+        ("policy.egress.hosts = ['https://*.example.com']", "policy.egress.hosts[0]: "),
+    ] {
+        let reply = node.configure(lines, "").await;
+        assert!(reply["error"].as_str().is_some_and(|error| error.contains(says)), "{lines}: {reply}");
+        assert_eq!(
+            (request_stream(&node.gateway, "c").await.0, request_stream(&node.gateway, "d").await.0),
+            (403, 200)
+        );
+    }
+    node.apply("cors.headers = ['x-tenant']").await;
+    assert_eq!(request_stream(&node.gateway, "c").await.0, 200);
+}
+
+#[tokio::test]
 async fn configured_shadow_policy_is_reloaded() {
     let mut node = Node::start("allow", "").await;
     node.config_dir.write("next.wasm", component("deny"));

@@ -180,6 +180,46 @@ async fn check_warns_about_other_databases_of_the_server() {
     assert!(ended.stdout.contains("does not answer"), "{ended:?}");
 }
 
+/// A channel falls back to an older state, or is created again, and goes on with ids below those that clients have got.
+#[tokio::test]
+async fn entry_that_reveals_an_older_state_is_delivered() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let gateway = Gateway::start(&format!("store = \"{}\"\nallow-all = true", redis.url())).await;
+    let mut stream = Sse::open(gateway.data, "channel=news").await;
+    stream.connected("news").await;
+    let emit = async |admin: &mut MultiplexedConnection, id: &str| {
+        let payload = format!(r#"{{"data":"{id}","event":"e","channel":"news","id":"{id}"}}"#);
+        let mut emit = redis::pipe();
+        emit.atomic().cmd("XADD").arg("news").arg(id).arg(&["data", id, "event", "e", "channel", "news"]);
+        emit.cmd("PUBLISH").arg("news").arg(payload);
+        emit.exec_async(admin).await.expect("emitted");
+    };
+    for id in ["100-0", "200-0"] {
+        emit(&mut admin, id).await;
+        assert_eq!(stream.data().await, id);
+    }
+    let state: Vec<u8> = cmd("DUMP").arg("news").query_async(&mut admin).await.expect("the state");
+    for id in ["300-0", "400-0"] {
+        emit(&mut admin, id).await;
+        assert_eq!(stream.data().await, id);
+    }
+    let mut restore = cmd("RESTORE");
+    restore.arg("news").arg(0).arg(state).arg("REPLACE").exec_async(&mut admin).await.expect("restored");
+    for (id, after, resumed) in [("250-0", "400-0", "200-0"), ("1-0", "251-0", "0-18446744073709551615")] {
+        if id == "1-0" {
+            emit(&mut admin, "251-0").await;
+            assert_eq!(stream.data().await, "251-0");
+            cmd("FLUSHALL").exec_async(&mut admin).await.expect("deleted");
+        }
+        emit(&mut admin, id).await;
+        let gap = stream.frame().await;
+        assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"store-reset".into()), "{gap}");
+        assert_eq!((&gap["after"], &gap["resumed"]), (&after.into(), &resumed.into()), "{gap}");
+        assert_eq!(stream.data().await, id);
+    }
+}
+
 /// The operator has to give the missing permission, so no endpoint reports the refusal as an error of the client.
 #[tokio::test]
 async fn command_refused_by_redis_is_a_bad_gateway_on_every_endpoint() {

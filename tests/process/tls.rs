@@ -66,9 +66,16 @@ async fn store_over_tls_is_verified_with_the_configured_root() {
         let error = ended.stderr.lines().last().unwrap_or_default();
         assert!(error.contains(cause) && error.contains("rediss://127.0.0.1"), "{error}");
     }
-    let missing = format!("store-ca = \"{}\"\n{}", file("missing.pem"), trace_config(&store));
-    let (process, _dir) = Gateway::launch(&missing, &[]);
-    let ended = process.end().await;
-    assert_eq!(ended.code(), Some(1), "{ended:?}");
-    assert!(ended.stderr.contains("store-ca") && ended.stderr.contains("missing.pem"), "{}", ended.stderr);
+    // A file without certificates is a mistake in the configuration, for `check` as well.
+    std::fs::write(file("empty.pem"), "").expect("written");
+    for name in ["missing.pem", "empty.pem"] {
+        let config = file("tidegate.toml");
+        let toml = format!("store-ca = \"{}\"\n{}", file(name), trace_config(&store));
+        std::fs::write(&config, toml).expect("written");
+        for command in ["serve", "check"] {
+            let ended = run_tidegate(&[command, "--config", &config]).await;
+            assert_eq!(ended.code(), Some(2), "{command}: {ended:?}");
+            assert!(ended.stderr.contains("store-ca") && ended.stderr.contains(name), "{command}: {}", ended.stderr);
+        }
+    }
 }

@@ -46,7 +46,7 @@ fn program(root: &Path) -> Result<PathBuf> {
 }
 
 /// A virtual environment of Python with these requirements, made again if they have changed; the directory of its programs.
-fn environment(directory: &Path, requirements: &Path) -> Result<PathBuf> {
+pub fn environment(directory: &Path, requirements: &Path) -> Result<PathBuf> {
     let wanted = std::fs::read(requirements).with_context(|| format!("reading {}", requirements.display()))?;
     let (programs, installed) = (directory.join("bin"), directory.join("requirements.txt"));
     if std::fs::read(&installed).is_ok_and(|installed| installed == wanted) {

@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "the tasks read files of the repository")]
 
 mod bindings;
+mod clients;
 mod control;
 mod full_run;
 mod go;
@@ -31,6 +32,7 @@ const USAGE: &str = "usage: cargo xtask <task>
                      with --check, only report whether they are up to date
   sdks               test the SDKs and examples in C, Zig, TypeScript and Go; needs the guests
   control            fuzz the control port with its OpenAPI document, check metrics and alerts
+  clients            make the clients in Python and Go that tests/e2e runs
   protocol           run the scripts of docs/protocol.md against a Redis and a gateway
   bless              write the golden files in tests/golden, and tables of the documents";
 
@@ -43,6 +45,7 @@ fn main() -> Result<()> {
         ["bindings", options @ ..] => bindings::run(options),
         ["sdks"] => sdks::run(),
         ["control"] => control::run(),
+        ["clients"] => clients::run(),
         ["protocol"] => control::protocol(),
         ["words"] => words::run(),
         ["bless"] => bless(),

@@ -6,13 +6,15 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::step::{self, skip, step};
-use crate::{bindings, control, full_run, guests, root, sdks, words};
+use crate::{bindings, clients, control, full_run, guests, root, sdks, words};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
-const PROGRAMS: [(&str, &[&str]); 5] = [
+const PROGRAMS: [(&str, &[&str]); 7] = [
     ("redis-server", &["/usr/bin/redis-server"]),
     ("chromium", &["/usr/bin/chromium"]),
     ("openssl", &["/usr/bin/openssl"]),
+    ("curl", &["/usr/bin/curl"]),
+    ("nginx", &["/usr/sbin/nginx"]),
     ("nodejs", &["/usr/bin/node", "/usr/local/bin/node"]),
     ("npm", &["/usr/bin/npm", "/usr/local/bin/npm"]),
 ];
@@ -121,10 +123,20 @@ fn packages(size: Size) -> Result<()> {
     step("packages of each language", tests.env("TIDEGATE_SOAK", "full"))
 }
 
-fn end_to_end(_: Size) -> Result<()> {
+fn end_to_end(size: Size) -> Result<()> {
     let directory = root().join("tests/e2e");
-    step("npm packages", Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(&directory))?;
-    step("tests with the npm package and a browser", Command::new("npm").arg("test").current_dir(&directory))
+    let npm_ci = |name: &str, directory: &Path| {
+        step(name, Command::new("npm").args(["ci", "--no-audit", "--no-fund"]).current_dir(directory))
+    };
+    npm_ci("npm packages", &directory)?;
+    clients::run()?;
+    let mut tests = Command::new("npm");
+    tests.arg("test").current_dir(&directory);
+    if size == Size::Full {
+        npm_ci("Next.js", &directory.join("next"))?;
+        tests.env("TIDEGATE_SOAK", "full");
+    }
+    step("tests with the npm package, other clients and a browser", tests)
 }
 
 /// Installs missing packages as root on Debian or Ubuntu; elsewhere the error names the command.

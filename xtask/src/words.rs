@@ -89,6 +89,7 @@ const PLAIN: &[&str] = &[
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("Cargo.toml", "name = \"door\"", "the name of a benchmark"),
     ("sdk/c/bindings/policy.h", "memory behind", "wit-bindgen generates this file"),
+    ("src/commands/policy/build/python/install.py", "find_all_candidates(", "a function of pip"),
     ("tests/e2e/routes/plain/policy.js", "cookies().has(", "the name of a cookie that no request has"),
 ];
 

@@ -180,9 +180,10 @@ extern void tidegate_policy_answer_reason(policy_string_t *text);
 // Events older than this time (ms since 1970) are not replayed to the client.
 extern void tidegate_policy_answer_replay_since(uint64_t time);
 // Lets the gateway reuse this answer, grant or rejection, for the given time: for requests with the same method, scheme,
-// authority, path and query (without `last_ack_…`), client address, and values of the headers in `vary` (an absent header
-// differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`, `authorization`. An answer with
-// `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is not cached.
+// authority, path and query (without positions: `last_ack_…`, `lastEventId`), client address, and values of the headers in
+// `vary` (an absent header differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`,
+// `authorization`. An answer with `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is
+// not cached.
 extern void tidegate_policy_answer_cache_for(uint32_t seconds, policy_list_string_t *vary);
 // The cached answer is valid for clients of any address.
 extern void tidegate_policy_answer_cache_any_address(void);

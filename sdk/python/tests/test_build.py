@@ -67,6 +67,41 @@ class Build(unittest.TestCase):
         text = self.failure("import half\n")
         self.assertIn("the package half does not run in a component", text)
 
+    def test_imports_of_functions_of_packages_are_loaded(self) -> None:
+        packages = tempfile.TemporaryDirectory()
+        self.addCleanup(packages.cleanup)
+        sys.path.append(packages.name)
+        text = "def f():\n    import chunk as nothing, wave\n    from xml.dom import minidom\n    import nosuchmodule\n"
+        Path(packages.name, "lazy.py").write_text(text)
+        self.write("app.py", "import lazy\ndef authorize(request, channels):\n    pass\n")
+        _build.load("app", self.root)
+        self.assertIn("wave", sys.modules)
+        self.assertIn("xml.dom.minidom", sys.modules)
+
+    def test_compiled_module_is_explained(self) -> None:
+        packages = tempfile.TemporaryDirectory()
+        self.addCleanup(packages.cleanup)
+        sys.path.append(packages.name)
+        for name, text in {
+            "fast/__init__.py": "from fast.inner import loads\n",
+            "fast/inner/__init__.py": "from ._native import loads\n",
+            "fast/inner/_native.cpython-39-i386-linux-gnu.so": "",
+            "faster/__init__.py": "from . import _native\n",
+            "faster/_native.pyd": "",
+            "user.py": "def load():\n    import fast\nload()\n",
+        }.items():
+            file = Path(packages.name, name)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        explained = "has compiled parts (_native.cpython-39-i386-linux-gnu.so), and they do not run in a component"
+        text = self.failure("import json\nimport fast\n")
+        self.assertTrue(text.startswith(f"app.py:2: fast {explained}"), text)
+        text = self.failure("import user\n")
+        self.assertTrue(text.startswith(f"app.py:1: user needs fast, which {explained}"), text)
+        text = self.failure("import faster\n")
+        if sys.version_info >= (3, 12):  # older ones do not tell the name
+            self.assertTrue(text.startswith("app.py:1: faster has compiled parts (_native.pyd)"), text)
+
     def test_policy_without_authorize_is_an_error(self) -> None:
         for text in ("", "authorize = 3\n"):
             self.assertEqual(self.failure(text), "app.py has no function authorize(request, channels)")

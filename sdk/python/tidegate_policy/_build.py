@@ -6,6 +6,7 @@ A decision has no files, so every module has to be loaded at build, also those t
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import linecache
 import os
@@ -22,10 +23,22 @@ BEGIN, END = "<<<tidegate-policy", "tidegate-policy>>>"
 #: Modules that the standard library loads from files on first use.
 LAZY_MODULES = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig")
 LAZY_MODULES_BY_USER = {
-    "datetime": ("_strptime",),
-    "time": ("_strptime",),
-    "socket": ("encodings.idna",),
     "asyncio": ("asyncio.base_events",),
+    "concurrent.futures": ("concurrent.futures.process", "concurrent.futures.thread"),
+    "datetime": ("_strptime",),
+    "multiprocessing": (
+        "multiprocessing.dummy",
+        "multiprocessing.managers",
+        "multiprocessing.pool",
+        "multiprocessing.popen_spawn_posix",
+        "multiprocessing.queues",
+        "multiprocessing.resource_tracker",
+        "multiprocessing.shared_memory",
+        "multiprocessing.sharedctypes",
+        "multiprocessing.synchronize",
+    ),
+    "socket": ("encodings.idna", "encodings.punycode"),
+    "time": ("_strptime",),
 }
 
 
@@ -88,12 +101,15 @@ def load(module: str, root: str) -> Callable:
         if not callable(authorize):
             raise BuildError(f"{module}.py has no function authorize(request, channels)")
         _load_imports_of_functions(root)
+        _load_imports_of_packages(root)
     except BaseException as error:
         print(f"{BEGIN}\n{_explain(error, root)}\n{END}")
         raise
     used = (name for user, names in LAZY_MODULES_BY_USER.items() if user in sys.modules for name in names)
     for name in (*LAZY_MODULES, *used):
-        importlib.import_module(name)
+        # Some need what a component does not have.
+        with contextlib.suppress(ImportError, AttributeError):
+            importlib.import_module(name)
     _logs.install()
     return authorize
 
@@ -114,6 +130,21 @@ def _load_imports_of_functions(root: str) -> None:
                 except ImportError:
                     # An import in a function may be optional or unreachable; a failed import at the top level was reported before.
                     pass
+
+
+def _load_imports_of_packages(root: str) -> None:
+    """Loads the modules of the standard library that functions of packages import."""
+    files = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
+    for file in sorted(files):
+        if not file.endswith(".py") or _package_of(file, root) in (None, __package__):
+            continue
+        with open(file, "rb") as source:
+            names = set(_imported(ast.parse(source.read(), file)))
+        for name in sorted(names):
+            if name.partition(".")[0] in sys.stdlib_module_names:
+                # An import in a function may be optional or unreachable.
+                with contextlib.suppress(Exception):
+                    importlib.import_module(name)
 
 
 def _own_modules(root: str) -> list[ModuleType]:
@@ -151,7 +182,10 @@ def _explain(error: BaseException, root: str) -> str:
     ]
     own_frames = [frame for frame in frames if frame.filename.startswith(root)]
     location = f"{own_frames[-1].filename}:{own_frames[-1].lineno}: " if own_frames else ""
-    if isinstance(error, ModuleNotFoundError) and error.name:
+    compiled = _explain_compiled_module(error, frames, root) if isinstance(error, ImportError) and error.name else None
+    if compiled:
+        text = f"{location}{compiled}"
+    elif isinstance(error, ModuleNotFoundError) and error.name:
         text = f"{location}{_explain_missing_module(error.name)}"
     else:
         text = f"{location}{type(error).__name__}: {error}"
@@ -159,6 +193,46 @@ def _explain(error: BaseException, root: str) -> str:
             text += " (in a component only packages of pure Python run)"
     trace = "".join(traceback.format_list(frames)).rstrip() if len(frames) > 1 else ""
     return f"{text}\n{trace}".rstrip().replace(root, "")
+
+
+def _explain_compiled_module(error: ImportError, frames: list[traceback.FrameSummary], root: str) -> str | None:
+    """Describes a module that is there, but compiled for another machine, and the packages that need it."""
+    # The name that was not found in a package may be one of its modules.
+    name_from = getattr(error, "name_from", None)
+    names = [error.name, f"{error.name}.{name_from}"] if name_from else [error.name]
+    file = next(filter(None, map(_compiled_file, names)), None)
+    if file is None:
+        return None
+    from importlib.metadata import packages_distributions
+
+    # The packages whose modules import each other, from the author's own modules on.
+    users = filter(None, (_package_of(frame.filename, root) for frame in frames))
+    distributions = packages_distributions()
+    users = (*users, error.name.partition(".")[0])
+    chain = list(dict.fromkeys(distributions.get(user, [user])[0] for user in users))
+    needs = f"{chain[0]} needs {', which needs '.join(chain[1:])}, which" if len(chain) > 1 else chain[0]
+    return f"{needs} has compiled parts ({file}), and they do not run in a component"
+
+
+def _compiled_file(module: str) -> str | None:
+    """The file of a compiled module."""
+    package, *parts = module.split(".")
+    folders = sys.path
+    if parts:
+        spec = importlib.util.find_spec(package)
+        folders = [os.path.join(folder, *parts[:-1]) for folder in (spec and spec.submodule_search_locations) or ()]
+    files = (file for folder in folders if os.path.isdir(folder) for file in os.listdir(folder))
+    begin = module.rpartition(".")[2] + "."
+    return next((file for file in files if file.startswith(begin) and file.endswith((".so", ".pyd"))), None)
+
+
+def _package_of(filename: str, root: str) -> str | None:
+    """The top-level package or module of an installed file."""
+    folders = (folder.rstrip("/") + "/" for folder in sys.path if folder)
+    folder = max((folder for folder in folders if filename.startswith(folder)), key=len, default=None)
+    if folder in (None, root, f"{os.path.dirname(os.__file__)}/"):
+        return None
+    return filename.removeprefix(folder).partition("/")[0].removesuffix(".py")
 
 
 def _explain_missing_module(module: str) -> str:

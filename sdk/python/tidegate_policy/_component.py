@@ -14,7 +14,7 @@ import random
 from componentize_py_types import Err
 from wit_world.imports import answer, context, lookup, settings, tokens, types
 
-from . import _host
+from . import _host, _platform
 from ._build import Environment, load
 from ._decide import decide
 from ._errors import Denied, InvalidToken, Unavailable
@@ -115,6 +115,7 @@ def _answer(request: types.Request, channels: list[str], authorize, root: str) -
 
 def make(module: str, root: str) -> tuple[type, type]:
     """Loads the policy ``module`` from the folder ``root``, and returns the classes that componentize-py exports."""
+    _platform.install()
     environment = Environment(root)
     os.environ = environment  # type: ignore[assignment]
     authorize = load(module, root)

@@ -201,9 +201,10 @@ pub mod tidegate {
             }
             #[allow(unused_unsafe, clippy::all)]
             /// Lets the gateway reuse this answer, grant or rejection, for the given time: for requests with the same method, scheme,
-            /// authority, path and query (without `last_ack_…`), client address, and values of the headers in `vary` (an absent header
-            /// differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`, `authorization`. An answer with
-            /// `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is not cached.
+            /// authority, path and query (without positions: `last_ack_…`, `lastEventId`), client address, and values of the headers in
+            /// `vary` (an absent header differs from an empty one). Name the headers that carry credentials in `vary`: `cookie`,
+            /// `authorization`. An answer with `set-cookie` is never cached. The operator may limit the time, and with 0 seconds the answer is
+            /// not cached.
             #[allow(async_fn_in_trait)]
             pub fn cache_for(seconds: u32, vary: &[_rt::String]) -> () {
                 unsafe {

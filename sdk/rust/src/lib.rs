@@ -30,6 +30,11 @@ mod host;
 pub mod json;
 pub mod log;
 pub mod lookup;
+#[cfg(target_family = "wasm")]
+mod panic_log;
+#[cfg(all(target_family = "wasm", target_os = "unknown", feature = "random"))]
+#[doc(hidden)]
+pub mod random;
 mod rejection;
 mod request;
 pub mod settings;
@@ -76,6 +81,8 @@ pub fn __decide<E: Into<Rejection>>(
     request: bindings::tidegate::policy::types::Request,
     channels: &[String],
 ) -> Result<bindings::tidegate::policy::types::Grant, bindings::tidegate::policy::types::Rejection> {
+    #[cfg(target_family = "wasm")]
+    panic_log::install();
     match authorize(&Request::new(request), channels) {
         Ok(grant) => Ok(grant.answer()),
         Err(error) => Err(error.into().answer()),

@@ -4,6 +4,7 @@ use http::HeaderValue;
 
 use crate::policy::Request;
 use crate::policy::cache_directive::Vary;
+use crate::policy::request::is_position;
 
 /// The key of the known [`Vary`] values. Its last byte makes it differ from every decision's key.
 pub fn vary_values(base: &[u8]) -> Vec<u8> {
@@ -21,7 +22,7 @@ pub fn base(request: &Request, channels: &[String]) -> Vec<u8> {
         None => (&*request.path_with_query, None),
     };
     push(&mut key, path.as_bytes());
-    list(&mut key, query.into_iter().flat_map(without_acks).map(str::as_bytes));
+    list(&mut key, query.into_iter().flat_map(without_positions).map(str::as_bytes));
     // The query names the channels already. They are added in case the key and the server ever parse it differently: a decision must
     // not apply to other channels than its own.
     list(&mut key, channels.iter().map(String::as_bytes));
@@ -46,14 +47,11 @@ pub fn decision(base: &[u8], vary: &Vary, request: &Request) -> Option<Vec<u8>> 
     Some(key)
 }
 
-/// A query's parameters as they were sent, without the positions of channels.
-pub fn without_acks(query: &str) -> impl Iterator<Item = &str> {
-    query.split('&').filter(|parameter| !is_ack(parameter))
-}
-
-/// Whether a parameter is a position. Its name is decoded in the way of the server.
-fn is_ack(parameter: &str) -> bool {
-    form_urlencoded::parse(parameter.as_bytes()).next().is_some_and(|(name, _)| name.starts_with("last_ack_"))
+/// A query's parameters as they were sent, without the positions of the client.
+pub fn without_positions(query: &str) -> impl Iterator<Item = &str> {
+    // Names are decoded in the way of the server.
+    let name = |parameter: &str| form_urlencoded::parse(parameter.as_bytes()).next().map(|(name, _)| name.into_owned());
+    query.split('&').filter(move |parameter| !name(parameter).is_some_and(|name| is_position(&name)))
 }
 
 fn list<'a>(key: &mut Vec<u8>, parts: impl Iterator<Item = &'a [u8]>) {

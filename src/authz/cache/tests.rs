@@ -82,6 +82,8 @@ fn decision_is_reused_only_for_an_equal_request() {
         "/s?last_ack_a=5&channel=a&last_ack_b=6-1&x=1",
         "/s?channel=a&last%5Fack_a=5&x=1",
         "/s?channel=a&%6c%61st_ack_a=5&last_ack_&x=1",
+        "/s?channel=a&x=1&lastEventId=ca978112%3A5-0",
+        "/s?lastEventId=&channel=a&last-event-id=5-0&x=1&Last-Event-ID=7&lastEventID",
     ] {
         check(&path(same), "alice");
     }
@@ -96,6 +98,10 @@ fn decision_is_reused_only_for_an_equal_request() {
         "/s?channel=a&x=1&Last_ack_a=5",
         "/s?channel=a&x=1&last+ack_a=5",
         "/s?channel=a&x=1&y=last_ack_a",
+        "/s?channel=a&x=1&lastEvent=5",
+        "/s?channel=a&x=1&channel=lastEventId",
+        "/s?channel=a&x=lastEventId",
+        "/s?channel=a&x=1&last_event_id=5",
         "/s?channel=a%26x=1",
         "/S?channel=a&x=1",
         "/s/?channel=a&x=1",

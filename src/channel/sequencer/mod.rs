@@ -4,7 +4,9 @@
 //! says when to read, and whether an untyped value is a string. Where entries were trimmed before they were read, notifications are all that
 //! is left of them. This is a state machine without clock, task, store or process-wide state: time and pages are arguments.
 
+mod history;
 mod pending;
+mod reset;
 mod staged;
 
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+use crate::channel::sequencer::history::ReadHistory;
 use crate::channel::sequencer::pending::PendingNotifications;
 use crate::channel::sequencer::staged::{Hole, Staged, StagedQueue};
 use crate::event::{Body, EventNotification, StreamId, user_frame};
@@ -39,8 +42,16 @@ pub struct Sequencer {
     /// Entries that were ever added to the stream, up to `read_to`. Trimming leaves no other trace.
     entries_added: u64,
     staged: StagedQueue,
-    /// Notifications of entries after `read_to`, or in a staged hole.
+    /// Notifications of entries after `read_to`, or in a staged hole; and of entries before that are not known, until a read shows whether the
+    /// store was reset.
     pending: PendingNotifications,
+    history: ReadHistory,
+    /// The last read found no key, so every entry that it will have is added later.
+    is_missing: bool,
+    /// The store was reset to before this position, which was delivered. The next read finds the entries that are left.
+    reset_from: Option<StreamId>,
+    /// Since a reset `entries_added` is unknown, until the end of the stream is reached.
+    is_uncounted: bool,
 }
 
 impl Sequencer {
@@ -53,6 +64,10 @@ impl Sequencer {
             entries_added: 0,
             staged: StagedQueue::new(Arc::clone(&budgets)),
             pending: PendingNotifications::new(Arc::clone(&budgets)),
+            history: ReadHistory::default(),
+            is_missing: false,
+            reset_from: None,
+            is_uncounted: false,
             budgets,
         }
     }
@@ -74,18 +89,35 @@ impl Sequencer {
 
     /// Starts at the end of the stream that this page was read from.
     pub fn open(&mut self, page: &Page) {
-        self.staged.clear();
         self.pending.retain(|id, _| id > page.last());
-        self.delivered_to = page.last();
-        self.read_to = self.delivered_to;
+        self.restart(page.last());
         self.entries_added = page.stream.map_or(0, |stream| stream.added);
+        self.is_missing = page.stream.is_none();
+        (self.reset_from, self.is_uncounted) = (None, false);
+    }
+
+    fn restart(&mut self, position: StreamId) {
+        self.staged.clear();
+        self.delivered_to = position;
+        self.read_to = position;
+        self.history.restart(position);
+    }
+
+    /// Whether the store was reset, and a read has to find the entries that are left.
+    pub fn is_resetting(&self) -> bool {
+        self.reset_from.is_some()
     }
 
     /// Takes in a notification. Returns whether a read is needed.
     pub fn notify(&mut self, notification: EventNotification) -> bool {
         let id = notification.id;
         if id <= self.delivered_to {
-            return false;
+            // It is late, or of an entry that was added after the store was reset.
+            let is_unknown = !self.history.has_id(id);
+            if is_unknown {
+                self.pending.add(notification);
+            }
+            return is_unknown;
         }
         if id <= self.read_to {
             let channel = &self.channel;
@@ -111,19 +143,17 @@ impl Sequencer {
     /// Takes in the page of a read after `read_to`. Entries wait until `deadline` for their notifications; `None` for a read
     /// that catches up after a lost link, where the notifications were lost with it.
     ///
-    /// Returns a gap if the stream ends before the position that was read: the store was reset, and all staged entries are dropped.
+    /// Returns a gap if the store was reset: the stream ended before the position that was read, and all staged entries were dropped. A
+    /// second read, from before the entries that were read last, has found where the streams have to continue.
     pub fn absorb(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<Gap> {
         self.pending.complete_read();
-        let Some(stream) = page.stream else {
-            self.absorb_no_stream(deadline.is_none());
-            return None;
-        };
+        let Some(stream) = page.stream else { return self.absorb_no_stream(deadline.is_none()) };
         if stream.last < self.read_to {
-            let gap =
-                Gap { after: self.delivered_to, resumed: stream.last, certain: true, reason: GapReason::StoreReset };
-            self.open(&page);
-            return Some(gap);
+            self.begin_reset(&stream);
+            return None;
         }
+        self.is_missing = false;
+        let gap = self.reset_from.take().map(|after| self.finish_reset(after, &page));
         let after = self.read_to;
         let entries: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > after).collect();
         let end = if page.complete { stream.last } else { entries.last().map_or(after, |(id, _)| *id) };
@@ -131,7 +161,9 @@ impl Sequencer {
         let read = entries.len() as i128;
         // Entries that were trimmed before they were read. Until the end of the stream is reached, only the trimmed ones
         // before its first entry can be counted.
-        let trimmed = if page.complete {
+        let trimmed = if self.is_uncounted {
+            0
+        } else if page.complete {
             added - read
         } else if stream.first.is_some_and(|first| first > after) {
             added - i128::from(stream.length)
@@ -143,6 +175,7 @@ impl Sequencer {
         } else {
             self.entries_added.saturating_add_signed((read + trimmed.max(0)) as i64)
         };
+        self.is_uncounted &= !page.complete;
         self.read_to = end;
 
         let deadline = deadline.filter(|_| !self.budgets.staged.is_exhausted());
@@ -156,6 +189,7 @@ impl Sequencer {
             self.staged.push(Staged::Hole(self.hole(count, after, resumed, &stream, deadline, now)));
         }
         for (id, body) in entries {
+            self.history.push(id, &body);
             let entry = self.stage(id, body, deadline);
             self.staged.push(entry);
         }
@@ -165,21 +199,27 @@ impl Sequencer {
         self.pending.retain(|id, is_checked| {
             if id <= end { holes.iter().any(|hole| hole.may_contain(id)) } else { !(page.complete && is_checked) }
         });
-        None
+        gap
     }
 
     /// The key does not exist: it expired or was deleted. Nothing proves that the entries of notifications existed.
-    fn absorb_no_stream(&mut self, is_catch_up: bool) {
+    fn absorb_no_stream(&mut self, is_catch_up: bool) -> Option<Gap> {
+        self.is_missing = true;
+        if let Some(after) = self.reset_from.take() {
+            self.open(&Page::default());
+            return Some(reset::gap(after, StreamId::ZERO));
+        }
         let mut is_notified = false;
-        let read_to = self.read_to;
+        let (delivered_to, read_to) = (self.delivered_to, self.read_to);
         self.pending.retain(|id, is_checked| {
             is_notified |= id > read_to && is_checked;
-            id <= read_to || !is_checked
+            (id > delivered_to && id <= read_to) || !is_checked
         });
         // Entries may have been added and deleted: unnoticed without a subscription, and as notified with one.
         if std::mem::take(&mut self.entries_added) > 0 && (is_catch_up || is_notified) {
             self.staged.push(Staged::StoreReset);
         }
+        None
     }
 
     fn stage(&mut self, id: StreamId, body: Body, deadline: Option<Instant>) -> Staged {
@@ -233,14 +273,15 @@ impl Sequencer {
                 Staged::Skip(id) => self.delivered_to = id,
                 Staged::TooLarge(id) => {
                     self.delivered_to = id;
-                    let gap = Gap { after, resumed: id, certain: true, reason: GapReason::TooLarge };
+                    let gap = Gap { after: Some(after), resumed: id, certain: true, reason: GapReason::TooLarge };
                     out(gap.frame(id, &self.channel));
                 }
                 Staged::Hole(hole) => self.fill(&hole, &mut out),
                 Staged::StoreReset => {
                     let next = self.next_staged();
                     let resumed = next.unwrap_or(self.read_to);
-                    out(self.gap(next, Gap { after, resumed, certain: false, reason: GapReason::StoreReset }));
+                    let reason = GapReason::StoreReset;
+                    out(self.gap(next, Gap { after: Some(after), resumed, certain: false, reason }));
                 }
             }
         }
@@ -267,7 +308,7 @@ impl Sequencer {
         }
         if (ids.len() as u64) < hole.count {
             let next = ids.first().copied().or_else(|| self.next_staged());
-            let (after, resumed) = (self.delivered_to, hole.end);
+            let (after, resumed) = (Some(self.delivered_to), hole.end);
             out(self.gap(next, Gap { after, resumed, certain: true, reason: GapReason::Trimmed }));
         }
         for id in ids {
@@ -287,7 +328,7 @@ impl Sequencer {
     /// The frame of a gap before the entry `next`. Its position is just before that entry, so that a client that resumes from there does
     /// not get the gap again.
     fn gap(&mut self, next: Option<StreamId>, gap: Gap) -> SequencedFrame {
-        self.delivered_to = next.map_or(self.read_to, |id| id.before().max(gap.after));
+        self.delivered_to = next.map_or(self.read_to, |id| id.before().max(self.delivered_to));
         gap.frame(self.delivered_to, &self.channel)
     }
 

@@ -68,5 +68,6 @@ pub fn load_config(path: &Path, component: &Path) -> anyhow::Result<Config> {
     let mut layer = single_option("allow-all", false.into());
     merge(&mut layer, single_option("policy.file", component.into()));
     merge(&mut layer, single_option("policy.source", "file".into()));
+    merge(&mut layer, single_option("policy.allow-unsigned", false.into()));
     Ok(Config::load(Table::new(), Some(path), layer)?)
 }

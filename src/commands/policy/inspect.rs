@@ -74,7 +74,7 @@ pub fn run(args: &InspectArgs) -> Result<()> {
 }
 
 fn inspect(compiler: &Compiler, path: &Path) -> Result<InspectReport> {
-    let open = || format!("policy inspect: {}", path.display());
+    let open = || format!("policy inspect: component {}: cannot be read", path.display());
     let mut file = files::open(path).with_context(open)?;
     let size = file.metadata().with_context(open)?.len();
     // Of a file that is too large only the beginning is parsed; the digest is that of the whole file.

@@ -47,7 +47,7 @@ pub struct ReplayArgs {
 }
 
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
-    let named = || format!("{}: cannot be read", args.recording.display());
+    let named = || format!("recording {}: cannot be read", args.recording.display());
     let recording = BufReader::new(files::open(&args.recording).with_context(named)?);
     let (env, cache_dir) = args.load_env()?;
     let compiler = Compiler::new(&env.limits, cache_dir.as_deref())?;

@@ -60,7 +60,7 @@ impl BundleArgs {
                     format!("{}: the component has more than the limit of {MAX_COMPONENT_BYTES} bytes", file.display());
                 return Err(ConfigError(text).into());
             }
-            component => component.with_context(|| file.display().to_string())?,
+            component => component.with_context(|| format!("component {}: cannot be read", file.display()))?,
         };
         let next_to_component = || Some(file.with_extension("cases.toml")).filter(|path| path.exists());
         let cases = self.cases.clone().or_else(next_to_component).map(|path| read_cases(&path)).transpose()?;
@@ -73,14 +73,15 @@ impl BundleArgs {
             return signature::read_for(&self.file).with_context(|| self.file.display().to_string());
         };
         let text = files::read(path, signature::MAX_SIGNATURE_BYTES as u64);
-        let text = text.with_context(|| path.display().to_string())?;
+        let text = text.with_context(|| format!("--signature {}: cannot be read", path.display()))?;
         let parsed = Signature::parse(&text).map_err(|error| ConfigError(format!("{}: {error}", path.display())))?;
         Ok(Some(parsed))
     }
 }
 
 fn read_cases(path: &Path) -> anyhow::Result<String> {
-    let text = files::read_text(path, MAX_CASES as u64).with_context(|| path.display().to_string())?;
+    let text = files::read_text(path, MAX_CASES as u64)
+        .with_context(|| format!("test cases {}: cannot be read", path.display()))?;
     file::parse(path, &text).map_err(|error| ConfigError(error.to_string()))?;
     Ok(text)
 }

@@ -2,7 +2,7 @@
 
 mod report;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use clap::Args;
 
 use crate::commands::policy::component_args::ComponentArgs;
@@ -11,6 +11,7 @@ use crate::commands::{block_on, logging, print_text, startup};
 use crate::config::ConfigError;
 use crate::config::schema::LogFormat;
 use crate::policytest::run;
+use crate::util::files;
 use crate::wasm::compile::Compiler;
 
 #[derive(Debug, Args)]
@@ -27,6 +28,8 @@ pub struct TestArgs {
 
 pub fn run(args: &TestArgs) -> anyhow::Result<()> {
     let component = &args.component;
+    // Before the test cases, which are next to it by default.
+    files::open(&component.file).with_context(|| format!("policy {}: cannot be read", component.file.display()))?;
     let Some(path) = component.cases() else {
         let (file, default) = (component.file.display(), component.default_cases());
         let text = format!(

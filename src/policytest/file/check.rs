@@ -7,6 +7,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use crate::policy::decision_view::DecisionView;
+use crate::policy::key_prefix::check_prefix;
 use crate::policy::{Failure, Request, request};
 use crate::policytest::file::FileAccess;
 use crate::policytest::file::schema::{Case, Expect, ExpectedValues, File, RawRequest};
@@ -42,6 +43,9 @@ fn env(file: &File, case: &Case, access: FileAccess<'_>) -> Result<TestEnv, Stri
     settings.extend(case.settings.clone());
     let named = case.lookup.prefixes.clone().or_else(|| file.lookup.prefixes.clone());
     let until_colon = |key: &String| key.find(':').map_or_else(|| key.clone(), |colon| key[..=colon].to_owned());
+    for (n, prefix) in named.iter().flatten().enumerate() {
+        check_prefix(prefix).map_err(|error| format!("lookup.prefixes[{n}]: {error}"))?;
+    }
     let prefixes =
         named.unwrap_or_else(|| store.keys().map(until_colon).collect::<BTreeSet<_>>().into_iter().collect());
     let now = case.now.or(file.now).map(|time| time.0);

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::egress::origin::EgressOrigin;
+use crate::policy::key_prefix::check_prefix;
 use crate::policytest::{CasesError, Requirements, TestSuite};
 use crate::util::files;
 
@@ -47,7 +48,7 @@ impl FileAccess<'_> {
 
 pub fn load(path: &Path) -> Result<TestSuite, CasesError> {
     let text = files::read_text(path, MAX_FILE_BYTES)
-        .map_err(|error| CasesError(format!("{}: cannot be read: {error}", path.display())))?;
+        .map_err(|error| CasesError(format!("test cases {}: cannot be read: {error}", path.display())))?;
     parse(path, &text)
 }
 
@@ -72,6 +73,9 @@ pub fn parse_with_access(path: &Path, text: &str, access: FileAccess<'_>) -> Res
     for url in &raw.requires.egress {
         EgressOrigin::parse(url, true)
             .map_err(|error| CasesError(format!("{file}: requires.egress: {url:?}: {error}")))?;
+    }
+    for prefix in &raw.requires.lookup {
+        check_prefix(prefix).map_err(|error| CasesError(format!("{file}: requires.lookup: {prefix:?}: {error}")))?;
     }
     let mut names = HashSet::new();
     let mut cases = Vec::with_capacity(raw.case.len());

@@ -79,8 +79,10 @@ fn error_text(error: &ApiError) -> String {
         ApiError::Store(StoreError::WrongType) => {
             "WRONGTYPE Operation against a key holding the wrong kind of value".into()
         }
-        // Both begin with a code.
-        ApiError::Store(StoreError::InvalidCommand(text) | StoreError::Refused(text)) => text.clone(),
+        // The text of Redis, which begins with a code.
+        ApiError::Store(StoreError::InvalidCommand(text) | StoreError::NotReady(text) | StoreError::Refused(text)) => {
+            text.clone()
+        }
         ApiError::Command(cause) => cause.to_string(),
         error => format!("ERR {}", error.message()),
     }

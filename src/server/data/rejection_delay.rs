@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::Instant;
 
-use crate::authz::cache::key::without_acks;
+use crate::authz::cache::key::without_positions;
 use crate::policy::{Outcome, Request};
 
 /// A retry later than this after the rejection is not delayed.
@@ -79,7 +79,7 @@ impl RejectionDelay {
         add(request.authority.as_bytes());
         let (path, query) = request.path_with_query.split_once('?').unwrap_or((&request.path_with_query, ""));
         add(path.as_bytes());
-        for parameter in without_acks(query) {
+        for parameter in without_positions(query) {
             add(parameter.as_bytes());
         }
         for name in [COOKIE, AUTHORIZATION] {

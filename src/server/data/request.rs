@@ -20,6 +20,8 @@ pub struct Query {
     pub channels: Vec<String>,
     /// One for each channel; [`StartPosition::Tail`] without an ack.
     pub starts: Vec<StartPosition>,
+    /// What counts as the header `Last-Event-ID`. Of several the last one, because polyfills append it. An empty one does not count.
+    pub last_event_id: Option<String>,
 }
 
 /// An ack that is neither a time nor a stream id.
@@ -31,10 +33,12 @@ impl Query {
     /// Parses a query as `URLSearchParams` does.
     pub fn parse(query: &str) -> Result<Self, InvalidAck> {
         let channels = request::channels(query);
-        let mut acks: HashMap<String, String> = HashMap::new();
+        let (mut acks, mut last_event_id) = (HashMap::<String, String>::new(), None);
         for (name, value) in form_urlencoded::parse(query.as_bytes()) {
             if let Some(channel) = name.strip_prefix("last_ack_") {
                 acks.entry(channel.to_owned()).or_insert_with(|| value.into_owned());
+            } else if request::is_last_event_id(&name) && !value.is_empty() {
+                last_event_id = Some(value.into_owned());
             }
         }
         let start = |channel: &String| match acks.get(channel) {
@@ -42,7 +46,7 @@ impl Query {
             Some(ack) => parse_ack(ack).ok_or_else(|| InvalidAck(format!("last_ack_{channel}"))),
         };
         let starts = channels.iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { channels, starts })
+        Ok(Self { channels, starts, last_event_id })
     }
 }
 
@@ -99,6 +103,28 @@ mod tests {
         ] {
             assert_eq!(Query::parse(query), Err(InvalidAck(name.into())), "{query}");
         }
+    }
+
+    #[test]
+    fn last_event_id_of_a_query_is_the_last_one_that_is_not_empty() {
+        let check = |query: &str, expect: Option<&str>| {
+            let parsed = Query::parse(query).expect(query);
+            assert_eq!(
+                (parsed.last_event_id.as_deref(), &parsed.starts[..]),
+                (expect, &[StartPosition::Tail][..]),
+                "{query}"
+            );
+        };
+        check("channel=a", None);
+        check("channel=a&lastEventId=", None);
+        check("channel=a&lastEventId=x%3A1-0", Some("x:1-0"));
+        check("last-event-id=1-0&channel=a", Some("1-0"));
+        check("Last-Event-ID=1-0&channel=a", Some("1-0"));
+        check("channel=a&lastEventID=1-0", Some("1-0"));
+        check("channel=a&lastEventId=1-0&lastEventId=2-0&last-event-id=", Some("2-0"));
+        check("channel=a&lastEventId=%ff", Some("\u{fffd}"));
+        check("channel=lastEventId&x=lastEventId&last_ack_a=5", None);
+        check("channel=a&last_event_id=5&xlastEventId=5", None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
 use crate::server::respond::{self, InFlightBody, Response};
 use crate::stream::body::{ChannelStart, EventStream};
-use crate::stream::position::{Position, Positions};
+use crate::stream::position::{KnownPosition, Position, Positions};
 use crate::stream::registry::{AbortSignal, StreamInfo};
 use crate::telemetry::metrics::StreamRequestOutcome;
 use crate::util::client_key::ClientKey;
@@ -27,7 +27,7 @@ use crate::util::clock::now_ms;
 pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
     let result = match *request.method() {
         Method::GET => open(app, request, peer).await,
-        Method::OPTIONS => Ok(preflight()),
+        Method::OPTIONS => Ok(preflight(&app.live().cors, request.headers())),
         _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
     let mut response = result.unwrap_or_else(ApiError::into_response);
@@ -59,14 +59,12 @@ fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
 }
 
 /// Answers a preflight request.
-fn preflight() -> Response {
+fn preflight(cors: &Cors, request: &HeaderMap) -> Response {
+    let requested = request.get_all(header::ACCESS_CONTROL_REQUEST_HEADERS).iter();
     let mut response = respond::empty(StatusCode::NO_CONTENT);
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, OPTIONS"));
-    headers.insert(
-        header::ACCESS_CONTROL_ALLOW_HEADERS,
-        HeaderValue::from_static("authorization, cache-control, last-event-id"),
-    );
+    headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, cors.headers.allowed(requested));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
     headers.insert(header::ALLOW, HeaderValue::from_static("GET, OPTIONS"));
     response
@@ -98,8 +96,8 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, guard)),
         Outcome::Failed(failure) => return Err(failure.into()),
     };
-    let last_event_id = request.headers().get("last-event-id").and_then(|v| v.to_str().ok());
-    let (entries, positions) = start_positions(query, last_event_id, &grant);
+    let header = request.headers().get_all("last-event-id").iter().map(HeaderValue::as_bytes).find(|id| !id.is_empty());
+    let (entries, positions) = start_positions(query, header, &grant);
     let subject: Option<Arc<str>> = grant.subject.as_deref().map(Into::into);
     if let Some(subject) = &subject {
         permit.set_subject(Arc::clone(subject)).map_err(too_many)?;
@@ -154,28 +152,34 @@ fn outcome(decision: &Decision) -> StreamRequestOutcome {
 }
 
 /// Where each granted channel starts: at `Last-Event-ID`, else at the URL's ack, else at the tail; never before the grant's `replay-since`.
-fn start_positions(query: Query, last_event_id: Option<&str>, grant: &Grant) -> (Vec<ChannelStart>, Positions) {
+/// A `Last-Event-ID` that cannot be used is reported as a gap, unless there is an ack, which is older and loses nothing.
+fn start_positions(query: Query, header: Option<&[u8]>, grant: &Grant) -> (Vec<ChannelStart>, Positions) {
     let mut positions = Positions::new(&query.channels);
-    if let Some(id) = last_event_id {
+    if let Some(id) = header.or(query.last_event_id.as_deref().map(str::as_bytes)) {
         positions.resume(id);
     }
     let not_before = grant.replay_since.map(|time| crate::event::StreamId::new(time, 0).before());
     let mut entries = Vec::with_capacity(query.channels.len());
     for (number, (name, ack)) in query.channels.into_iter().zip(query.starts).enumerate() {
         if grant.channels.as_ref().is_some_and(|granted| !granted.contains(&name)) {
-            positions.set(number, None);
+            positions.set(number, KnownPosition::None);
             continue;
         }
-        let requested = positions.get(number).map_or(ack, Position::start);
+        let requested = match positions.get(number) {
+            KnownPosition::At(position) => position.start(),
+            KnownPosition::Unusable if ack == StartPosition::Tail => StartPosition::Unknown,
+            KnownPosition::Unusable | KnownPosition::None => ack,
+        };
         let start = match (requested.position(), not_before) {
             (Some(at), Some(bound)) if at < bound => StartPosition::From(bound),
             _ => requested,
         };
-        // The position that a browser sends if it is disconnected before the channel is open.
-        let position = match start {
-            StartPosition::Id(id) => Some(Position { id, is_entry: true }),
-            StartPosition::Between(id) => Some(Position { id, is_entry: false }),
-            StartPosition::Tail | StartPosition::From(_) => None,
+        // What a browser sends if it is disconnected before the channel is open. A time is in its URL.
+        let position = match requested {
+            StartPosition::Id(id) => KnownPosition::At(Position { id, is_entry: true }),
+            StartPosition::Between(id) => KnownPosition::At(Position { id, is_entry: false }),
+            StartPosition::Unknown => KnownPosition::Unusable,
+            StartPosition::Tail | StartPosition::From(_) => KnownPosition::None,
         };
         positions.set(number, position);
         entries.push(ChannelStart { number, name, start });

@@ -73,11 +73,7 @@ impl MemoryState {
     pub fn add(&mut self, key: &str, id: NewId, now: u64, mut fields: EntryFields) -> Result<StreamId, StoreError> {
         let key: Arc<str> = key.into();
         let last = self.streams.get(&key).map_or(StreamId::ZERO, |s| s.last);
-        let id = next_id(last, id, now).ok_or_else(|| {
-            StoreError::InvalidCommand(
-                "ERR The ID specified in XADD is equal or smaller than the target stream top item".into(),
-            )
-        })?;
+        let id = next_id(last, id, now).map_err(|reason| StoreError::InvalidCommand(reason.into()))?;
         fields.iter_mut().for_each(|(name, value)| {
             name.shrink_to_fit();
             value.shrink_to_fit();
@@ -161,16 +157,27 @@ impl MemoryState {
     }
 }
 
-fn next_id(last: StreamId, id: NewId, now: u64) -> Option<StreamId> {
+/// The id of a new entry. The errors are those of Redis.
+fn next_id(last: StreamId, id: NewId, now: u64) -> Result<StreamId, &'static str> {
+    const TOO_SMALL: &str = "ERR The ID specified in XADD is equal or smaller than the target stream top item";
     let in_ms = |ms: u64| match ms.cmp(&last.ms) {
         std::cmp::Ordering::Greater => Some(StreamId::new(ms, 0)),
         std::cmp::Ordering::Equal => last.seq.checked_add(1).map(|seq| StreamId::new(ms, seq)),
         std::cmp::Ordering::Less => None,
     };
     match id {
-        NewId::Auto => in_ms(now.max(last.ms)).or_else(|| Some(StreamId::new(last.ms.checked_add(1)?, 0))),
-        NewId::AutoSeq(0) if last == StreamId::ZERO => Some(StreamId::new(0, 1)),
-        NewId::AutoSeq(ms) => in_ms(ms),
-        NewId::Exact(id) => (id > last).then_some(id),
+        NewId::Auto => in_ms(now.max(last.ms))
+            .or_else(|| Some(StreamId::new(last.ms.checked_add(1)?, 0)))
+            .ok_or("ERR The stream has exhausted the last possible ID, unable to add more items"),
+        NewId::AutoSeq(0) if last == StreamId::ZERO => Ok(StreamId::new(0, 1)),
+        NewId::AutoSeq(ms) => in_ms(ms).ok_or(TOO_SMALL),
+        NewId::Exact(StreamId::ZERO) => Err("ERR The ID specified in XADD must be greater than 0-0"),
+        NewId::Exact(id) => {
+            if id > last {
+                Ok(id)
+            } else {
+                Err(TOO_SMALL)
+            }
+        }
     }
 }

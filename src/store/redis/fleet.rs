@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use crate::store::redis::link::Link;
 use async_trait::async_trait;
-use redis::aio::ConnectionManager;
 use redis::{AsyncCommands, RedisError, Script, SetExpiry, SetOptions, Value, cmd, pipe};
 
 use crate::store::StoreError;
@@ -23,9 +23,9 @@ const MAX_SHADOW_ATTEMPTS: usize = 16;
 
 /// One fleet's state in a Redis.
 pub struct RedisFleetStore {
-    pub(super) quick: ConnectionManager,
+    pub(super) quick: Link,
     /// For components, so that a large one does not delay records.
-    pub(super) bulk: ConnectionManager,
+    pub(super) bulk: Link,
     pub(super) keys: FleetKeys,
 }
 

@@ -4,7 +4,9 @@
 //! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
 //! read, so that they delay neither; and one for components.
 
+mod error;
 pub(crate) mod fleet;
+mod link;
 pub(crate) mod notifications;
 pub(crate) mod subscriptions;
 
@@ -12,14 +14,15 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
+use crate::store::redis::link::Link;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
@@ -35,13 +38,13 @@ const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct RedisStore {
     /// For look-ups and for the reads that streams wait for.
-    live: ConnectionManager,
+    live: Link,
     /// For replays and emits.
-    bulk: ConnectionManager,
+    bulk: Link,
     /// For the ranges of `/redis`.
-    ranges: ConnectionManager,
+    ranges: Link,
     /// For components.
-    blobs: ConnectionManager,
+    blobs: Link,
     read: Script,
     range: Script,
     emit: Script,
@@ -55,18 +58,13 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
-    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Result<Self, StoreError> {
-        // No retries: a command fails at once while Redis is unreachable, and the next command connects again.
-        let config = ConnectionManagerConfig::new().set_connection_timeout(Some(timeout)).set_number_of_retries(0);
-        let connection = |reply_timeout| {
-            let config = config.clone().set_response_timeout(Some(reply_timeout));
-            ConnectionManager::new_lazy_with_config(client.clone(), config)
-        };
-        Ok(Self {
-            live: connection(timeout)?,
-            bulk: connection(timeout)?,
-            ranges: connection(timeout)?,
-            blobs: connection(timeout.max(MIN_BLOB_TIMEOUT))?,
+    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        let connection = |reply_timeout| Link::new(client.clone(), timeout, reply_timeout);
+        Self {
+            live: connection(timeout),
+            bulk: connection(timeout),
+            ranges: connection(timeout),
+            blobs: connection(timeout.max(MIN_BLOB_TIMEOUT)),
             read: Script::new(include_str!("read.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
@@ -76,7 +74,7 @@ impl RedisStore {
             client,
             timeout,
             metrics,
-        })
+        }
     }
 
     /// Checks that the server replies and is not too old.
@@ -108,30 +106,6 @@ fn too_old() -> StoreError {
     StoreError::Refused(
         "the server is older than Redis 7.0, whose streams do not count their entries: update it".into(),
     )
-}
-
-/// The text of an error without its kind, which the library appends (`… - Io`).
-fn describe(error: &RedisError) -> String {
-    error.to_string().replacen(&format!(" - {:?}", error.kind()), "", 1)
-}
-
-impl From<RedisError> for StoreError {
-    fn from(error: RedisError) -> Self {
-        use redis::ErrorKind::{AuthenticationFailed, Extension, Server};
-        use redis::ServerErrorKind::{BusyLoading, ClusterDown, MasterDown, ReadOnly, TryAgain};
-        match error.kind() {
-            _ if error.code() == Some("WRONGTYPE") => Self::WrongType,
-            Server(BusyLoading | ClusterDown | MasterDown | TryAgain | ReadOnly) => Self::Unavailable(describe(&error)),
-            Server(_) | Extension | AuthenticationFailed => Self::Refused(describe(&error)),
-            _ => Self::Unavailable(describe(&error)),
-        }
-    }
-}
-
-/// The error of an emitter's command. Redis replies `ERR` to an invalid command; every other code (`NOPERM`, `OOM`, `MISCONF`) is about the
-/// state of the server.
-fn command_error(error: RedisError) -> StoreError {
-    if error.code() == Some("ERR") { StoreError::InvalidCommand(describe(&error)) } else { error.into() }
 }
 
 impl FromRedisValue for StreamId {
@@ -264,7 +238,7 @@ impl EventStore for RedisStore {
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
         let mut connection = self.bulk.clone();
-        let value: Result<Value, RedisError> = match command {
+        let value: Value = match command {
             RestCommand::Add { key, no_create, trim, id, fields } => {
                 let mut add = cmd("XADD");
                 add.arg(key);
@@ -278,25 +252,25 @@ impl EventStore for RedisStore {
                     };
                     add.arg(option).arg(if *approximate { "~" } else { "=" }).arg(threshold);
                 }
-                add.arg(id.to_string()).arg(fields).query_async(&mut connection).await
+                add.arg(id.to_string()).arg(fields).query_async(&mut connection).await.map_err(command_error)?
             }
             RestCommand::Range { key, start, end, count, max_bytes } => {
                 let mut range = self.range.key(key);
                 range.arg(start).arg(end).arg(count.map_or_else(String::new, |count| count.to_string()));
                 range.arg(*max_bytes).arg(TEXT_OVERHEAD_BYTES);
-                match range.invoke_async(&mut self.ranges.clone()).await {
-                    Ok(Value::Nil) => return Err(StoreError::AnswerTooLarge(*max_bytes)),
-                    result => result,
+                match range.invoke_async(&mut self.ranges.clone()).await? {
+                    Value::Nil => return Err(StoreError::AnswerTooLarge(*max_bytes)),
+                    entries => entries,
                 }
             }
             RestCommand::Publish { key, message } => {
-                cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await
+                cmd("PUBLISH").arg(key).arg(message).query_async(&mut connection).await.map_err(command_error)?
             }
             RestCommand::Expire { key, seconds } => {
-                self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await
+                self.expire.key(key).arg(*seconds).invoke_async(&mut connection).await?
             }
         };
-        Ok(to_reply(value.map_err(command_error)?))
+        Ok(to_reply(value))
     }
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {

@@ -34,7 +34,8 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings, Arc::default());
     let replay_budget = Arc::new(ReplayBudget::new(1 << 20));
     let large_frames = Arc::new(LargeFrames::new(16 << 20));
-    let context = StreamContext { hub, replay_budget, large_frames, ping_interval: Duration::from_secs(30) };
+    let (ping_interval, store_clock) = (Duration::from_secs(30), Arc::default());
+    let context = StreamContext { hub, replay_budget, large_frames, ping_interval, store_clock };
     for (revoke, expected) in [(true, ""), (false, "reconnect")] {
         let streams = StreamRegistry::new(1);
         let permit = streams.admit(None, AbortSignal::default()).expect("a permit");

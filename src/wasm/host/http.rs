@@ -179,5 +179,6 @@ mod tests {
         }
         assert!(matches!(send(&mut state).await, Err(Error::HttpRequestDenied)), "beyond the limit");
         assert_eq!(state.wasi().requests.sent, 3);
+        assert!(matches!(to_wasi(EgressError::Prohibited), Error::DestinationIpProhibited));
     }
 }

@@ -22,10 +22,10 @@ export async function launch() {
   });
 }
 
-/** Bundles `app/` in memory, and returns the text of one script. */
-export async function bundle() {
+/** Bundles a file of `app/` in memory, and returns the text of one script. */
+export async function bundle(file = "main.jsx") {
   const result = await build({
-    entryPoints: [fileURLToPath(new URL("../app/main.jsx", import.meta.url))],
+    entryPoints: [fileURLToPath(new URL(`../app/${file}`, import.meta.url))],
     bundle: true,
     write: false,
     format: "iife",
@@ -36,9 +36,9 @@ export async function bundle() {
   return result.outputFiles[0].text;
 }
 
-/** Serves the page on a separate origin: `{origin, stop()}`. */
-export async function servePage() {
-  const script = await bundle();
+/** Serves the page, with a file of `app/`, on a separate origin: `{origin, stop()}`. */
+export async function servePage(file) {
+  const script = await bundle(file);
   const html = '<!doctype html><meta charset="utf-8"><title>app</title><div id="root"></div><script src="/app.js"></script>';
   const server = createServer((request, response) => {
     const { pathname } = new URL(request.url, "http://page");

@@ -22,7 +22,7 @@ export async function seed(resp) {
 }
 
 /** A tidegate.toml with the example policy. */
-export function policyConfig({ store, origin, policy = POLICY, options = "" }) {
+export function policyConfig({ store, origin, policy = POLICY, options = "", cors = "" }) {
   return `listen = "127.0.0.1:0"
 control.listen = "127.0.0.1:0"
 drain.delay = "0s"
@@ -38,6 +38,7 @@ prefixes = ["session:", "team:"]
 [cors]
 origins = ${toml([origin])}
 credentials = true
+${cors}
 
 [redis-rest]
 tokens = ${toml([TOKEN])}

@@ -164,11 +164,10 @@ fn in_makefile<'a>(makefile: &'a str, name: &str) -> Option<&'a str> {
         .map(str::trim)
 }
 
-/// The newest clang with its linker, from version 14, the one of Debian 12; else Zig's C compiler.
+/// The newest clang with its linker; else Zig's C compiler.
 fn compiler() -> Result<Command> {
-    for version in (14..40).rev().map(|version| format!("-{version}")).chain([String::new()]) {
-        let clang = tools::find(&[&format!("clang{version}")]).filter(|clang| can_compile(clang));
-        if let (Some(clang), Some(linker)) = (clang, tools::find(&[&format!("wasm-ld{version}")])) {
+    for (clang, version) in clangs() {
+        if let Some(linker) = tools::find(&[&format!("wasm-ld{version}")]) {
             let mut command = Command::new(clang);
             command.args(["--target=wasm32-unknown-unknown", "-flto"]);
             command.arg(format!("-fuse-ld={}", linker.display()));
@@ -178,6 +177,19 @@ fn compiler() -> Result<Command> {
     let Some(mut zig) = find_zig() else { bail!("neither clang with wasm-ld nor zig is installed: {C_REMEDY}") };
     zig.args(["cc", "--target=wasm32-freestanding"]);
     Ok(zig)
+}
+
+/// The newest clang for WebAssembly.
+pub fn find_clang() -> Option<PathBuf> {
+    clangs().next().map(|(clang, _)| clang)
+}
+
+/// The installed clangs with the endings of their names, the newest first, from version 14, the one of Debian 12.
+fn clangs() -> impl Iterator<Item = (PathBuf, String)> {
+    let versions = (14..40).rev().map(|version| format!("-{version}")).chain([String::new()]);
+    versions.filter_map(|version| {
+        Some((tools::find(&[&format!("clang{version}")]).filter(|clang| can_compile(clang))?, version))
+    })
 }
 
 /// Some builds of clang, such as Apple's, lack the target.

@@ -30,7 +30,7 @@ const END: &str = "\ntidegate-policy>>>";
 /// The SDK, for policies without their own.
 #[derive(RustEmbed)]
 #[folder = "sdk/python"]
-#[include = "tidegate_policy/*.py"]
+#[include = "tidegate_policy/**/*.py"]
 struct PythonSdk;
 
 /// The fields of `pyproject.toml` that the build uses.

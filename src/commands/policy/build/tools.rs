@@ -2,8 +2,9 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 use rust_embed::RustEmbed;
@@ -90,16 +91,34 @@ pub fn need(names: &[&str], remedy: &str) -> Result<PathBuf> {
 /// Runs a program with its output on stderr, for the user.
 pub fn run(command: &mut Command) -> Result<()> {
     let name = name(command);
-    command.stdin(std::process::Stdio::null()).stdout(std::io::stderr());
+    command.stdin(Stdio::null()).stdout(std::io::stderr());
     let status = command.status().with_context(|| format!("starting {name}"))?;
     ensure!(status.success(), "{name} failed ({status}); its output is above");
     Ok(())
 }
 
+/// Runs a program with its output on stderr, for the user. The error is what it printed, if it fails.
+pub fn run_with_output(command: &mut Command) -> Result<std::result::Result<(), String>> {
+    let name = name(command);
+    command.stdin(Stdio::null()).stdout(std::io::stderr()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("starting {name}"))?;
+    let mut printed = Vec::new();
+    if let Some(stderr) = child.stderr.take() {
+        for line in BufReader::new(stderr).split(b'\n') {
+            let line = line.with_context(|| format!("reading the output of {name}"))?;
+            eprintln!("{}", String::from_utf8_lossy(&line));
+            printed.extend(line);
+            printed.push(b'\n');
+        }
+    }
+    let status = child.wait().with_context(|| format!("waiting for {name}"))?;
+    Ok(if status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&printed).into_owned()) })
+}
+
 /// Runs a program and returns its stdout without trailing white space.
 pub fn output(command: &mut Command) -> Result<String> {
     let name = name(command);
-    let output = command.stdin(std::process::Stdio::null()).output().with_context(|| format!("starting {name}"))?;
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("starting {name}"))?;
     if !output.status.success() {
         bail!("{name} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
     }
@@ -120,6 +139,11 @@ pub fn version(text: &str) -> Option<(u32, u32)> {
 /// Converts a core module to the component of a job. `mistake` is the likely reason if it is not a policy.
 pub fn write_component(job: &Job, module: &Path, adapter: Option<&Adapter>, mistake: &'static str) -> Result<()> {
     let module = files::read(module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
+    write_module(job, module, adapter, mistake)
+}
+
+/// Converts the bytes of a core module to the component of a job. `mistake` is the likely reason if it is not a policy.
+pub fn write_module(job: &Job, module: Vec<u8>, adapter: Option<&Adapter>, mistake: &'static str) -> Result<()> {
     write_output(job, &componentize(module, adapter).context(mistake)?)
 }
 

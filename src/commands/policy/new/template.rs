@@ -47,6 +47,9 @@ struct EmbeddedSdk;
 /// The interface, for reference.
 const WIT: &str = include_str!("../../../../wit/policy.wit");
 
+/// Settings of cargo, in the workspace of the examples in Rust.
+const CARGO_CONFIG: &str = ".cargo/config.toml";
+
 /// A file of a project: its path in the project, and its content.
 type TemplateFile = (String, Vec<u8>);
 
@@ -80,6 +83,7 @@ pub fn files(language: Language, pattern: Pattern, name: &str) -> Result<Vec<Tem
         let manifest =
             files.iter_mut().find(|(path, _)| path == "Cargo.toml").context("the example has no manifest")?;
         manifest.1.extend(format!("\n[workspace]\n\n{}", profile()?).into_bytes());
+        files.push((CARGO_CONFIG.to_owned(), bytes::<Examples>(CARGO_CONFIG)?));
     }
     Ok(files)
 }

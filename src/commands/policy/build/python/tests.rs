@@ -29,7 +29,7 @@ fn project_without_an_sdk_gets_the_embedded_one() {
     let (folder, work) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
     let job = job(folder.path(), None);
     let embedded = sdk(&job, &Manifest::default(), &work).expect("embedded");
-    for file in ["__init__.py", "_component.py", "_build.py", "testing.py"] {
+    for file in ["__init__.py", "_component.py", "_build.py", "_stand_ins/_ssl.py", "testing.py"] {
         let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("sdk/python/tidegate_policy").join(file);
         let copy = fs::read(embedded.join("tidegate_policy").join(file)).expect("written");
         assert_eq!(copy, fs::read(original).expect("in the repository"), "{file}");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use tempfile::TempDir;
@@ -13,8 +13,15 @@ use crate::util::files;
 
 /// The version of componentize-py.
 pub const VERSION: &str = "0.25.1";
+/// The version of pip that installs packages: `install.py` uses its internal functions.
+const PIP_VERSION: &str = "26.3";
 /// The version of Python in the component, independent of the one that runs componentize-py.
 pub const LANGUAGE: &str = "3.14";
+
+/// Installs packages, and explains why it cannot.
+const INSTALL: &str = include_str!("install.py");
+/// The file in a folder of packages with lines about packages that are not the current release.
+const NOTES: &str = "tidegate-notes.txt";
 
 const INSTALL_PYTHON: &str = "install Python 3.10 or newer (Debian, Ubuntu: apt install python3 python3-venv)";
 
@@ -37,7 +44,7 @@ impl Toolchain {
         let is_new_enough = tools::version(&version).is_some_and(|version| version >= (3, 10));
         ensure!(is_new_enough, "{} is Python {version}: {INSTALL_PYTHON}", python.display());
         // The folder's name contains the version of Python, because an upgraded Python would not find the packages.
-        let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-python{version}"))?;
+        let folder = tools::toolchain_folder(&format!("componentize-py-{VERSION}-pip{PIP_VERSION}-python{version}"))?;
         if !has_componentize_py(&folder) {
             install(&python, &folder)?;
         }
@@ -53,13 +60,6 @@ impl Toolchain {
         }
         // Not with its script, whose first line has the path of the temporary folder of the installation.
         command.args(["-c", "import sys; from componentize_py import script; sys.exit(script())"]);
-        command
-    }
-
-    /// A command that runs the environment's pip.
-    fn pip_install(&self) -> Command {
-        let mut command = Command::new(&self.python);
-        command.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
         command
     }
 }
@@ -92,8 +92,9 @@ fn install(python: &Path, folder: &Path) -> Result<()> {
     );
     tools::install(folder, |staged| {
         tools::run(Command::new(python).args(["-m", "venv"]).arg(staged))?;
-        let toolchain = Toolchain { python: staged.join("bin/python") };
-        tools::run(toolchain.pip_install().arg(format!("componentize-py=={VERSION}")))?;
+        let mut pip = Command::new(staged.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input"]);
+        tools::run(pip.args([format!("componentize-py=={VERSION}"), format!("pip=={PIP_VERSION}")]))?;
         // An incomplete folder is not from another build: the rename makes complete ones only.
         if folder.exists() && !has_componentize_py(folder) {
             fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
@@ -119,22 +120,29 @@ pub fn packages(project: &Path, dependencies: &[String], toolchain: &Toolchain, 
     // The zeros keep lists apart whose texts are the same when joined.
     let key: String =
         dependencies.iter().map(|name| &***name).chain([&*requirements]).flat_map(|text| [text, "\0"]).collect();
-    let folder = tools::toolchain_folder("python-packages")?.join(&Digest::of(key.as_bytes()).hex()[..24]);
-    if folder.is_dir() {
-        return Ok(folder);
+    let folder = tools::toolchain_folder("python-pure-packages")?.join(&Digest::of(key.as_bytes()).hex()[..24]);
+    if !folder.is_dir() {
+        eprintln!(
+            "policy build: installing the policy's packages into {} (again only if they change)",
+            folder.display()
+        );
+        tools::install(&folder, |staged| {
+            let script = work.path().join("install.py");
+            fs::write(&script, INSTALL).context("writing a temporary file")?;
+            let mut install = Command::new(&toolchain.python);
+            install.arg(script).arg(staged).arg(LANGUAGE).args(dependencies);
+            if !requirements.trim().is_empty() {
+                install.arg("-r").arg(&requirements_file);
+            }
+            let done = install.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting python")?;
+            let printed = String::from_utf8_lossy(&done.stdout);
+            ensure!(done.status.success(), "cannot install the policy's packages: {}", printed.trim());
+            fs::write(staged.join(NOTES), printed.trim()).context("writing a note")
+        })?;
     }
-    eprintln!("policy build: installing the policy's packages into {} (again only if they change)", folder.display());
-    tools::install(&folder, |staged| {
-        let mut pip = toolchain.pip_install();
-        // Only packages that run in a component: wheels of pure Python for the component's version of Python.
-        pip.args(["--only-binary=:all:", "--platform=any", "--implementation=py", "--abi=none", "--python-version"]);
-        pip.arg(LANGUAGE).arg("--target").arg(staged).args(dependencies);
-        if !requirements.trim().is_empty() {
-            pip.arg("-r").arg(&requirements_file);
-        }
-        tools::run(&mut pip)
-            .context("cannot install the policy's packages: a component only runs packages of pure Python")
-    })?;
+    for line in fs::read_to_string(folder.join(NOTES)).unwrap_or_default().lines() {
+        eprintln!("policy build: {line}");
+    }
     Ok(folder)
 }
 
