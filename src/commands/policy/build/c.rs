@@ -40,6 +40,21 @@ const C_REMEDY: &str = "a policy in C needs a compiler and a linker for WebAssem
                         `apt-get install clang lld`, elsewhere https://releases.llvm.org, or `pip install ziglang`";
 const ZIG_REMEDY: &str =
     "a policy in Zig needs `zig` on the search path (https://ziglang.org/download), or Python, to get it from PyPI";
+/// Parts of Zig's library that do not compile in a policy.
+const SYSTEM_PARTS: [&str; 10] = [
+    "std.http",
+    "std.net",
+    "std.Io.net",
+    "std.Io.Dir",
+    "std.Io.File",
+    "std.Io.Threaded",
+    "std.fs",
+    "std.posix",
+    "std.process",
+    "std.Thread",
+];
+const NO_SYSTEM: &str = "a policy has none: read Redis with tg_get, verify tokens with tg_verify, and tg_now is the time; there are no \
+                         files, no network and no randomness";
 const MISTAKE: &str = "the compiled module is not a policy";
 
 pub fn build(job: &Job) -> Result<()> {
@@ -50,8 +65,7 @@ pub fn build(job: &Job) -> Result<()> {
     command.current_dir(&job.project);
     command.args(["-std=c11", "-Wall", "-Wextra", "-Oz", "-ffreestanding", "-fno-builtin", "-nostdlib"]);
     add_sdk(&mut command, &sdk);
-    command.args(in_makefile(&makefile(job), "POLICY_FLAGS").unwrap_or_default().split_whitespace());
-    command.args(sources);
+    command.args(policy_flags(job)).args(sources);
     command.args(["-Wl,--no-entry", "-Wl,--gc-sections", "-Wl,--strip-all"]);
     command.arg(format!("-Wl,-z,stack-size={STACK_BYTES}")).arg("-o").arg(&module);
     tools::run(&mut command)?;
@@ -66,10 +80,14 @@ pub fn build_zig(job: &Job) -> Result<()> {
     command.current_dir(&job.project);
     command.arg("build-exe").arg(source.strip_prefix(&job.project).unwrap_or(&source));
     add_sdk(&mut command, &sdk);
+    command.args(policy_flags(job)).args(c_files(job)?);
     command.args(["-target", "wasm32-freestanding", "-O", "ReleaseSmall", "-fno-entry", "--stack", STACK_BYTES]);
     command.arg("--cache-dir").arg(folder.path().join("cache"));
     command.arg(format!("-femit-bin={}", module.display()));
-    tools::run(&mut command)?;
+    tools::run(&mut command).map_err(|error| match system_part(&source) {
+        Some(part) => error.context(format!("{part} needs an operating system, and {NO_SYSTEM}")),
+        None => error,
+    })?;
     tools::write_component(job, &module, None, MISTAKE)
 }
 
@@ -83,8 +101,15 @@ fn sources(job: &Job) -> Result<Vec<PathBuf>> {
     if let Some(source) = &job.source {
         return Ok(vec![source.strip_prefix(&job.project).unwrap_or(source).to_path_buf()]);
     }
+    let sources = c_files(job)?;
+    ensure!(!sources.is_empty(), "{} has no .c file that is not a test", job.project.display());
+    Ok(sources)
+}
+
+/// The files in C of a project without tests. A file that is built by itself has none.
+fn c_files(job: &Job) -> Result<Vec<PathBuf>> {
     let mut sources = Vec::new();
-    for folder in ["", "src"] {
+    for folder in ["", "src"].iter().filter(|_| job.source.is_none()) {
         let Ok(entries) = fs::read_dir(job.project.join(folder)) else { continue };
         for entry in entries {
             let name = entry?.file_name();
@@ -96,9 +121,14 @@ fn sources(job: &Job) -> Result<Vec<PathBuf>> {
             }
         }
     }
-    ensure!(!sources.is_empty(), "{} has no .c file that is not a test", job.project.display());
     sources.sort();
     Ok(sources)
+}
+
+/// The first part of Zig's library in a source file that needs an operating system.
+fn system_part(source: &Path) -> Option<&'static str> {
+    let text = files::read_text(source, MAX_MANIFEST_BYTES).ok()?;
+    SYSTEM_PARTS.into_iter().find(|part| text.contains(part))
 }
 
 /// The folder of the SDK: the one that the project's Makefile names (`SDK = sdk`), else a copy of the one in this program, in `work`.
@@ -119,6 +149,12 @@ fn makefile(job: &Job) -> String {
     let is_project = job.source.is_none();
     let text = is_project.then(|| files::read_text(&job.project.join("Makefile"), MAX_MANIFEST_BYTES).ok());
     text.flatten().unwrap_or_default()
+}
+
+/// Flags for the compiler that a library needs.
+fn policy_flags(job: &Job) -> Vec<String> {
+    let makefile = makefile(job);
+    in_makefile(&makefile, "POLICY_FLAGS").unwrap_or_default().split_whitespace().map(str::to_owned).collect()
 }
 
 fn in_makefile<'a>(makefile: &'a str, name: &str) -> Option<&'a str> {

@@ -1,0 +1,2 @@
+#define JSMN_STRICT
+#include "jsmn.h"
