@@ -71,12 +71,15 @@ class Build(unittest.TestCase):
         packages = tempfile.TemporaryDirectory()
         self.addCleanup(packages.cleanup)
         sys.path.append(packages.name)
-        text = "def f():\n    import chunk as nothing, wave\n    from xml.dom import minidom\n    import nosuchmodule\n"
-        Path(packages.name, "lazy.py").write_text(text)
+        text = "def f():\n    import wave\n    from xml.dom import minidom\n    from .inner import x\n    from . import broken, absent\n"
+        for name, text in (("__init__", text), ("inner", "x = 1"), ("broken", "raise SystemExit")):
+            Path(packages.name, "lazy").mkdir(exist_ok=True)
+            Path(packages.name, "lazy", f"{name}.py").write_text(text)
         self.write("app.py", "import lazy\ndef authorize(request, channels):\n    pass\n")
         _build.load("app", self.root)
         self.assertIn("wave", sys.modules)
         self.assertIn("xml.dom.minidom", sys.modules)
+        self.assertIn("lazy.inner", sys.modules)
 
     def test_compiled_module_is_explained(self) -> None:
         packages = tempfile.TemporaryDirectory()

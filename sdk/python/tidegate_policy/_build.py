@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import linecache
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
@@ -19,6 +20,9 @@ from . import _logs, settings
 
 #: Markers around the error message, on standard output, that the builder shows to the author.
 BEGIN, END = "<<<tidegate-policy", "tidegate-policy>>>"
+
+#: Modules that are loaded because functions of packages import them: more would make components too large for a gateway.
+MAX_MODULES_OF_FUNCTIONS = 200
 
 #: Modules that the standard library loads from files on first use.
 LAZY_MODULES = ("encodings.ascii", "encodings.latin_1", "encodings.utf_8_sig")
@@ -133,18 +137,42 @@ def _load_imports_of_functions(root: str) -> None:
 
 
 def _load_imports_of_packages(root: str) -> None:
-    """Loads the modules of the standard library that functions of packages import."""
-    files = {getattr(module, "__file__", None) or "" for module in sys.modules.values()}
-    for file in sorted(files):
+    """Loads the modules that functions of packages import, but not those that functions of these modules import."""
+    limit = len(sys.modules) + MAX_MODULES_OF_FUNCTIONS
+    for module in list(sys.modules.values()):
+        file = getattr(module, "__file__", None) or ""
         if not file.endswith(".py") or _package_of(file, root) in (None, __package__):
             continue
-        with open(file, "rb") as source:
-            names = set(_imported(ast.parse(source.read(), file)))
-        for name in sorted(names):
-            if name.partition(".")[0] in sys.stdlib_module_names:
-                # An import in a function may be optional or unreachable.
-                with contextlib.suppress(Exception):
-                    importlib.import_module(name)
+        for name in sorted(set(_imported_by_functions(file))):
+            if len(sys.modules) > limit:
+                return
+            # An import in a function may be optional or unreachable.
+            with contextlib.suppress(Exception, SystemExit):
+                importlib.import_module(name, module.__package__)
+
+
+#: An import within a block of code.
+_IMPORT = re.compile(r"\s+(?:from\s+([.\w]+)\s+import\s+\(?\s*([\w, ]*)|import\s+([.\w, ]+))")
+
+
+def _imported_by_functions(file: str) -> Iterator[str]:
+    """Reads a file line by line, because what a parser of large files leaves in memory would become part of the component."""
+    is_function = False
+    with open(file, encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            if line[0].isalpha():
+                is_function = line.startswith(("async def ", "class ", "def "))
+            elif is_function and (found := _IMPORT.match(line)):
+                package, names, modules = found.groups()
+                separator = "" if package and package.endswith(".") else "."
+                for name in (names or modules or "").split(","):
+                    name = name.split(" as ")[0].strip()
+                    if package is None:
+                        yield name
+                    elif name:
+                        yield f"{package}{separator}{name}"
+                if package and package.strip("."):
+                    yield package
 
 
 def _own_modules(root: str) -> list[ModuleType]:
