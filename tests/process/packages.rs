@@ -54,9 +54,8 @@ fn root() -> &'static Path {
 /// The packages of a language with their folders, by name.
 fn packages(language: &str) -> Vec<(PathBuf, Package)> {
     let folder = root().join("tests/packages").join(language);
-    let mut all: Vec<_> = fs::read_dir(&folder)
-        .into_iter()
-        .flatten()
+    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let mut all: Vec<_> = entries
         .map(|entry| {
             let folder = entry.expect("an entry").path();
             let file = folder.join("package.toml");
@@ -78,8 +77,7 @@ fn packages(language: &str) -> Vec<(PathBuf, Package)> {
 /// Tries the representative packages of a language, or all of them in a full run.
 async fn assert_packages_behave_as_documented(language: &str) {
     let all = packages(language);
-    let has_representative = all.iter().any(|(_, package)| package.representative);
-    assert!(all.is_empty() || has_representative, "{language}: no package is representative");
+    assert!(all.iter().any(|(_, package)| package.representative), "{language}: no package is representative");
     let mut wrong = Vec::new();
     for (folder, package) in all.iter().filter(|(_, package)| package.representative || is_full_soak()) {
         match try_package(language, folder, package).await {
@@ -161,13 +159,7 @@ fn table(title: &str, packages: &[(PathBuf, Package)]) -> String {
 #[test]
 fn golden_tables_of_packages() {
     let (start, end) = ("<!-- packages -->\n", "<!-- /packages -->");
-    let all = LANGUAGES.map(|(name, title)| (title, packages(name)));
-    let tables: Vec<String> = all
-        .iter()
-        .filter(|(_, packages)| !packages.is_empty())
-        .map(|(title, packages)| table(title, packages))
-        .collect();
-    let tables = tables.join("\n");
+    let tables = LANGUAGES.map(|(name, title)| table(title, &packages(name))).join("\n");
     let path = root().join("docs/policies/packages.md");
     let page = fs::read_to_string(&path).expect("the page");
     let (before, rest) = page.split_once(start).expect("the start of the tables");
