@@ -99,13 +99,14 @@ class Environment(MutableMapping[str, str]):
 
 def load(module: str, root: str) -> Callable:
     """Loads the policy's module and returns its function ``authorize``."""
+    before = set(sys.modules)
     try:
         policy = importlib.import_module(module)
         authorize = getattr(policy, "authorize", None)
         if not callable(authorize):
             raise BuildError(f"{module}.py has no function authorize(request, channels)")
         _load_imports_of_functions(root)
-        _load_imports_of_packages(root)
+        _load_imports_of_packages(root, before)
     except BaseException as error:
         print(f"{BEGIN}\n{_explain(error, root)}\n{END}")
         raise
@@ -136,10 +137,13 @@ def _load_imports_of_functions(root: str) -> None:
                     pass
 
 
-def _load_imports_of_packages(root: str) -> None:
-    """Loads the modules that functions of packages import, but not those that functions of these modules import."""
+def _load_imports_of_packages(root: str, before: set[str]) -> None:
+    """Loads the modules that functions of packages import, but not those that functions of these modules import.
+
+    ``before`` are the modules that were loaded before the policy, which are not those of its packages.
+    """
     limit = len(sys.modules) + MAX_MODULES_OF_FUNCTIONS
-    for module in list(sys.modules.values()):
+    for module in [module for name, module in sys.modules.items() if name not in before]:
         file = getattr(module, "__file__", None) or ""
         if not file.endswith(".py") or _package_of(file, root) in (None, __package__):
             continue

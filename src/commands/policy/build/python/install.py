@@ -21,6 +21,7 @@ from collections import deque
 
 from pip._internal.cli.main import main as pip
 from pip._internal.commands import create_command
+from pip._internal.exceptions import PipError
 from pip._internal.index import collector
 from pip._internal.models.wheel import Wheel
 from pip._vendor.packaging import markers
@@ -236,6 +237,14 @@ def run(target, python, arguments):
                 report = json.load(text)
         else:
             report = {"install": []}
+    try:
+        return check(python, arguments, report, is_installed, printed.getvalue().strip())
+    except (PipError, OSError) as error:
+        return False, [str(error)]
+
+
+def check(python, arguments, report, is_installed, printed):
+    """Compares what was installed with what the index has. Returns whether it is right, and lines about it."""
     command = create_command("install")
     with command.main_context():
         index = Index(command, arguments, python)
@@ -245,7 +254,7 @@ def run(target, python, arguments):
         versions = {one["metadata"]["name"]: Version(one["metadata"]["version"]) for one in report["install"]}
         error = obstacle(index, {canonicalize_name(name): version for name, version in versions.items()})
         if error is None and not is_installed:
-            error = f"pip finds no releases that fit together:\n{printed.getvalue().strip()}"
+            error = f"pip cannot install them:\n{printed}"
         return error is None, lines if error is None else [error]
 
 

@@ -136,7 +136,8 @@ pub fn packages(project: &Path, dependencies: &[String], toolchain: &Toolchain, 
             }
             let done = install.stdin(Stdio::null()).stderr(Stdio::inherit()).output().context("starting python")?;
             let printed = String::from_utf8_lossy(&done.stdout);
-            ensure!(done.status.success(), "cannot install the policy's packages: {}", printed.trim());
+            let reason = if printed.trim().is_empty() { "the output above says why" } else { printed.trim() };
+            ensure!(done.status.success(), "cannot install the policy's packages: {reason}");
             fs::write(staged.join(NOTES), printed.trim()).context("writing a note")
         })?;
     }
