@@ -17,7 +17,7 @@ pub struct FunctionImport {
     pub results: Vec<ValType>,
 }
 
-/// The functions of a module and who calls whom.
+/// The functions of a module, and the calls between them.
 #[derive(Default)]
 pub struct Contents {
     /// By function index.

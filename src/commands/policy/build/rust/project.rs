@@ -102,7 +102,7 @@ pub struct LinkedPackage<'a> {
 }
 
 impl LinkedPackage<'_> {
-    /// `door → chrono → js-sys`.
+    /// `my-policy → chrono → js-sys`.
     pub fn route(&self) -> String {
         self.path.join(" → ")
     }
