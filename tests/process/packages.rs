@@ -122,6 +122,8 @@ async fn run(dir: &Path, mut command: Command) -> (bool, String) {
     let target = root().join("target");
     command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
     command.env("CARGO_TARGET_DIR", target.join("projects"));
+    // Also where Rust's target with WASI is installed, for which other settings are needed.
+    command.env("CARGO_BUILD_TARGET", "wasm32-unknown-unknown");
     let output = command.output().await.expect("the program runs");
     let printed = [output.stdout, output.stderr].concat();
     (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
