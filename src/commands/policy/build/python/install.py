@@ -244,7 +244,7 @@ def run(target, python, arguments):
 
 
 def check(python, arguments, report, is_installed, printed):
-    """Compares what was installed with what the index has. Returns whether it is right, and lines about it."""
+    """Compares the installed packages with the index. Returns whether they are right, and lines about them."""
     command = create_command("install")
     with command.main_context():
         index = Index(command, arguments, python)
