@@ -141,7 +141,7 @@ pub fn packages(project: &Path, dependencies: &[String], toolchain: &Toolchain, 
             fs::write(staged.join(NOTES), printed.trim()).context("writing a note")
         })?;
     }
-    for line in fs::read_to_string(folder.join(NOTES)).unwrap_or_default().lines() {
+    for line in files::read_text(&folder.join(NOTES), MAX_MANIFEST_BYTES).unwrap_or_default().lines() {
         eprintln!("policy build: {line}");
     }
     Ok(folder)
