@@ -1,6 +1,7 @@
 //! The arguments of `test` and `bench`: a component, its test cases, and the decision limits.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
@@ -11,6 +12,9 @@ use crate::config::sources::{merge, single_option};
 use crate::config::{Config, ConfigError};
 use crate::policy::Limits;
 use crate::policytest::{TestCase, file};
+
+/// No gateway waits for a developer's compilation, which may run next to other work on a slow machine.
+const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Args)]
 pub struct ComponentArgs {
@@ -56,10 +60,15 @@ impl ComponentArgs {
 
     /// The decision limits, and the directory of compiled policies.
     pub fn limits(&self) -> anyhow::Result<(Limits, Option<PathBuf>)> {
-        let Some(path) = &self.config else { return Ok((Limits::default(), config::cache_dir())) };
+        let Some(path) = &self.config else { return Ok((default_limits(), config::cache_dir())) };
         let config = load_config(path, &self.file)?;
         Ok((config.limits, config.cache_dir))
     }
+}
+
+/// The limits of a command without a configuration: the gateway's defaults, except for compilation.
+pub fn default_limits() -> Limits {
+    Limits { compile_timeout: COMPILE_TIMEOUT, ..Limits::default() }
 }
 
 /// Loads a configuration with this component in place of the configured policy.

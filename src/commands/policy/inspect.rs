@@ -11,10 +11,10 @@ use clap::Args;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::commands::policy::component_args::default_limits;
 use crate::commands::policy::inspect::contents::{Contents, Kind};
 use crate::commands::print_text;
 use crate::config;
-use crate::policy::Limits;
 use crate::util::files;
 use crate::util::printable::{printable, printable_json};
 use crate::wasm::compile::Compiler;
@@ -58,7 +58,7 @@ struct Imports {
 }
 
 pub fn run(args: &InspectArgs) -> Result<()> {
-    let compiler = Compiler::new(&Limits::default(), config::cache_dir().as_deref())?;
+    let compiler = Compiler::new(&default_limits(), config::cache_dir().as_deref())?;
     let report = inspect(&compiler, &args.file)?;
     if args.json {
         serde_json::to_string_pretty(&report)?

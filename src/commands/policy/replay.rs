@@ -14,7 +14,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use serde_json::json;
 
-use crate::commands::policy::component_args::load_config;
+use crate::commands::policy::component_args::{default_limits, load_config};
 use crate::commands::policy::replay::recording_reader::{RecordingLine, read_lines};
 use crate::commands::policy::replay::report::{ReplayReport, ReportLine};
 use crate::commands::{block_on, empty_store, print, startup};
@@ -90,7 +90,7 @@ impl ReplayArgs {
         // Look-ups are answered from the recording.
         let store = empty_store();
         let Some(path) = &self.config else {
-            let limits = Limits::default();
+            let limits = default_limits();
             return Ok((ReplayEnv { env: PolicyEnv::new(store, &limits), limits }, config::cache_dir()));
         };
         let config = load_config(path, &self.file)?;
