@@ -38,12 +38,18 @@ impl ReadHistory {
 
     /// Whether an entry with this id was read.
     pub fn has_id(&self, id: StreamId) -> bool {
-        self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok()
+        self.find(id).is_some()
     }
 
     /// Whether this entry was read.
     pub fn has(&self, id: StreamId, body: &Body) -> bool {
-        self.has_id(id) && self.entries.contains(&(id, hash(body)))
+        self.find(id).is_some_and(|known| known == hash(body))
+    }
+
+    /// The hash of the content of the entry with this id.
+    fn find(&self, id: StreamId) -> Option<u64> {
+        let index = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.entries.get(index).map(|(_, hash)| *hash)
     }
 }
 
