@@ -93,14 +93,19 @@ impl Body {
             }
         }
         let Some(event) = event else { return Self::Foreign };
-        let untyped = UntypedEvent { event, data: data.map(Cow::into_owned) };
-        let data = match encoding {
-            b"json" => untyped.data.as_ref().and_then(|text| json_line(text)),
+        let data = data.map(Cow::into_owned);
+        let json = match encoding {
+            b"json" => data.as_deref().and_then(json_line),
             b"string" => None,
-            _ if untyped.is_ambiguous() => return Self::Untyped(untyped),
-            _ => None,
+            _ => {
+                let may_be_json = data.as_deref().is_some_and(|text| json_type(text).is_some());
+                if may_be_json || is_quoted(&event) {
+                    return Self::Untyped(UntypedEvent { event, data, may_be_json });
+                }
+                None
+            }
         };
-        Self::Event { data: data.unwrap_or_else(|| untyped.text_data()), event: untyped.event }
+        Self::Event { data: json.unwrap_or_else(|| text_data(data.as_deref())), event }
     }
 
     /// The event and the value as JSON on one line, of an event whose notification is not known.
@@ -118,6 +123,8 @@ impl Body {
 pub struct UntypedEvent {
     pub event: String,
     pub data: Option<String>,
+    /// `JSON.stringify` may have written `data`. Known since the entry was decoded, because a large text takes long to parse.
+    pub may_be_json: bool,
 }
 
 impl UntypedEvent {
@@ -131,17 +138,12 @@ impl UntypedEvent {
         });
         let name = if is_name_as_written { None } else { self.json_name() };
         let data = if is_text { None } else { self.json_data() };
-        (name.unwrap_or_else(|| self.event.clone()), data.unwrap_or_else(|| self.text_data()))
+        (name.unwrap_or_else(|| self.event.clone()), data.unwrap_or_else(|| text_data(self.data.as_deref())))
     }
 
     /// Bytes of both fields.
     pub fn size(&self) -> usize {
         self.event.len() + self.data.as_ref().map_or(0, String::len)
-    }
-
-    /// Whether a value or a name may be JSON or the characters of a string.
-    fn is_ambiguous(&self) -> bool {
-        self.data.as_ref().is_some_and(|text| json_type(text).is_some()) || is_quoted(&self.event)
     }
 
     /// The name, if it is the JSON text of a string: a stock emitter writes it as it is, and a stock reader parses it as JSON. The
@@ -152,14 +154,14 @@ impl UntypedEvent {
 
     /// The value, if the text may be JSON.
     fn json_data(&self) -> Option<String> {
-        let text = self.data.as_ref().filter(|text| json_type(text).is_some())?;
+        let text = self.data.as_ref().filter(|_| self.may_be_json)?;
         Some(one_line(text.trim_matches([' ', '\t', '\n', '\r'])).into_owned())
     }
+}
 
-    /// The value, if the text is the characters of a string; `null` without a text.
-    fn text_data(&self) -> String {
-        self.data.as_ref().map_or_else(|| "null".into(), |text| json_string(text))
-    }
+/// The value, if the text is the characters of a string; `null` without a text.
+fn text_data(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".into(), json_string)
 }
 
 /// An event that Tidegate's own emitter writes.

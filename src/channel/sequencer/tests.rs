@@ -18,7 +18,7 @@ fn id(n: u64) -> StreamId {
 
 fn body(data: &str, is_untyped: bool) -> Body {
     if is_untyped {
-        Body::Untyped(UntypedEvent { event: "e".into(), data: Some(data.into()) })
+        Body::Untyped(UntypedEvent { event: "e".into(), data: Some(data.into()), may_be_json: true })
     } else {
         Body::Event { event: "e".into(), data: data.into() }
     }
