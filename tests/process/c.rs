@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::processes::{path, tidegate};
+use crate::processes::{path, run_unlimited, tidegate};
 
 /// Builds a policy of one file and tests it with one case, which expects `expected`. Returns whether both succeeded, and their output.
 async fn build_and_test(file: &str, source: &str, expected: &str) -> (bool, String) {
@@ -15,11 +15,9 @@ async fn build_and_test(file: &str, source: &str, expected: &str) -> (bool, Stri
         &["policy", "build", &path(dir.path(), file), "-o", &component] as &[&str],
         &["policy", "test", &component, &cases, "--log"],
     ] {
-        let mut command = tidegate(args);
-        command.env("TIDEGATE_CACHE_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/target/tmp"));
-        let output = command.output().await.expect("the program runs");
-        printed += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
-        if !output.status.success() {
+        let ended = run_unlimited(tidegate(args)).await;
+        printed += &ended.all();
+        if !ended.succeeded() {
             return (false, printed);
         }
     }

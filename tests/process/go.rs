@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::processes::{path, tidegate};
+use crate::processes::{path, run_unlimited, tidegate};
 
 /// Builds a fixture, and runs its cases, which must pass. Returns the output of both.
 async fn build_and_test(fixture: &str) -> String {
@@ -15,9 +15,9 @@ async fn build_and_test(fixture: &str) -> String {
         &["policy", "build", path(&fixture, "").as_str(), "-o", &component] as &[&str],
         &["policy", "test", &component, &cases, "--log"],
     ] {
-        let output = tidegate(args).output().await.expect("the program runs");
-        printed += &String::from_utf8_lossy(&[output.stdout, output.stderr].concat());
-        assert!(output.status.success(), "{printed}");
+        let ended = run_unlimited(tidegate(args)).await;
+        printed += &ended.all();
+        assert!(ended.succeeded(), "{printed}");
     }
     printed
 }

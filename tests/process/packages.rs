@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tokio::process::Command;
 
-use crate::processes::{is_full_soak, tidegate};
+use crate::processes::{ProcessOutput, is_full_soak, run_unlimited, tidegate};
+use crate::projects::in_project;
 
 /// The languages, as in `--lib`, with their titles in the page.
 const LANGUAGES: [(&str, &str); 6] =
@@ -92,22 +93,23 @@ async fn assert_packages_behave_as_documented(language: &str) {
 async fn try_package(language: &str, folder: &Path, package: &Package) -> Result<(), String> {
     let dir = tempfile::tempdir().expect("a directory");
     let project = dir.path().join("my-policy");
-    let (_, printed) = run(dir.path(), tidegate(&["policy", "new", "my-policy", "--lang", language])).await;
-    assert!(project.is_dir(), "{printed}");
+    let created = run(dir.path(), tidegate(&["policy", "new", "my-policy", "--lang", language])).await;
+    assert!(created.succeeded(), "{}", created.all());
     copy(folder, &project);
     if let Some(prepare) = &package.prepare {
         let mut shell = Command::new("sh");
         shell.args(["-e", "-c", prepare]);
-        let (succeeded, printed) = run(&project, shell).await;
-        assert!(succeeded, "{}: {prepare}\n{printed}", folder.display());
+        let prepared = run(&project, shell).await;
+        assert!(prepared.succeeded(), "{}: {prepare}\n{}", folder.display(), prepared.all());
     }
-    let (mut succeeded, mut printed) = run(&project, tidegate(&["policy", "build"])).await;
-    if succeeded {
-        let (passed, cases) = run(&project, tidegate(&["policy", "test", "policy.wasm", "--log"])).await;
-        (succeeded, printed) = (passed, printed + &cases);
+    let mut ended = run(&project, tidegate(&["policy", "build"])).await;
+    let mut printed = ended.all();
+    if ended.succeeded() {
+        ended = run(&project, tidegate(&["policy", "test", "policy.wasm", "--log"])).await;
+        printed += &ended.all();
     }
-    if succeeded == (package.result == Behaviour::DoesNotWork) {
-        let difference = if succeeded { "it works" } else { "it does not work" };
+    if ended.succeeded() == (package.result == Behaviour::DoesNotWork) {
+        let difference = if ended.succeeded() { "it works" } else { "it does not work" };
         return Err(format!("{difference}:\n{printed}"));
     }
     match package.error.iter().find(|text| !printed.contains(&**text)) {
@@ -116,17 +118,11 @@ async fn try_package(language: &str, folder: &Path, package: &Package) -> Result
     }
 }
 
-/// Runs a command and returns whether it succeeded, with its output. Downloads and builds of toolchains are kept for the next run, in
-/// directories of the tests.
-async fn run(dir: &Path, mut command: Command) -> (bool, String) {
-    let target = root().join("target");
-    command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
-    command.env("CARGO_TARGET_DIR", target.join("projects"));
+async fn run(dir: &Path, command: Command) -> ProcessOutput {
+    let mut command = in_project(dir, command);
     // Also where Rust's target with WASI is installed, for which other settings are needed.
     command.env("CARGO_BUILD_TARGET", "wasm32-unknown-unknown");
-    let output = command.output().await.expect("the program runs");
-    let printed = [output.stdout, output.stderr].concat();
-    (output.status.success(), String::from_utf8_lossy(&printed).into_owned())
+    run_unlimited(command).await
 }
 
 /// Copies the files of a package over those of a project.

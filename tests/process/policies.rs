@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::guests;
-use crate::processes::{ProcessOutput, path, tidegate};
+use crate::processes::{ProcessOutput, path, run_unlimited, tidegate};
 
-/// Runs a command without a timeout: a large component takes long to compile, and the program limits that by itself.
-async fn run_unlimited(dir: &Path, args: &[&str]) -> ProcessOutput {
-    let output = tidegate(args).current_dir(dir).output().await.expect("the program runs");
-    let text = |bytes| String::from_utf8(bytes).expect("its output is text");
-    ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+async fn run_in(dir: &Path, args: &[&str]) -> ProcessOutput {
+    let mut command = tidegate(args);
+    command.current_dir(dir);
+    run_unlimited(command).await
 }
 
 fn root() -> &'static Path {
@@ -32,7 +31,7 @@ async fn passes_suite(component: &Path, pattern: &str) {
     let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
     let count = std::fs::read_to_string(&cases).expect("the cases").matches("[[case]]").count();
     let names = [component, &cases].map(|path| path.to_str().expect("a path"));
-    let ended = run_unlimited(root(), &["policy", "test", names[0], names[1], "--json"]).await;
+    let ended = run_in(root(), &["policy", "test", names[0], names[1], "--json"]).await;
     assert_eq!(ended.code(), Some(0), "{} with {}: {}", names[0], names[1], ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!((report["passed"].as_u64(), report["failed"].as_u64()), (Some(count as u64), Some(0)));
@@ -74,7 +73,7 @@ const ALLOW: &str = "[[case]]\nname = \"any request is allowed\"\nexpect.allow =
 #[tokio::test]
 async fn cases_next_to_a_component_are_run() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!((ended.code(), &*ended.stderr), (Some(0), ""), "{ended:?}");
     assert!(
         ended.stdout.starts_with("ok    any request is allowed\n\n1 passed, 0 failed: policy.wasm (sha256:"),
@@ -83,7 +82,7 @@ async fn cases_next_to_a_component_are_run() {
     );
     // The same from another directory, by a path.
     let component = path(dir.path(), "policy.wasm");
-    let ended = run_unlimited(root(), &["policy", "test", &component]).await;
+    let ended = run_in(root(), &["policy", "test", &component]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
 }
 
@@ -91,15 +90,15 @@ async fn cases_next_to_a_component_are_run() {
 async fn failed_case_is_printed_and_sets_the_exit_code() {
     let cases = format!("{ALLOW}[[case]]\nname = \"anonymous\"\nexpect = {{ status = 403, body = \"no\" }}\n");
     let dir = folder(&[("policy.wasm", "allow"), ("other.toml", &cases)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm", "other.toml"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     assert!(ended.stderr.contains("1 of 2 test cases failed"), "{}", ended.stderr);
     assert!(ended.stdout.contains("FAIL  anonymous  (other.toml:4)\n      - status       403\n"), "{}", ended.stdout);
     assert!(ended.stdout.contains("      + allow        true\n"), "{}", ended.stdout);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--filter", "any"]).await;
     assert_eq!(ended.code(), Some(0), "{ended:?}");
     assert!(!ended.stdout.contains("anonymous"), "{}", ended.stdout);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm", "other.toml", "--json"]).await;
     assert_eq!(ended.code(), Some(1), "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     assert_eq!(report["results"][1]["differences"][0], "status", "{report}");
@@ -121,7 +120,7 @@ async fn invalid_cases_are_reported_with_file_and_line() {
         (&["policy.wasm", "one.toml", "--filter", "x"], &["one.toml", "\"x\""]),
         (&["policy.wasm", "one.toml", "--config", "missing.toml"], &["missing.toml"]),
     ] {
-        let ended = run_unlimited(dir.path(), &[&["policy", "test"], args].concat()).await;
+        let ended = run_in(dir.path(), &[&["policy", "test"], args].concat()).await;
         assert_eq!((ended.code(), &*ended.stdout), (Some(2), ""), "{args:?}: {ended:?}");
         assert!(words.iter().all(|word| ended.stderr.contains(word)), "{args:?}: {}", ended.stderr);
     }
@@ -134,7 +133,7 @@ async fn invalid_cases_are_reported_with_file_and_line() {
         (&["push", "policy.wasm", "--cases", "missing.toml"], "test cases missing.toml: cannot be read"),
         (&["replay", "missing.jsonl", "policy.wasm"], "recording missing.jsonl: cannot be read"),
     ] {
-        let ended = run_unlimited(dir.path(), &[&["policy"], args].concat()).await;
+        let ended = run_in(dir.path(), &[&["policy"], args].concat()).await;
         assert_eq!(ended.code(), Some(1), "{args:?}: {ended:?}");
         assert!(ended.stderr.contains(says), "{args:?}: {}", ended.stderr);
     }
@@ -145,13 +144,13 @@ async fn expected_errors_match_by_kind_under_the_configured_limits() {
     for (fixture, kind) in [("trap", "trap"), ("spin", "cpu"), ("grow", "memory"), ("no-channels", "invalid-answer")] {
         let cases = format!("[[case]]\nname = \"the decision fails\"\nexpect.error = \"{kind}\"\n");
         let dir = folder(&[("policy.wasm", fixture), ("cases.toml", &cases)]);
-        let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
+        let ended = run_in(dir.path(), &["policy", "test", "policy.wasm"]).await;
         assert_eq!(ended.code(), Some(0), "{fixture}: {}", ended.all());
     }
     let cases = "[[case]]\nname = \"the decision fails\"\nexpect.error = \"timeout\"\n";
     let config = "store = \"memory:\"\nallow-all = true\n[policy]\ntimeout = \"50ms\"\ncpu-time = \"10s\"\n";
     let dir = folder(&[("policy.wasm", "spin"), ("cases.toml", cases), ("gateway.toml", config)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "--config", "gateway.toml"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm", "--config", "gateway.toml"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
 }
 
@@ -169,9 +168,9 @@ async fn tokens_are_verified_with_the_profiles_of_a_case() {
     "#;
     let bad = "[tokens.app]\nsecret = \"s\"\naudiences = \"app\"\n[[case]]\nname = \"a\"\nexpect.allow = true\n";
     let dir = folder(&[("policy.wasm", "tokens"), ("cases.toml", cases), ("bad.toml", bad)]);
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
-    let ended = run_unlimited(dir.path(), &["policy", "test", "policy.wasm", "bad.toml"]).await;
+    let ended = run_in(dir.path(), &["policy", "test", "policy.wasm", "bad.toml"]).await;
     assert_eq!(ended.code(), Some(2), "{}", ended.all());
     assert!(ended.stderr.contains("bad.toml") && ended.stderr.contains("audiences"), "{}", ended.stderr);
 }
@@ -181,7 +180,7 @@ async fn bench_reports_the_cost_of_a_decision() {
     let dir = folder(&[("policy.wasm", "allow"), ("cases.toml", ALLOW)]);
     let args = ["policy", "bench", "policy.wasm", "--count", "20", "--json"];
     let fuel = async || {
-        let ended = run_unlimited(dir.path(), &args).await;
+        let ended = run_in(dir.path(), &args).await;
         assert_eq!(ended.code(), Some(0), "{}", ended.all());
         let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
         assert_eq!((report["cases"].as_str(), report["fresh"]["count"].as_u64()), (Some("cases.toml"), Some(20)));
@@ -208,7 +207,7 @@ async fn bench_reports_the_cost_of_a_decision() {
 #[tokio::test]
 async fn failing_policy_is_not_benchmarked() {
     let dir = folder(&[("policy.wasm", "trap")]);
-    let ended = run_unlimited(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
+    let ended = run_in(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{ended:?}");
     assert!(ended.stderr.contains("policy.wasm") && ended.stderr.contains("trap"), "{}", ended.stderr);
 }

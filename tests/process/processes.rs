@@ -132,6 +132,10 @@ impl ProcessOutput {
         self.status.code()
     }
 
+    pub fn succeeded(&self) -> bool {
+        self.status.success()
+    }
+
     pub fn all(&self) -> String {
         format!("{}{}", self.stdout, self.stderr)
     }
@@ -210,6 +214,13 @@ pub async fn run(mut command: Command, stdin: Option<&str>) -> ProcessOutput {
         let _ = pipe.write_all(text.as_bytes()).await;
     }
     running.end().await
+}
+
+/// Runs a command to its end without a timeout: a build may install its tools first, and a large component takes long to compile.
+pub async fn run_unlimited(mut command: Command) -> ProcessOutput {
+    let output = command.output().await.expect("the program runs");
+    let text = |bytes| String::from_utf8(bytes).expect("its output is text");
+    ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// Runs `tidegate` in an empty folder.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::processes::tidegate;
+use crate::processes::{run_unlimited, tidegate};
 
 /// Asserts that a new project can be built and passes its cases.
 async fn assert_new_project_passes(lang: &str, pattern: &str) {
@@ -42,33 +42,21 @@ async fn assert_new_project_passes(lang: &str, pattern: &str) {
 
 /// Runs a command, which must succeed, and returns its output.
 async fn run(dir: &Path, args: &[&str]) -> String {
-    let output = command(dir, args).output().await.expect("the program runs");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert!(output.status.success(), "tidegate {}: {}\n{stdout}\n{stderr}", args.join(" "), output.status);
-    stdout
+    let ended = run_unlimited(command(dir, args)).await;
+    assert!(ended.succeeded(), "tidegate {}: {}\n{}", args.join(" "), ended.status, ended.all());
+    ended.stdout
 }
 
-/// A command whose downloads and builds of toolchains are cached for the next run, in directories of the tests. Projects in Rust share a
-/// directory of products, so each needs a name of its own.
 pub fn command(dir: &Path, args: &[&str]) -> Command {
+    in_project(dir, tidegate(args))
+}
+
+/// Lets a command run in this folder, and keep what cargo builds for the next run. Projects in Rust share a directory of products, so each
+/// needs a name of its own.
+pub fn in_project(dir: &Path, mut command: Command) -> Command {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
-    let mut command = tidegate(args);
-    command.current_dir(dir).env("TIDEGATE_CACHE_DIR", target.join("tmp"));
-    command.env("CARGO_TARGET_DIR", target.join("projects"));
+    command.current_dir(dir).env("CARGO_TARGET_DIR", target.join("projects"));
     command
-}
-
-/// How a command ended, and what it printed to stdout and stderr.
-pub struct CommandResult {
-    pub succeeded: bool,
-    pub printed: String,
-}
-
-pub async fn result(mut command: Command) -> CommandResult {
-    let output = command.output().await.expect("the program runs");
-    let printed = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    CommandResult { succeeded: output.status.success(), printed }
 }
 
 /// Errors of a Rust package are reported before anything is compiled.

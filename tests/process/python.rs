@@ -5,15 +5,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::processes::{ProcessOutput, path, tidegate};
+use crate::processes::{ProcessOutput, path, run_unlimited, tidegate};
 
-/// Runs a command without a timeout: the first build installs its tools.
-async fn run_unlimited(args: &[&str]) -> ProcessOutput {
+async fn run(args: &[&str]) -> ProcessOutput {
     let mut command = tidegate(args);
     command.env("BUILD_SECRET", "secret-of-the-build-machine");
-    let output = command.output().await.expect("the program runs");
-    let text = |bytes| String::from_utf8(bytes).expect("its output is text");
-    ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) }
+    run_unlimited(command).await
 }
 
 const CASES: &str = r#"
@@ -83,7 +80,7 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     let (component, cases) = (path(dir.path(), "policy.wasm"), path(dir.path(), "cases.toml"));
     std::fs::write(&cases, CASES).expect("the cases are written");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/python");
-    let ended = run_unlimited(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
+    let ended = run(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let bytes = std::fs::read(&component).expect("the component");
     assert!(
@@ -92,7 +89,7 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     );
 
     // `one` and `two` are the same request; the report contains their bodies, as the cases do not match them.
-    let ended = run_unlimited(&["policy", "test", &component, &cases, "--json", "--log"]).await;
+    let ended = run(&["policy", "test", &component, &cases, "--json", "--log"]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let probe_of = |at: usize| -> Value {
@@ -109,7 +106,7 @@ async fn randomness_and_settings_come_from_the_decision_and_not_the_build() {
     for (first, second) in chance[0].iter().zip(chance[1]) {
         assert_ne!(first, second, "{one} {two}");
     }
-    let inspected = run_unlimited(&["policy", "inspect", &component]).await;
+    let inspected = run(&["policy", "inspect", &component]).await;
     assert!(inspected.stdout.contains("language   Python\n"), "{}", inspected.all());
     // The cases assert that clients receive no part of the error; the log contains all of it.
     for words in ["about to fail", "KeyError: 'a session id'", "late.py", "line 5", "raise KeyError"] {
@@ -175,9 +172,9 @@ async fn parts_without_a_platform_raise_pythons_exceptions_also_after_their_use_
     };
     std::fs::write(&cases, PLATFORM.map(case).concat()).expect("the cases are written");
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/python-platform");
-    let ended = run_unlimited(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
+    let ended = run(&["policy", "build", source.to_str().expect("a path"), "-o", &component]).await;
     assert_eq!(ended.code(), Some(0), "{}", ended.all());
-    let ended = run_unlimited(&["policy", "test", &component, &cases, "--json"]).await;
+    let ended = run(&["policy", "test", &component, &cases, "--json"]).await;
     let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
     let results = report["results"].as_array().expect("a list");
     assert_eq!(results.len(), PLATFORM.len());
@@ -195,7 +192,7 @@ async fn failed_build_reports_the_location_and_keeps_the_previous_component() {
     let (source, component) = (path(dir.path(), "app.py"), path(dir.path(), "policy.wasm"));
     std::fs::write(&source, "import json\n\ndef authorize(request, channels:\n    pass\n").expect("written");
     std::fs::write(&component, "the previous component").expect("written");
-    let ended = run_unlimited(&["policy", "build", &source]).await;
+    let ended = run(&["policy", "build", &source]).await;
     assert_eq!((ended.code(), &*ended.stdout), (Some(1), ""), "{}", ended.all());
     assert!(ended.stderr.contains("app.py:3: '(' was never closed"), "{}", ended.stderr);
     assert!(!ended.stderr.contains("Traceback"), "{}", ended.stderr);

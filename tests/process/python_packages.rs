@@ -6,7 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::processes::{ProcessOutput, path, tidegate};
+use crate::processes::{ProcessOutput, path, run_unlimited, tidegate};
 
 /// A folder with packages.
 async fn index() -> TempDir {
@@ -24,9 +24,9 @@ async fn build(index: &TempDir, requirements: &[&str], source: &str) -> (TempDir
     let links = format!("--no-index\n--find-links {}\n", path(index.path(), "index.html"));
     std::fs::write(dir.path().join("requirements.txt"), links + &requirements.join("\n")).expect("written");
     std::fs::write(dir.path().join("app.py"), source).expect("written");
-    let output = tidegate(&["policy", "build", "."]).current_dir(dir.path()).output().await.expect("the program runs");
-    let text = |bytes| String::from_utf8(bytes).expect("its output is text");
-    let ended = ProcessOutput { status: output.status, stdout: text(output.stdout), stderr: text(output.stderr) };
+    let mut command = tidegate(&["policy", "build", "."]);
+    command.current_dir(dir.path());
+    let ended = run_unlimited(command).await;
     (dir, ended)
 }
 

@@ -6,22 +6,23 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::guests;
-use crate::projects::{CommandResult, command, result};
+use crate::processes::{ProcessOutput, run_unlimited};
+use crate::projects::command;
 
 /// A policy that compiles without any crate.
 const ALLOWS: &str = "Ok(Grant::to(\"anybody\"))";
 
-async fn tidegate(dir: &Path, args: &[&str]) -> CommandResult {
+async fn tidegate(dir: &Path, args: &[&str]) -> ProcessOutput {
     let mut command = command(dir, args);
     // Also where the target with WASI is installed.
     command.env("CARGO_BUILD_TARGET", "wasm32-unknown-unknown");
-    result(command).await
+    run_unlimited(command).await
 }
 
 /// Writes a new project, whose policy depends on these lines of a manifest and has this body.
 async fn new_project(dir: &Path, name: &str, dependencies: &str, body: &str) {
     let new = tidegate(dir, &["policy", "new", name, "--lang", "rust"]).await;
-    assert!(new.succeeded, "{}", new.printed);
+    assert!(new.succeeded(), "{}", new.all());
     let manifest = dir.join(name).join("Cargo.toml");
     let text = fs::read_to_string(&manifest).expect("the manifest");
     let text = text.replace("[dependencies]\n", &format!("[dependencies]\n{dependencies}\n"));
@@ -34,12 +35,12 @@ async fn new_project(dir: &Path, name: &str, dependencies: &str, body: &str) {
 }
 
 /// Builds a project and runs these cases.
-async fn build_and_test(dir: &Path, name: &str, cases: &str) -> CommandResult {
+async fn build_and_test(dir: &Path, name: &str, cases: &str) -> ProcessOutput {
     let built = tidegate(dir, &["policy", "build", name]).await;
-    assert!(built.succeeded, "{}", built.printed);
+    assert!(built.succeeded(), "{}", built.all());
     fs::write(dir.join(name).join("cases.toml"), cases).expect("written");
     let tested = tidegate(dir, &["policy", "test", "--log", &format!("{name}/policy.wasm")]).await;
-    CommandResult { printed: built.printed + &tested.printed, ..tested }
+    ProcessOutput { stdout: built.stdout + &tested.stdout, stderr: built.stderr + &tested.stderr, ..tested }
 }
 
 #[tokio::test]
@@ -53,8 +54,8 @@ async fn panic_text_and_place_reach_the_log() {
                  [[case]]\nname = \"long\"\nchannels = [\"team-long\"]\nexpect = { error = \"trap\" }\n\
                  [[case]]\nname = \"clock\"\nchannels = [\"team-red\"]\nexpect = { error = \"trap\" }\n";
     let tested = build_and_test(dir.path(), "panicking-policy", cases).await;
-    let printed = &tested.printed;
-    assert!(tested.succeeded, "{printed}");
+    let printed = tested.all();
+    assert!(tested.succeeded(), "{printed}");
     assert!(printed.contains("ERROR") && printed.contains("panicked at src/lib.rs:6:"), "{printed}");
     assert!(printed.contains("not a \\\"team\\\""), "{printed}");
     assert!(printed.contains("panicked at src/lib.rs:7:") && printed.contains("üü"), "long text is cut: {printed}");
@@ -84,7 +85,7 @@ async fn crates_get_the_randomness_of_the_gateway() {
     new_project(dir.path(), "random-policy", dependencies, body).await;
     let cases = "[[case]]\nname = \"differ\"\nexpect = { allow = true }\n";
     let tested = build_and_test(dir.path(), "random-policy", cases).await;
-    assert!(tested.succeeded && !tested.printed.contains("warning: the policy may call"), "{}", tested.printed);
+    assert!(tested.succeeded() && !tested.all().contains("warning: the policy may call"), "{}", tested.all());
 }
 
 /// The crate is a local one with the name of a real one, because only the name counts.
@@ -121,8 +122,8 @@ async fn crate_that_cannot_be_part_of_a_policy_is_reported_before_compilation() 
         let built = tidegate(&folder, &["policy", "build", "my-policy"]).await;
         let expected =
             if expected.is_empty() { "(my-policy → redis): use `tidegate_policy::lookup`" } else { expected };
-        assert!(!built.succeeded && built.printed.contains(expected), "{name}: {}", built.printed);
-        assert!(!built.printed.contains("Compiling"), "{name}: {}", built.printed);
+        assert!(!built.succeeded() && built.all().contains(expected), "{name}: {}", built.all());
+        assert!(!built.all().contains("Compiling"), "{name}: {}", built.all());
     }
 }
 
@@ -146,8 +147,8 @@ async fn crate_that_fails_to_compile_is_named_with_its_route() {
     new_project(dir.path(), "unlucky-policy", "middle = { path = \"../middle\" }", ALLOWS).await;
     let built = tidegate(dir.path(), &["policy", "build", "unlucky-policy"]).await;
     let expected = ["not for this target", "the crate `native` does not compile", "(unlucky-policy → middle → native)"];
-    assert!(!built.succeeded && expected.iter().all(|text| built.printed.contains(text)), "{}", built.printed);
-    assert!(!built.printed.contains("socket2` cannot"), "{}", built.printed);
+    assert!(!built.succeeded() && expected.iter().all(|text| built.all().contains(text)), "{}", built.all());
+    assert!(!built.all().contains("socket2` cannot"), "{}", built.all());
 }
 
 fn library(folder: &Path, name: &str, section: &str, code: &str) {
@@ -177,8 +178,8 @@ async fn build_uses_the_target_wasip2_if_the_toolchain_has_it() {
     let mut build = command(dir.path(), &["policy", "build", "my-policy"]);
     build.env("RUSTC", dir.path().join("rustc")).env("CARGO", dir.path().join("cargo"));
     build.env("CARGO_TARGET_DIR", dir.path().join("target"));
-    let built = result(build).await;
-    assert!(built.succeeded, "{}", built.printed);
+    let built = run_unlimited(build).await;
+    assert!(built.succeeded(), "{}", built.all());
     assert_eq!(fs::read(dir.path().join("my-policy/policy.wasm")).expect("it was built"), component);
     let options = fs::read_to_string(dir.path().join("options")).expect("cargo ran");
     assert!(
@@ -190,7 +191,7 @@ async fn build_uses_the_target_wasip2_if_the_toolchain_has_it() {
     fs::write(dir.path().join("my-policy/cases.toml"), "[[case]]\nname = \"loads\"\nexpect = { allow = true }\n")
         .expect("written");
     let tested = tidegate(dir.path(), &["policy", "test", "my-policy/policy.wasm"]).await;
-    assert!(tested.succeeded, "{}", tested.printed);
+    assert!(tested.succeeded(), "{}", tested.all());
 }
 
 /// A policy that takes time, randomness and environment from WASI, as Rust's standard library does on this target.
