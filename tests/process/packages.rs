@@ -1,7 +1,7 @@
 //! The packages of `tests/packages`, each in a new project that `tidegate policy build` builds with the real toolchain.
 //!
 //! A folder `tests/packages/<language>/<package>` has `package.toml`, a [`Package`], and the files that replace those of the new
-//! project. The tables of `docs/policies/packages.md` are written from these files by `cargo xtask bless`. One package of each kind
+//! project. The files of `tests/packages/<language>` are in each of its projects. The tables of `docs/policies/packages.md` are written from these files by `cargo xtask bless`. One package of each kind
 //! is tried by `cargo xtask test`, all of them by `cargo xtask test --full packages`.
 
 use std::fs;
@@ -55,10 +55,9 @@ fn root() -> &'static Path {
 /// The packages of a language with their folders, by name.
 fn packages(language: &str) -> Vec<(PathBuf, Package)> {
     let folder = root().join("tests/packages").join(language);
-    let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let mut all: Vec<_> = entries
-        .map(|entry| {
-            let folder = entry.expect("an entry").path();
+    let mut all: Vec<_> = entries(&folder)
+        .filter(|path| path.is_dir())
+        .map(|folder| {
             let file = folder.join("package.toml");
             let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             let package: Package = toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
@@ -95,6 +94,7 @@ async fn try_package(language: &str, folder: &Path, package: &Package) -> Result
     let project = dir.path().join("my-policy");
     let created = run(dir.path(), tidegate(&["policy", "new", "my-policy", "--lang", language])).await;
     assert!(created.succeeded(), "{}", created.all());
+    copy_files(folder.parent().expect("the language's folder"), &project);
     copy(folder, &project);
     if let Some(prepare) = &package.prepare {
         let mut shell = Command::new("sh");
@@ -127,16 +127,24 @@ async fn run(dir: &Path, command: Command) -> ProcessOutput {
 
 /// Copies the files of a package over those of a project.
 fn copy(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).expect("a folder") {
-        let path = entry.expect("an entry").path();
-        let name = path.file_name().expect("a name");
-        if path.is_dir() {
-            fs::create_dir_all(to.join(name)).expect("created");
-            copy(&path, &to.join(name));
-        } else if name != "package.toml" {
-            fs::copy(&path, to.join(name)).expect("copied");
-        }
+    copy_files(from, to);
+    for path in entries(from).filter(|path| path.is_dir()) {
+        let to = to.join(path.file_name().expect("a name"));
+        fs::create_dir_all(&to).expect("created");
+        copy(&path, &to);
     }
+}
+
+/// Copies the files of a folder, without its folders.
+fn copy_files(from: &Path, to: &Path) {
+    for path in entries(from).filter(|path| path.is_file() && !path.ends_with("package.toml")) {
+        fs::copy(&path, to.join(path.file_name().expect("a name"))).expect("copied");
+    }
+}
+
+fn entries(folder: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    entries.map(|entry| entry.expect("an entry").path())
 }
 
 /// The table of a language.

@@ -1,30 +1,13 @@
 const std = @import("std");
-const c = @cImport(@cInclude("tidegate.h"));
+const support = @import("support.zig");
+const c = support.c;
 
 export fn authorize(_: *const c.tg_request, _: c.tg_list) c.tg_answer {
     var threaded: std.Io.Threaded = .init_single_threaded;
     var source: std.Random.IoSource = .{ .io = threaded.io() };
-    var answer = c.tg_allow(text("alice"));
+    var answer = c.tg_allow(support.text("alice"));
     var id: [16]u8 = undefined;
     source.interface().bytes(&id);
-    c.tg_header(&answer, "x-trace", text(&id));
+    c.tg_header(&answer, "x-trace", support.text(&id));
     return answer;
-}
-
-fn reject(reason: []const u8) c.tg_answer {
-    c.tg_reason(text(reason));
-    return c.tg_reject(401, "Unauthorized");
-}
-
-fn text(bytes: []const u8) c.tg_str {
-    return .{ .ptr = @constCast(bytes.ptr), .len = bytes.len };
-}
-
-fn slice(string: c.tg_str) []const u8 {
-    return if (string.len == 0) "" else string.ptr[0..string.len];
-}
-
-fn setting(name: [*:0]const u8) []const u8 {
-    var value: c.tg_str = undefined;
-    return if (c.tg_setting(name, &value)) slice(value) else "";
 }
