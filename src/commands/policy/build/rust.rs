@@ -7,7 +7,6 @@ mod project;
 mod toolchain;
 
 use std::env;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -16,8 +15,6 @@ use crate::commands::policy::build::rust::module::Contents;
 use crate::commands::policy::build::rust::project::CargoProject;
 use crate::commands::policy::build::rust::toolchain::RustToolchain;
 use crate::commands::policy::build::{Job, tools};
-use crate::util::files;
-use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
 /// Policies recurse little, and a small stack reduces the memory that each new instance touches. A build script of the policy can
 /// override it, because the linker uses the last option.
@@ -54,7 +51,7 @@ pub fn build(job: &Job) -> Result<()> {
 
 /// Converts the linker's output to the component, which it is already with WASI.
 fn write_policy(job: &Job, project: &CargoProject) -> Result<()> {
-    let bytes = read(&project.module)?;
+    let bytes = tools::read_module(&project.module)?;
     if !bytes.starts_with(MODULE_HEADER) {
         return tools::write_output(job, &bytes);
     }
@@ -74,10 +71,6 @@ fn write_policy(job: &Job, project: &CargoProject) -> Result<()> {
         eprintln!("{warning}");
     }
     tools::write_module(job, module, None, "the linked module does not fit the interface")
-}
-
-fn read(module: &Path) -> Result<Vec<u8>> {
-    files::read(module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))
 }
 
 /// Adds compiler flags to the user's own in the environment or in cargo's configuration, because cargo only uses one of them.

@@ -138,8 +138,12 @@ pub fn version(text: &str) -> Option<(u32, u32)> {
 
 /// Converts a core module to the component of a job. `mistake` is the likely reason if it is not a policy.
 pub fn write_component(job: &Job, module: &Path, adapter: Option<&Adapter>, mistake: &'static str) -> Result<()> {
-    let module = files::read(module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))?;
-    write_module(job, module, adapter, mistake)
+    write_module(job, read_module(module)?, adapter, mistake)
+}
+
+/// Reads the output of a linker.
+pub fn read_module(module: &Path) -> Result<Vec<u8>> {
+    files::read(module, MAX_COMPONENT_BYTES).with_context(|| format!("reading {}", module.display()))
 }
 
 /// Converts the bytes of a core module to the component of a job. `mistake` is the likely reason if it is not a policy.
