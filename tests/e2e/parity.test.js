@@ -4,13 +4,12 @@ import assert from "node:assert/strict";
 import { after, afterEach, before, describe, test } from "node:test";
 import { Realtime } from "@upstash/realtime";
 import { Closing } from "./lib/closing.js";
-import { startGateway } from "./lib/gateway.js";
 import { restClient } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { SseReader } from "./lib/sse.js";
 import { fitsInPath, startStock } from "./lib/stock.js";
 import { until } from "./lib/until.js";
-import { allowAllConfig, TOKEN } from "./lib/example.js";
+import { startAllowAll, TOKEN } from "./lib/example.js";
 
 const closing = new Closing();
 const readers = new Set();
@@ -20,9 +19,7 @@ before(async () => {
   const dir = closing.dir();
   const redis = closing.add(await startRedis({ dir }), (it) => it.stop());
   resp = closing.add(await Resp.open(redis.port), (it) => it.close());
-  const config = allowAllConfig({ store: redis.url });
-  const serve = async (name) =>
-    closing.add(await startGateway({ name, args: ["serve", "--allow-all"], config, dir }), (it) => it.stop());
+  const serve = (name) => startAllowAll(closing, { name, store: redis.url, dir });
   tidegate = await serve("tidegate");
   // The stock handler and the emitter reach Redis through a gateway that streams nothing.
   const rest = await serve("rest");

@@ -12,8 +12,7 @@ import express from "express";
 import { createProxyMiddleware } from "http-proxy-middleware";
 import { Child } from "./lib/child.js";
 import { Closing } from "./lib/closing.js";
-import { allowAllConfig } from "./lib/example.js";
-import { startGateway } from "./lib/gateway.js";
+import { startAllowAll } from "./lib/example.js";
 import { startRedis } from "./lib/redis.js";
 import { inTime, until } from "./lib/until.js";
 
@@ -25,8 +24,7 @@ let dir, gateway;
 before(async () => {
   dir = closing.dir();
   const redis = closing.add(await startRedis({ dir }), (it) => it.stop());
-  const config = allowAllConfig({ store: redis.url });
-  gateway = closing.add(await startGateway({ args: ["serve", "--allow-all"], config, dir }), (it) => it.stop());
+  gateway = await startAllowAll(closing, { store: redis.url, dir });
 });
 
 after(() => closing.run());

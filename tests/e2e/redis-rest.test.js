@@ -2,11 +2,10 @@
 import assert from "node:assert/strict";
 import { after, before, describe, test } from "node:test";
 import { Closing } from "./lib/closing.js";
-import { startGateway } from "./lib/gateway.js";
 import { restClient } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { until } from "./lib/until.js";
-import { allowAllConfig, TOKEN } from "./lib/example.js";
+import { startAllowAll, TOKEN } from "./lib/example.js";
 
 // The package does not export the class of its errors.
 const REFUSED = { name: "UpstashError" };
@@ -24,10 +23,7 @@ for (const backend of ["redis", "memory"]) {
         resp = closing.add(await Resp.open(server.port), (it) => it.close());
         store = server.url;
       }
-      gateway = closing.add(
-        await startGateway({ name: backend, args: ["serve", "--allow-all"], config: allowAllConfig({ store }), dir }),
-        (it) => it.stop(),
-      );
+      gateway = await startAllowAll(closing, { name: backend, store, dir });
       redis = restClient(gateway.url, TOKEN);
     });
     after(() => closing.run());

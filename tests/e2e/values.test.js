@@ -4,11 +4,10 @@ import { after, before, describe, test } from "node:test";
 import { Realtime } from "@upstash/realtime";
 import { Redis } from "@upstash/redis";
 import { Closing } from "./lib/closing.js";
-import { startGateway } from "./lib/gateway.js";
 import { restClient } from "./lib/npm.js";
 import { Resp, startRedis } from "./lib/redis.js";
 import { SseReader } from "./lib/sse.js";
-import { allowAllConfig, TOKEN } from "./lib/example.js";
+import { startAllowAll, TOKEN } from "./lib/example.js";
 
 const closing = new Closing();
 const SEED = 12;
@@ -18,9 +17,7 @@ before(async () => {
   const dir = closing.dir();
   const redis = closing.add(await startRedis({ dir }), (it) => it.stop());
   resp = closing.add(await Resp.open(redis.port), (it) => it.close());
-  const config = allowAllConfig({ store: redis.url });
-  const serve = async (name) =>
-    closing.add(await startGateway({ name, args: ["serve", "--allow-all"], config, dir }), (it) => it.stop());
+  const serve = (name) => startAllowAll(closing, { name, store: redis.url, dir });
   gate = await serve("gate");
   // It has heard no notification of what it replays.
   other = await serve("other");

@@ -1,6 +1,6 @@
 // The example policy with its sessions and teams, and configurations, for all suites.
 import { join } from "node:path";
-import { REPO, toml } from "./gateway.js";
+import { REPO, startGateway, toml } from "./gateway.js";
 
 /** The token that the tests' configurations accept on `/redis`. */
 export const TOKEN = "e2e-token";
@@ -48,9 +48,9 @@ ping-interval = "25s"
 `;
 }
 
-/** A tidegate.toml without a policy, for `--allow-all`. */
-export function allowAllConfig({ store }) {
-  return `listen = "127.0.0.1:0"
+/** Starts a gateway that admits all clients, and stops it at the end of the suite. */
+export async function startAllowAll(closing, { name, store, dir }) {
+  const config = `listen = "127.0.0.1:0"
 control.listen = "127.0.0.1:0"
 drain.delay = "0s"
 store = ${toml(store)}
@@ -58,4 +58,5 @@ store = ${toml(store)}
 [redis-rest]
 tokens = ${toml([TOKEN])}
 `;
+  return closing.add(await startGateway({ name, args: ["serve", "--allow-all"], config, dir }), (it) => it.stop());
 }
