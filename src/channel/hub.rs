@@ -20,6 +20,7 @@ use crate::channel::reader::StoreReader;
 use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
+use crate::store::slot::KeyScope;
 use crate::store::{EventStore, NotificationHandler, Page, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -197,6 +198,8 @@ impl NotificationHandler for HubShared {
         let Some(channel) = self.find(channel) else { return };
         channel.notify(payload, Instant::now());
     }
+
+    fn master_changed(&self, _keys: &KeyScope) {}
 
     fn lost(&self, reason: &str) {
         if self.is_store_up.swap(false, Ordering::Relaxed) {

@@ -7,6 +7,7 @@ pub mod fleet_keys;
 pub mod memory;
 pub(crate) mod redis;
 pub mod revocations;
+pub mod slot;
 pub(crate) mod url;
 
 use std::sync::{Arc, Weak};
@@ -18,6 +19,7 @@ use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
+use crate::store::slot::KeyScope;
 use crate::util::client_key::ClientKey;
 
 /// Why an operation of a store failed.
@@ -116,6 +118,9 @@ pub trait NotificationHandler: Send + Sync {
     fn notified(&self, channel: &str, payload: &[u8]);
     /// The connection failed: no channel is subscribed until `subscribed` is called for it again.
     fn lost(&self, reason: &str);
+    /// The master of these keys is another one than before, or it restarted, or a connection to it was opened again: what was read before
+    /// may not exist any more. Called before the first read over the new connection.
+    fn master_changed(&self, keys: &KeyScope);
 }
 
 /// The reads that a policy can make.
@@ -158,6 +163,11 @@ pub trait EventStore: KeyLookup {
     /// The state of the fleet with these keys; `None` for a store that only one node can use.
     fn fleet(&self, _keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         None
+    }
+    /// Asks whether this node reads from the current master of the fleet's keys: the reply is one to a request that was sent after the call.
+    /// False if others name another master, or too few of them answer. A store that is one server needs no proof.
+    async fn prove_master(&self) -> Result<bool, StoreError> {
+        Ok(true)
     }
     /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -10,6 +10,7 @@ use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
+use tidegate::store::slot::KeyScope;
 use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
 use tidegate::util::client_key::ClientKey;
 
@@ -347,6 +348,12 @@ impl NotificationHandler for Relay {
 
     fn refused(&self, channel: &str) {
         panic!("the embedded store refuses no subscription: {channel}");
+    }
+
+    fn master_changed(&self, keys: &KeyScope) {
+        if let Some(handler) = self.handler() {
+            handler.master_changed(keys);
+        }
     }
 
     fn lost(&self, reason: &str) {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::store::redis::link::Link;
 use async_trait::async_trait;
 use redis::{AsyncCommands, RedisError, Script, SetExpiry, SetOptions, Value, cmd, pipe};
 
@@ -11,6 +10,7 @@ use crate::store::fleet::{
     Commit, CommitOutcome, FleetStore, HeartbeatReply, MAX_HISTORY, MAX_RECORD_BYTES, RecordRead,
 };
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::redis::link::{Link, Route};
 
 /// Maximum nodes of a listing.
 const MAX_NODES: isize = 1_000;
@@ -30,6 +30,16 @@ pub struct RedisFleetStore {
 }
 
 impl RedisFleetStore {
+    /// The node with the fleet's keys, which are in one slot.
+    fn quick(&self) -> Route {
+        self.quick.to(&self.keys.active_policy())
+    }
+
+    /// The same, for components.
+    fn bulk(&self) -> Route {
+        self.bulk.to(&self.keys.active_policy())
+    }
+
     /// Runs `shadow.lua`, and returns its result.
     async fn replace_shadow(
         &self,
@@ -49,12 +59,12 @@ impl RedisFleetStore {
         for hex in digests(expected) {
             call.key(self.keys.policy_blob(hex)).arg(hex);
         }
-        Ok(call.invoke_async(&mut self.quick.clone()).await?)
+        Ok(call.invoke_async(&mut self.quick()).await?)
     }
 
     /// The names of all nodes, each with its status, which is empty if it has expired.
     async fn named_statuses(&self) -> Result<Vec<(String, Vec<u8>)>, StoreError> {
-        let mut connection = self.quick.clone();
+        let mut connection = self.quick();
         let names: Vec<String> = connection.zrevrange(self.keys.nodes(), 0, MAX_NODES - 1).await?;
         if names.is_empty() {
             return Ok(Vec::new());
@@ -68,12 +78,12 @@ impl RedisFleetStore {
     }
 
     async fn record(&self, key: String) -> RecordRead {
-        Ok(non_empty(self.quick.clone().getrange(key, 0, RECORD_END).await?))
+        Ok(non_empty(self.quick().getrange(key, 0, RECORD_END).await?))
     }
 
     /// Notifies all nodes that a record has changed.
     async fn notify(&self) -> Result<(), StoreError> {
-        Ok(self.quick.clone().publish(self.keys.policy_changed(), "changed").await?)
+        Ok(self.quick().publish(self.keys.policy_changed(), "changed").await?)
     }
 }
 
@@ -103,7 +113,7 @@ impl FleetStore for RedisFleetStore {
             .getrange(self.keys.active_policy(), 0, RECORD_END)
             .getrange(self.keys.pending_policy(), 0, RECORD_END)
             .getrange(self.keys.shadow_policy(), 0, RECORD_END)
-            .query_async(&mut self.quick.clone())
+            .query_async(&mut self.quick())
             .await?;
         let Ok([previous, set, added, active, pending, shadow]) = <[_; 6]>::try_from(replies) else {
             return Err(StoreError::Refused("the number of replies is not the number of commands".into()));
@@ -124,7 +134,7 @@ impl FleetStore for RedisFleetStore {
     async fn leave(&self, node: &str) -> Result<(), StoreError> {
         let mut commands = pipe();
         commands.del(self.keys.node_status(node)).zrem(self.keys.nodes(), node);
-        Ok(commands.exec_async(&mut self.quick.clone()).await?)
+        Ok(commands.exec_async(&mut self.quick()).await?)
     }
 
     async fn node_statuses(&self) -> Result<Vec<Vec<u8>>, StoreError> {
@@ -142,7 +152,7 @@ impl FleetStore for RedisFleetStore {
         }
         if is_needed {
             // Fails for a Redis user without the right to do so; then another process does it.
-            let _: Result<(), RedisError> = call.invoke_async(&mut self.quick.clone()).await;
+            let _: Result<(), RedisError> = call.invoke_async(&mut self.quick()).await;
         }
         Ok(())
     }
@@ -178,18 +188,18 @@ impl FleetStore for RedisFleetStore {
     async fn history(&self) -> Result<Vec<Vec<u8>>, StoreError> {
         let script = Script::new(include_str!("history.lua"));
         let mut call = script.key(self.keys.policy_history());
-        Ok(call.arg(MAX_HISTORY).arg(MAX_RECORD_BYTES).invoke_async(&mut self.quick.clone()).await?)
+        Ok(call.arg(MAX_HISTORY).arg(MAX_RECORD_BYTES).invoke_async(&mut self.quick()).await?)
     }
 
     async fn blob(&self, hex: &str, max: u64) -> RecordRead {
         let key = self.keys.policy_blob(hex);
-        Ok(non_empty(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk.clone()).await?))
+        Ok(non_empty(cmd("GETRANGE").arg(key).arg(0).arg(max).query_async(&mut self.bulk()).await?))
     }
 
     async fn put_blob(&self, hex: &str, content: &[u8], expiry: Duration) -> Result<(), StoreError> {
         let script = Script::new(include_str!("put_blob.lua"));
         let key = self.keys.policy_blob(hex);
-        Ok(script.key(key).arg(content).arg(millis(expiry)).invoke_async(&mut self.bulk.clone()).await?)
+        Ok(script.key(key).arg(content).arg(millis(expiry)).invoke_async(&mut self.bulk()).await?)
     }
 
     async fn set_pending(&self, record: &str, expiry: Duration) -> Result<bool, StoreError> {
@@ -198,7 +208,7 @@ impl FleetStore for RedisFleetStore {
             "if redis.call('PTTL', KEYS[1]) >= 0 then return 0 end redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return 1",
         );
         let mut call = script.key(self.keys.pending_policy());
-        let is_set = call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?;
+        let is_set = call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick()).await?;
         if is_set {
             self.notify().await?;
         }
@@ -210,12 +220,12 @@ impl FleetStore for RedisFleetStore {
             "if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end return redis.call('PEXPIRE', KEYS[1], ARGV[2])",
         );
         let mut call = script.key(self.keys.pending_policy());
-        Ok(call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick.clone()).await?)
+        Ok(call.arg(record).arg(millis(expiry)).invoke_async(&mut self.quick()).await?)
     }
 
     async fn remove_pending(&self, record: &str) -> Result<(), StoreError> {
         let script = Script::new("if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end");
-        let () = script.key(self.keys.pending_policy()).arg(record).invoke_async(&mut self.quick.clone()).await?;
+        let () = script.key(self.keys.pending_policy()).arg(record).invoke_async(&mut self.quick()).await?;
         self.notify().await
     }
 
@@ -223,14 +233,14 @@ impl FleetStore for RedisFleetStore {
         let key = self.keys.prepare_reports(push);
         let mut commands = pipe();
         commands.hset(&key, node, report).pexpire(&key, REPORT_EXPIRY_MS);
-        Ok(commands.exec_async(&mut self.quick.clone()).await?)
+        Ok(commands.exec_async(&mut self.quick()).await?)
     }
 
     async fn reports(&self, push: &str, nodes: &[&str]) -> Result<Vec<Option<Vec<u8>>>, StoreError> {
         if nodes.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.quick.clone().hmget(self.keys.prepare_reports(push), nodes).await?)
+        Ok(self.quick().hmget(self.keys.prepare_reports(push), nodes).await?)
     }
 
     async fn commit(&self, commit: Commit<'_>) -> Result<CommitOutcome, StoreError> {
@@ -247,7 +257,7 @@ impl FleetStore for RedisFleetStore {
         for hex in history.iter().flat_map(|record| digests(record)) {
             call.key(self.keys.policy_blob(hex)).arg(hex);
         }
-        let outcome: String = call.invoke_async(&mut self.quick.clone()).await?;
+        let outcome: String = call.invoke_async(&mut self.quick()).await?;
         Ok(match &*outcome {
             "done" => CommitOutcome::Committed,
             "conflict" => CommitOutcome::Conflict,

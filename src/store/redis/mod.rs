@@ -7,6 +7,7 @@
 mod error;
 pub(crate) mod fleet;
 mod link;
+mod node_link;
 pub(crate) mod notifications;
 pub(crate) mod subscriptions;
 
@@ -23,6 +24,7 @@ use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
+use crate::store::redis::node_link::{FixedNode, NodeLink};
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
@@ -59,12 +61,13 @@ pub struct RedisStore {
 impl RedisStore {
     /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
     pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        let connection = |reply_timeout| Link::new(client.clone(), timeout, reply_timeout);
+        let node = Arc::new(FixedNode(client.clone()));
+        let link = |reply_timeout| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
         Self {
-            live: connection(timeout),
-            bulk: connection(timeout),
-            ranges: connection(timeout),
-            blobs: connection(timeout.max(MIN_BLOB_TIMEOUT)),
+            live: link(timeout),
+            bulk: link(timeout),
+            ranges: link(timeout),
+            blobs: link(timeout.max(MIN_BLOB_TIMEOUT)),
             read: Script::new(include_str!("read.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
@@ -80,7 +83,7 @@ impl RedisStore {
     /// Checks that the server replies and is not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
         self.ping().await?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.clone()).await.unwrap_or_default();
+        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
         // If the server hides its version, the first read finds out.
         match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
@@ -91,7 +94,7 @@ impl RedisStore {
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
     pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
-        let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.clone()).await?;
+        let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
         let own = self.client.get_connection_info().redis_settings().db();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
     }
@@ -166,7 +169,8 @@ impl EventStore for RedisStore {
 
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
-        let mut connection = if limits.entries <= MAX_LIVE_ENTRIES { self.live.clone() } else { self.bulk.clone() };
+        let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
+        let mut connection = link.to(channel);
         let mut read = self.read.key(channel);
         if let Some(key) = self.barrier_stream.get() {
             read.key(&**key);
@@ -192,13 +196,13 @@ impl EventStore for RedisStore {
             .arg(notification_head(channel, event))
             .arg(option(retention.max_length))
             .arg(option(retention.expire_seconds))
-            .invoke_async(&mut self.bulk.clone())
+            .invoke_async(&mut self.bulk.to(channel))
             .await?;
         Ok(id)
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
-        let mut connection = self.live.clone();
+        let mut connection = self.live.to(key);
         let script = Script::new(include_str!("revocations.lua"));
         let mut read = script.key(key);
         read.arg(MAX_STORED_REVOCATIONS).arg(MAX_REVOCATION_BYTES);
@@ -224,20 +228,20 @@ impl EventStore for RedisStore {
         let script = Script::new(include_str!("add_revocation.lua"));
         let mut add = script.key(key);
         add.arg(new.id).arg(new.value).arg(duration).arg(new.max_active);
-        let (now, until) = add.invoke_async(&mut self.bulk.clone()).await?;
+        let (now, until) = add.invoke_async(&mut self.bulk.to(key)).await?;
         Ok(AddedRevocation { now, until })
     }
 
     async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.clone()).await?)
+        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.to(key)).await?)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
-        Ok(cmd("HDEL").arg(key).arg(id).query_async(&mut self.bulk.clone()).await?)
+        Ok(cmd("HDEL").arg(key).arg(id).query_async(&mut self.bulk.to(key)).await?)
     }
 
     async fn command(&self, command: &RestCommand) -> Result<Reply, StoreError> {
-        let mut connection = self.bulk.clone();
+        let mut connection = self.bulk.to(command.key());
         let value: Value = match command {
             RestCommand::Add { key, no_create, trim, id, fields } => {
                 let mut add = cmd("XADD");
@@ -258,7 +262,7 @@ impl EventStore for RedisStore {
                 let mut range = self.range.key(key);
                 range.arg(start).arg(end).arg(count.map_or_else(String::new, |count| count.to_string()));
                 range.arg(*max_bytes).arg(TEXT_OVERHEAD_BYTES);
-                match range.invoke_async(&mut self.ranges.clone()).await? {
+                match range.invoke_async(&mut self.ranges.to(key)).await? {
                     Value::Nil => return Err(StoreError::AnswerTooLarge(*max_bytes)),
                     entries => entries,
                 }
@@ -278,22 +282,22 @@ impl EventStore for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        Ok(cmd("PING").exec_async(&mut self.live.clone()).await?)
+        Ok(cmd("PING").exec_async(&mut self.live.to_any()).await?)
     }
 }
 
 #[async_trait]
 impl KeyLookup for RedisStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("GET").arg(key).query_async(&mut self.live.clone()).await?)
+        Ok(cmd("GET").arg(key).query_async(&mut self.live.to(key)).await?)
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.clone()).await?)
+        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.to(key)).await?)
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.clone()).await?)
+        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.to(key)).await?)
     }
 }
 
