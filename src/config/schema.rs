@@ -99,7 +99,7 @@ section! {
         /// The control port.
         control: Control = Control::default() => Table,
         /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
-        /// Databases of one Redis do not separate environments: see [Redis](operations/deployment.md#redis). Flag: `--store`.
+        /// Databases of one Redis do not separate environments: see [Redis](operations/redis.md). Flag: `--store`.
         store: Hidden = "redis://127.0.0.1:6379".into() => Restart,
         /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
         store_ca: Option<PathBuf> = None => Restart,
