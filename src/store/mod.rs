@@ -5,6 +5,7 @@ pub mod command;
 pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
+pub mod options;
 pub(crate) mod redis;
 pub mod revocations;
 pub mod slot;

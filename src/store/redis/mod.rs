@@ -4,12 +4,15 @@
 //! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
 //! read, so that they delay neither; and one for components.
 
+mod certificates;
+pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
 mod link;
 mod node_link;
 pub(crate) mod notifications;
 pub(crate) mod subscriptions;
+mod validity;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -21,6 +24,8 @@ use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::options::StoreOptions;
+use crate::store::redis::connector::Connector;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
@@ -29,6 +34,7 @@ use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
+use crate::store::url::{StoreUrl, Topology};
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -59,8 +65,18 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
+    /// Connects when a connection is first used. `None` for `memory:`. An error is a mistake in the configuration.
+    pub fn open(options: &StoreOptions, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let StoreUrl::Redis(url) = &options.url else { return Ok(None) };
+        let connector = Connector::new(url, options)?;
+        match &url.topology {
+            Topology::Single(address) => Ok(Some(Self::new(connector.client_at(address)?, options.timeout, metrics))),
+            Topology::Cluster(_) | Topology::Sentinel { .. } => anyhow::bail!("{url}: not supported yet"),
+        }
+    }
+
     /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
-    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+    fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
         let node = Arc::new(FixedNode(client.clone()));
         let link = |reply_timeout| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
         Self {
