@@ -90,6 +90,10 @@ pub struct Metrics {
     pub pubsub_failures: IntCounter,
     /// Subscriptions to a channel that the store refused.
     pub subscriptions_refused: IntCounter,
+    /// Changes of the master that sentinels name.
+    pub master_changes: IntCounter,
+    /// New certificates for the store that are not valid.
+    pub certificate_errors: IntCounter,
 }
 
 impl Metrics {
@@ -169,6 +173,14 @@ impl Metrics {
             subscriptions_refused: builder.counter(
                 "tidegate_store_subscriptions_refused_total",
                 "Subscriptions to a channel that the store refused; each is tried again.",
+            ),
+            master_changes: builder.counter(
+                "tidegate_store_master_changes_total",
+                "Times that the sentinels named another master than before.",
+            ),
+            certificate_errors: builder.counter(
+                "tidegate_store_certificate_errors_total",
+                "Renewed certificates for the store that are not valid, so that the gateway keeps those that it has.",
             ),
             registry: builder.0,
         }

@@ -11,6 +11,8 @@ pub(crate) mod fleet;
 mod link;
 mod node_link;
 pub(crate) mod notifications;
+mod sentinel;
+mod single;
 pub(crate) mod subscriptions;
 mod validity;
 
@@ -18,7 +20,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
+use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
@@ -29,8 +31,10 @@ use crate::store::redis::connector::Connector;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
-use crate::store::redis::node_link::{FixedNode, NodeLink};
+use crate::store::redis::node_link::{NodeLink, NodeSource};
 use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::redis::sentinel::SentinelMaster;
+use crate::store::redis::single::{MasterWatcher, SingleNode};
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
@@ -59,26 +63,56 @@ pub struct RedisStore {
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
-    client: Client,
+    servers: Servers,
+    watcher: Arc<MasterWatcher>,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
-impl RedisStore {
-    /// Connects when a connection is first used. `None` for `memory:`. An error is a mistake in the configuration.
-    pub fn open(options: &StoreOptions, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
-        let StoreUrl::Redis(url) = &options.url else { return Ok(None) };
-        let connector = Connector::new(url, options)?;
-        match &url.topology {
-            Topology::Single(address) => Ok(Some(Self::new(connector.client_at(address)?, options.timeout, metrics))),
-            Topology::Cluster(_) | Topology::Sentinel { .. } => anyhow::bail!("{url}: not supported yet"),
+/// The servers of a store, in one of its topologies.
+enum Servers {
+    Single(Arc<SingleNode>),
+    Sentinel(Arc<SentinelMaster>),
+}
+
+impl Servers {
+    /// The node that has all keys.
+    fn node(&self) -> Arc<dyn NodeSource> {
+        match self {
+            Self::Single(node) => Arc::clone(node) as Arc<dyn NodeSource>,
+            Self::Sentinel(master) => Arc::clone(master) as Arc<dyn NodeSource>,
         }
     }
+}
 
-    /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
-    fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        let node = Arc::new(FixedNode(client.clone()));
-        let link = |reply_timeout| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
+impl RedisStore {
+    /// Connects when a connection is first used. `None` for `memory:`. An error is a mistake in the configuration. Needs a runtime.
+    pub fn open(options: &StoreOptions, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let StoreUrl::Redis(url) = &options.url else { return Ok(None) };
+        let (connector, watcher) = (Connector::open(url, options, &metrics)?, Arc::<MasterWatcher>::default());
+        let servers = match &url.topology {
+            Topology::Single(address) => {
+                let (connector, watcher) = (Arc::clone(&connector), Arc::clone(&watcher));
+                Servers::Single(Arc::new(SingleNode { connector, address: address.clone(), watcher }))
+            }
+            Topology::Sentinel { sentinels, master } => {
+                let (connector, watcher) = (Arc::clone(&connector), Arc::clone(&watcher));
+                let group = (&**sentinels, &**master);
+                Servers::Sentinel(SentinelMaster::start(
+                    connector,
+                    group,
+                    options.timeout,
+                    watcher,
+                    Arc::clone(&metrics),
+                ))
+            }
+            Topology::Cluster(_) => anyhow::bail!("{url}: not supported yet"),
+        };
+        Ok(Some(Self::new(servers, watcher, options.timeout, metrics)))
+    }
+
+    fn new(servers: Servers, watcher: Arc<MasterWatcher>, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        let link = |reply_timeout| Link::Node(NodeLink::new(servers.node(), timeout, reply_timeout));
         Self {
             live: link(timeout),
             bulk: link(timeout),
@@ -90,7 +124,8 @@ impl RedisStore {
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
-            client,
+            servers,
+            watcher,
             timeout,
             metrics,
         }
@@ -111,7 +146,7 @@ impl RedisStore {
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
     pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
-        let own = self.client.get_connection_info().redis_settings().db();
+        let own = self.servers.node().database();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
     }
 }
@@ -162,8 +197,9 @@ fn parse_page(reply: Value) -> Result<Page, StoreError> {
 #[async_trait]
 impl EventStore for RedisStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
+        self.watcher.set(Weak::clone(&handler));
         self.subscriber.get_or_init(|| {
-            NotificationSubscriber::start(self.client.clone(), self.timeout, handler, Arc::clone(&self.metrics))
+            NotificationSubscriber::start(self.servers.node(), self.timeout, handler, Arc::clone(&self.metrics))
         });
     }
 
@@ -295,6 +331,13 @@ impl EventStore for RedisStore {
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
+    }
+
+    async fn prove_master(&self) -> Result<bool, StoreError> {
+        match &self.servers {
+            Servers::Single(_) => Ok(true),
+            Servers::Sentinel(master) => Ok(master.prove().await),
+        }
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
