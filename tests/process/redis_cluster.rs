@@ -19,6 +19,7 @@ pub struct RedisCluster {
 
 pub struct ClusterNode {
     process: Option<ChildProcess>,
+    is_paused: bool,
     pub port: u16,
     bus_port: u16,
     pub id: String,
@@ -32,7 +33,7 @@ impl ClusterNode {
         let (port, bus_port) = (reserved_port(), reserved_port());
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let dir = tempfile::tempdir().expect("a directory");
-        let mut node = Self { process: None, port, bus_port, id: String::new(), dir, args };
+        let mut node = Self { process: None, is_paused: false, port, bus_port, id: String::new(), dir, args };
         node.restart().await;
         node.id = cmd("CLUSTER").arg("MYID").query_async(&mut node.connect().await).await.expect("its id");
         node
@@ -56,12 +57,19 @@ impl ClusterNode {
         self.process.take().expect("the node runs").kill().await;
     }
 
-    pub async fn signal(&self, name: &str) {
-        self.process.as_ref().expect("the node runs").signal(name).await;
+    /// Stops the process, which keeps its connections.
+    pub async fn pause(&mut self) {
+        self.process.as_ref().expect("the node runs").signal("STOP").await;
+        self.is_paused = true;
+    }
+
+    pub async fn resume(&mut self) {
+        self.process.as_ref().expect("the node runs").signal("CONT").await;
+        self.is_paused = false;
     }
 
     pub fn is_running(&self) -> bool {
-        self.process.is_some()
+        self.process.is_some() && !self.is_paused
     }
 
     async fn try_connect(&self) -> Result<MultiplexedConnection, RedisError> {
@@ -134,6 +142,27 @@ impl RedisCluster {
             })
             .await;
         }
+    }
+
+    /// Waits until each replica has everything that its master has.
+    pub async fn wait_until_replicated(&self) {
+        for node in self.nodes.iter().filter(|node| node.is_running()) {
+            let mut connection = node.connect().await;
+            wait_until("replicas have everything", async || {
+                let info: String = cmd("INFO").arg("replication").query_async(&mut connection).await.expect("INFO");
+                let offset =
+                    info.lines().find_map(|line| line.strip_prefix("master_repl_offset:")).expect("the offset");
+                let mut replicas = info.lines().filter(|line| line.starts_with("slave") && line.contains("offset="));
+                info.contains("role:slave") || replicas.all(|replica| replica.contains(&format!("offset={offset},")))
+            })
+            .await;
+        }
+    }
+
+    pub async fn is_replica(&self, number: usize) -> bool {
+        let mut connection = self.nodes[number].connect().await;
+        let info: String = cmd("INFO").arg("replication").query_async(&mut connection).await.expect("INFO");
+        info.contains("role:slave")
     }
 
     pub fn url(&self) -> String {

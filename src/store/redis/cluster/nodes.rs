@@ -24,7 +24,12 @@ pub(crate) struct NodePool {
 }
 
 impl NodePool {
-    pub fn new(shared: &Arc<Shared>, connect_timeout: Duration, reply_timeout: Duration, has_reads: bool) -> Arc<Self> {
+    pub(super) fn new(
+        shared: &Arc<Shared>,
+        connect_timeout: Duration,
+        reply_timeout: Duration,
+        has_reads: bool,
+    ) -> Arc<Self> {
         let pool = Arc::new(Self {
             shared: Arc::downgrade(shared),
             connect_timeout,

@@ -18,6 +18,8 @@ use crate::store::redis::cluster::topology::{ClusterState, Topology};
 use crate::store::redis::notifications::{CanaryReceiver, NotificationSource};
 
 const CANARY_INTERVAL: Duration = Duration::from_secs(5);
+/// For a canary to be published, and then to arrive. Shorter than a long timeout of the store: what is lost after it is only the connection.
+const MAX_CANARY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum nodes through which one proof is tried.
 const MAX_PUBLISHERS: usize = 5;
 /// Maximum nodes that are asked which nodes are connected.
@@ -27,6 +29,7 @@ pub(crate) struct ClusterNotifications {
     topology: Topology,
     /// For canaries, and to ask which nodes are connected.
     pool: Arc<NodePool>,
+    /// For each step of a proof.
     timeout: Duration,
     canary_channel: String,
     state: Mutex<State>,
@@ -54,6 +57,7 @@ enum Canary {
 
 impl ClusterNotifications {
     pub fn new(topology: &Topology, timeout: Duration, canary_channel: String) -> Self {
+        let timeout = timeout.min(MAX_CANARY_TIMEOUT);
         let pool = topology.pool(timeout, timeout, false);
         Self { topology: topology.clone(), pool, timeout, canary_channel, state: Mutex::default() }
     }

@@ -23,6 +23,8 @@ const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_millis(500);
 /// Redirections that a command follows without a delay. More of them mean that nodes disagree.
 const MAX_QUICK_REDIRECTIONS: usize = 4;
+/// How long a node may still reply after another one became the master of the slot. A master that was replaced may be dead without a sign.
+const REPLACED_REPLY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Commands whose reply is about the node or the connection. In a pipeline they are repeated if a command before them was sent elsewhere.
 const ABOUT_NODE: [&[u8]; 5] = [b"WAIT", b"CLUSTER", b"TIME", b"PING", b"INFO"];
 
@@ -133,7 +135,7 @@ impl ClusterRoute {
                     .await
                     .map(|mut replies| replies.pop().unwrap_or(Value::Nil))
             } else {
-                connection.send_packed_command(command).await
+                self.reply(&address, connection.send_packed_command(command)).await
             });
             self.last = Some(address.clone());
             let Some(error) = server_error(&result) else {
@@ -189,7 +191,8 @@ impl ClusterRoute {
                 Err(error) if is_connect_retriable(&error) && attempts.wait().await => continue,
                 Err(error) => return Err(error),
             };
-            break (address, node.checked(connection.send_packed_commands(commands, offset, count).await));
+            let reply = self.reply(&address, connection.send_packed_commands(commands, offset, count));
+            break (address.clone(), node.checked(reply.await));
         };
         self.last = Some(address.clone());
         let mut replies = match result {
@@ -220,6 +223,29 @@ impl ClusterRoute {
             }
         }
         Ok(replies)
+    }
+
+    /// Waits for the reply of a node, but not much longer after another one became the master.
+    async fn reply<T>(
+        &self,
+        address: &NodeAddress,
+        reply: impl Future<Output = Result<T, RedisError>>,
+    ) -> Result<T, RedisError> {
+        tokio::select! {
+            biased;
+            result = reply => result,
+            () = self.is_replaced(address) => {
+                Err(std::io::Error::new(std::io::ErrorKind::TimedOut, "no reply, and another node is the master now").into())
+            }
+        }
+    }
+
+    async fn is_replaced(&self, address: &NodeAddress) {
+        let Some(slot) = self.slot else { return std::future::pending().await };
+        let mut changes = self.link.topology.changes();
+        // Without a sender the runtime is shutting down.
+        drop(changes.wait_for(|map| map.master(slot).is_some_and(|master| master != address)).await);
+        sleep(REPLACED_REPLY_TIMEOUT).await;
     }
 
     /// Connects to a node, or to the master of the slot. Gives up when another node becomes the master meanwhile, and connects to that one.

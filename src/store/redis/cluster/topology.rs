@@ -29,6 +29,8 @@ const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 const FAILED_REFRESH_DELAY: Duration = Duration::from_millis(500);
 /// How long a node may take to answer before the next one is asked as well.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
+/// For a node to answer. Shorter than a long timeout of the store: the next refresh asks again.
+const MAX_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum nodes that one refresh asks.
 const MAX_ASKED_NODES: usize = 12;
 
@@ -106,7 +108,7 @@ pub(super) struct Shared {
 }
 
 impl Topology {
-    /// Starts the task, which asks the first node at once. `timeout` bounds connecting and each reply.
+    /// Starts the task, which asks the first node at once. `timeout` bounds connecting and each reply, at most two seconds.
     pub fn start(nodes: ClusterNodes, timeout: Duration, metrics: Arc<Metrics>) -> Self {
         let shared = Arc::new(Shared {
             nodes,
@@ -121,6 +123,7 @@ impl Topology {
             pools: Mutex::default(),
             metrics,
         });
+        let timeout = timeout.min(MAX_ANSWER_TIMEOUT);
         let control = NodePool::new(&shared, timeout, timeout, false);
         let mut task = JoinSet::new();
         task.spawn(keep_current(Arc::clone(&shared), control));
