@@ -58,13 +58,20 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration.
+/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration; one that
+/// answers and cannot be used is.
 fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut options = config.store.options.clone();
     options.timeout = options.timeout.min(MAX_STORE_TIMEOUT);
     let Some(databases) = block_on(async {
-        let Some(store) = startup::open_redis(&options, Arc::default())? else { return Ok(None) };
-        anyhow::Ok(Some(store.other_databases().await))
+        let Some(store) = startup::open_redis(&options, &config.fleet_keys, Arc::default())? else { return Ok(None) };
+        match store.check().await {
+            Err(error) if !error.is_transient() => {
+                Err(anyhow::Error::new(error).context(format!("store {}", options.url)))
+            }
+            Err(error) => Ok(Some(Err(error))),
+            Ok(()) => Ok(Some(store.other_databases().await)),
+        }
     })?
     else {
         return Ok((String::new(), Vec::new()));

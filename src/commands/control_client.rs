@@ -140,12 +140,12 @@ async fn open(
     crate::commands::use_ring();
     let fleet = fleet()?;
     let options = args.options(url)?;
-    let Some(store) = RedisStore::open(&options, Arc::default())? else {
+    let keys = FleetKeys::new(&fleet);
+    let Some(store) = RedisStore::open(&options, &keys, Arc::default())? else {
         let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
     store.ping().await.with_context(|| format!("--store {}", options.url))?;
-    let keys = FleetKeys::new(&fleet);
     let fleet = store.fleet(&keys).context("this store has no fleet")?;
     Ok(Target::Store { store: Box::new(store), keys, fleet })
 }

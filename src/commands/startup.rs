@@ -26,6 +26,7 @@ use crate::rollout::stage::ActivationError;
 use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::EventStore;
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::MemoryStore;
 use crate::store::options::StoreOptions;
 use crate::store::redis::RedisStore;
@@ -69,7 +70,7 @@ pub async fn compose(
         records.map(LocalCache::open).transpose().context("cache-dir: cannot store the fleet's policy there")?;
     let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.active_record(), Ok(Some(_))));
     let metrics = Arc::new(Metrics::new());
-    let store = open_store(&config.store, has_cached_policy, Arc::clone(&metrics)).await?;
+    let store = open_store(&config.store, &config.fleet_keys, has_cached_policy, Arc::clone(&metrics)).await?;
     let signatures = open_signature_policy(&config, &node)?;
     let observers = Observers::new(config.limits.shadow_concurrency);
     observers.audit.configure(config.live.decisions.clone())?;
@@ -189,11 +190,12 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option
 /// without it.
 async fn open_store(
     config: &StoreConfig,
+    keys: &FleetKeys,
     may_be_unreachable: bool,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn EventStore>> {
     let url = &config.options.url;
-    let Some(store) = open_redis(&config.options, metrics)? else {
+    let Some(store) = open_redis(&config.options, keys, metrics)? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
     let mut is_warned = false;
@@ -216,8 +218,12 @@ async fn open_store(
 }
 
 /// A Redis; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.
-pub fn open_redis(options: &StoreOptions, metrics: Arc<Metrics>) -> Result<Option<RedisStore>, ConfigError> {
-    let store = RedisStore::open(options, metrics);
+pub fn open_redis(
+    options: &StoreOptions,
+    keys: &FleetKeys,
+    metrics: Arc<Metrics>,
+) -> Result<Option<RedisStore>, ConfigError> {
+    let store = RedisStore::open(options, keys, metrics);
     store.map_err(|error| ConfigError(format!("configuration: {error:#}")))
 }
 

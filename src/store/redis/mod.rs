@@ -5,6 +5,7 @@
 //! read, so that they delay neither; and one for components.
 
 mod certificates;
+mod cluster;
 pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
@@ -12,6 +13,7 @@ mod link;
 mod node_link;
 pub(crate) mod notifications;
 mod sentinel;
+mod servers;
 mod single;
 pub(crate) mod subscriptions;
 mod validity;
@@ -27,18 +29,16 @@ use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim}
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::options::StoreOptions;
-use crate::store::redis::connector::Connector;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
-use crate::store::redis::node_link::{NodeLink, NodeSource};
 use crate::store::redis::notifications::NotificationSubscriber;
-use crate::store::redis::sentinel::SentinelMaster;
-use crate::store::redis::single::{MasterWatcher, SingleNode};
+use crate::store::redis::servers::Servers;
+use crate::store::redis::single::MasterWatcher;
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
-use crate::store::url::{StoreUrl, Topology};
+use crate::store::url::StoreUrl;
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -69,55 +69,18 @@ pub struct RedisStore {
     metrics: Arc<Metrics>,
 }
 
-/// The servers of a store, in one of its topologies.
-enum Servers {
-    Single(Arc<SingleNode>),
-    Sentinel(Arc<SentinelMaster>),
-}
-
-impl Servers {
-    /// The node that has all keys.
-    fn node(&self) -> Arc<dyn NodeSource> {
-        match self {
-            Self::Single(node) => Arc::clone(node) as Arc<dyn NodeSource>,
-            Self::Sentinel(master) => Arc::clone(master) as Arc<dyn NodeSource>,
-        }
-    }
-}
-
 impl RedisStore {
-    /// Connects when a connection is first used. `None` for `memory:`. An error is a mistake in the configuration. Needs a runtime.
-    pub fn open(options: &StoreOptions, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
-        let StoreUrl::Redis(url) = &options.url else { return Ok(None) };
-        let (connector, watcher) = (Connector::open(url, options, &metrics)?, Arc::<MasterWatcher>::default());
-        let servers = match &url.topology {
-            Topology::Single(address) => {
-                let (connector, watcher) = (Arc::clone(&connector), Arc::clone(&watcher));
-                Servers::Single(Arc::new(SingleNode { connector, address: address.clone(), watcher }))
-            }
-            Topology::Sentinel { sentinels, master } => {
-                let (connector, watcher) = (Arc::clone(&connector), Arc::clone(&watcher));
-                let group = (&**sentinels, &**master);
-                Servers::Sentinel(SentinelMaster::start(
-                    connector,
-                    group,
-                    options.timeout,
-                    watcher,
-                    Arc::clone(&metrics),
-                ))
-            }
-            Topology::Cluster(_) => anyhow::bail!("{url}: not supported yet"),
-        };
-        Ok(Some(Self::new(servers, watcher, options.timeout, metrics)))
-    }
-
-    fn new(servers: Servers, watcher: Arc<MasterWatcher>, timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        let link = |reply_timeout| Link::Node(NodeLink::new(servers.node(), timeout, reply_timeout));
-        Self {
-            live: link(timeout),
-            bulk: link(timeout),
-            ranges: link(timeout),
-            blobs: link(timeout.max(MIN_BLOB_TIMEOUT)),
+    /// Connects when a connection is first used. `None` for `memory:`. `keys` are those of the fleet. An error is a mistake in the
+    /// configuration. Needs a runtime.
+    pub fn open(options: &StoreOptions, keys: &FleetKeys, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let (StoreUrl::Redis(url), timeout) = (&options.url, options.timeout) else { return Ok(None) };
+        let watcher = Arc::<MasterWatcher>::default();
+        let servers = Servers::open(url, options, keys, &watcher, &metrics)?;
+        Ok(Some(Self {
+            live: servers.link(timeout, timeout, true),
+            bulk: servers.link(timeout, timeout, true),
+            ranges: servers.link(timeout, timeout, false),
+            blobs: servers.link(timeout, timeout.max(MIN_BLOB_TIMEOUT), false),
             read: Script::new(include_str!("read.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
@@ -128,25 +91,22 @@ impl RedisStore {
             watcher,
             timeout,
             metrics,
-        }
+        }))
     }
 
-    /// Checks that the server replies and is not too old.
+    /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.ping().await?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        // If the server hides its version, the first read finds out.
-        match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
-            Some(major) if major < 7 => Err(too_old()),
-            _ => Ok(()),
-        }
+        self.servers.check(&self.live).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
     pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
+        if !self.servers.share_one_node() {
+            // A cluster has one database.
+            return Ok(Vec::new());
+        }
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
-        let own = self.servers.node().database();
+        let own = self.servers.database();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
     }
 }
@@ -199,7 +159,8 @@ impl EventStore for RedisStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
         self.watcher.set(Weak::clone(&handler));
         self.subscriber.get_or_init(|| {
-            NotificationSubscriber::start(self.servers.node(), self.timeout, handler, Arc::clone(&self.metrics))
+            let source = self.servers.notifications(self.timeout);
+            NotificationSubscriber::start(source, self.timeout, handler, Arc::clone(&self.metrics))
         });
     }
 
@@ -224,7 +185,7 @@ impl EventStore for RedisStore {
         let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
         let mut connection = link.to(channel);
         let mut read = self.read.key(channel);
-        if let Some(key) = self.barrier_stream.get() {
+        if let Some(key) = self.barrier_stream.get().filter(|_| self.servers.share_one_node()) {
             read.key(&**key);
         }
         let reply: Value = read
@@ -334,10 +295,7 @@ impl EventStore for RedisStore {
     }
 
     async fn prove_master(&self) -> Result<bool, StoreError> {
-        match &self.servers {
-            Servers::Single(_) => Ok(true),
-            Servers::Sentinel(master) => Ok(master.prove().await),
-        }
+        self.servers.prove_master(&self.live).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

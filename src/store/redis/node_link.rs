@@ -125,6 +125,12 @@ impl NodeLink {
         Ok((connection, phase))
     }
 
+    /// A connection for commands that the caller sends itself; nothing was sent if this fails. It passes the results to
+    /// [`checked`](Self::checked).
+    pub async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
+        Ok(self.connection().await?.0)
+    }
+
     /// Like [`connection`](Self::connection). If the source may name another master, it waits for one until the deadline.
     async fn connection_until(
         &self,
@@ -188,6 +194,11 @@ impl NodeLink {
             () = moved => Err((ErrorKind::Io, "another node became the master before the reply").into()),
             result = send(&mut connection) => result,
         };
+        self.checked(result)
+    }
+
+    /// Takes in the result of a command. Without a reply the connection may be lost.
+    pub fn checked<T>(&self, result: Result<T, RedisError>) -> Result<T, RedisError> {
         if result.as_ref().is_err_and(RedisError::is_timeout)
             && let Some(Attempt { check, .. }) = &*self.0.current.lock()
         {

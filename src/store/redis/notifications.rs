@@ -4,10 +4,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
-use tokio::sync::Notify;
+use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -27,6 +28,68 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// At most one warning about refused channels in this time: clients may ask for any number of them.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Which node to subscribe at. Each node of a deployment gets all messages.
+#[async_trait]
+pub(crate) trait NotificationSource: Send + Sync + 'static {
+    /// A client of the node. Asked before each attempt to connect.
+    async fn client(&self) -> Result<Client, RedisError>;
+    /// Checks a new connection before it subscribes.
+    async fn verify(&self, _connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        Ok(())
+    }
+    /// Changes of the node's address. Each ends the connection at once.
+    fn moves(&self) -> Changes {
+        None
+    }
+    /// Changes of the certificates. Each replaces the connection, after the new one has subscribed to all channels.
+    fn renewals(&self) -> Changes {
+        None
+    }
+    /// The node could not be connected to, or was lost.
+    fn suspect(&self) {}
+    /// The channel for messages of the source to itself, to prove that the node gets what is published elsewhere.
+    fn canary_channel(&self) -> Option<&str> {
+        None
+    }
+    /// Proves that the node of the last client gets messages. The connection is subscribed to the canary channel only.
+    async fn prove(&self, _canaries: &CanaryReceiver) -> Result<(), RedisError> {
+        Ok(())
+    }
+    /// Returns when the connection must be made again, perhaps to another node: why.
+    async fn failed(&self, _canaries: &CanaryReceiver) -> RedisError {
+        std::future::pending().await
+    }
+}
+
+/// The node that has all keys.
+pub(crate) struct AtMaster(pub Arc<dyn NodeSource>);
+
+#[async_trait]
+impl NotificationSource for AtMaster {
+    async fn client(&self) -> Result<Client, RedisError> {
+        self.0.client().await
+    }
+
+    async fn verify(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
+        self.0.verify(connection).await
+    }
+
+    fn moves(&self) -> Changes {
+        self.0.moves()
+    }
+
+    fn renewals(&self) -> Changes {
+        self.0.renewals()
+    }
+
+    fn suspect(&self) {
+        self.0.suspect();
+    }
+}
+
+/// The number of the last canary that arrived.
+pub(crate) type CanaryReceiver = watch::Receiver<u64>;
+
 /// The channels to subscribe to, and the task that keeps them subscribed.
 pub struct NotificationSubscriber {
     shared: Arc<Shared>,
@@ -43,7 +106,7 @@ struct Shared {
 impl NotificationSubscriber {
     /// Starts the task. `timeout` bounds connecting and each reply.
     pub fn start(
-        source: Arc<dyn NodeSource>,
+        source: Arc<dyn NotificationSource>,
         timeout: Duration,
         handler: Weak<dyn NotificationHandler>,
         metrics: Arc<Metrics>,
@@ -67,7 +130,7 @@ impl NotificationSubscriber {
 
 struct SubscriberTask {
     /// The node to subscribe at.
-    source: Arc<dyn NodeSource>,
+    source: Arc<dyn NotificationSource>,
     timeout: Duration,
     handler: Weak<dyn NotificationHandler>,
     metrics: Arc<Metrics>,
@@ -81,6 +144,8 @@ struct Connected {
     connection: MultiplexedConnection,
     /// Notified when the connection was lost.
     disconnected: Arc<Notify>,
+    /// The canaries that arrived; `None` if the source has none, or if the store's user may not read them.
+    canaries: Option<CanaryReceiver>,
 }
 
 impl SubscriberTask {
@@ -112,7 +177,7 @@ impl SubscriberTask {
         let mut previous = None;
         loop {
             self.shared.subscriptions.lock().restart();
-            let Connected { connection, disconnected } = &mut current;
+            let Connected { connection, disconnected, canaries } = &mut current;
             let mut for_pings = connection.clone();
             let next = tokio::select! {
                 failed = self.keep_subscribed(connection, &mut previous) => return failed,
@@ -120,6 +185,7 @@ impl SubscriberTask {
                 () = disconnected.notified() => {
                     return Err((ErrorKind::Io, "the connection for notifications was closed").into());
                 }
+                error = self.failed(canaries.as_ref()) => return Err(error),
                 () = next_change(&mut moves) => {
                     return Err((ErrorKind::Io, "another node became the master").into());
                 }
@@ -175,14 +241,29 @@ impl SubscriberTask {
         }
     }
 
+    /// Returns when the connection proves nothing any more.
+    async fn failed(&self, canaries: Option<&CanaryReceiver>) -> RedisError {
+        match canaries {
+            Some(canaries) => self.source.failed(canaries).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Connects to a node that gets messages.
     async fn connect(&self) -> Result<Connected, RedisError> {
-        let disconnected = Arc::new(Notify::new());
+        let (disconnected, canaries) = (Arc::new(Notify::new()), watch::Sender::new(0));
+        let received = canaries.subscribe();
+        let canary_channel = self.source.canary_channel().map(|name| name.as_bytes().to_vec());
         let (handler, own_disconnected) = (self.handler.clone(), Arc::clone(&disconnected));
         // The connection calls this directly for each message, without a queue in between.
         let on_push = move |push: PushInfo| -> Result<(), ()> {
             match (push.kind, &push.data[..]) {
                 (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                    if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
+                    if canary_channel.as_ref() == Some(channel) {
+                        if let Some(number) = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok()) {
+                            canaries.send_replace(number);
+                        }
+                    } else if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
                         handler.notified(channel, payload);
                     }
                 }
@@ -198,7 +279,25 @@ impl SubscriberTask {
         let client = self.source.client().await?;
         let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
         self.source.verify(&mut connection).await?;
-        Ok(Connected { connection, disconnected })
+        let canaries = self.subscribe_canary(&mut connection).await?.then_some(received);
+        if let Some(canaries) = &canaries {
+            self.source.prove(canaries).await?;
+        }
+        Ok(Connected { connection, disconnected, canaries })
+    }
+
+    /// Subscribes to the canary channel. False if there is none, or if the store's user may not read it.
+    async fn subscribe_canary(&self, connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+        let Some(channel) = self.source.canary_channel() else { return Ok(false) };
+        match connection.subscribe(channel).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => {
+                self.metrics.canary_failures.inc();
+                tracing::warn!(channel, %error, "the store refuses the channel that proves that notifications arrive: nothing proves it");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Pings at intervals until one fails.

@@ -24,6 +24,7 @@ use crate::store::redis::node_link::{Changes, NodeSource};
 use crate::store::redis::sentinel::answers::{Answers, Verdict};
 use crate::store::redis::sentinel::node::Sentinel;
 use crate::store::redis::single::MasterWatcher;
+use crate::store::slot::KeyScope;
 use crate::store::url::Address;
 use crate::telemetry::metrics::Metrics;
 
@@ -202,7 +203,7 @@ impl NodeSource for SentinelMaster {
 
     /// Another master may lack what this node has read.
     fn connected(&self) {
-        self.watcher.connected();
+        self.watcher.changed(&KeyScope::All);
     }
 
     fn database(&self) -> i64 {

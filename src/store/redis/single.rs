@@ -19,10 +19,10 @@ impl MasterWatcher {
         let _ = self.0.set(handler);
     }
 
-    /// A connection to the master of all keys was opened, and no command was sent over it yet.
-    pub fn connected(&self) {
+    /// A connection to the master of these keys was opened, and no command was sent over it yet; or another node is their master.
+    pub fn changed(&self, keys: &KeyScope) {
         if let Some(handler) = self.0.get().and_then(Weak::upgrade) {
-            handler.master_changed(&KeyScope::All);
+            handler.master_changed(keys);
         }
     }
 }
@@ -42,7 +42,7 @@ impl NodeSource for SingleNode {
 
     /// The server may have restarted, with older data or none.
     fn connected(&self) {
-        self.watcher.connected();
+        self.watcher.changed(&KeyScope::All);
     }
 
     fn database(&self) -> i64 {
