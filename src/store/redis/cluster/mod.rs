@@ -17,3 +17,6 @@ use redis::Value;
 pub(super) fn is_up(info: &Value) -> bool {
     topology::ClusterState::parse(info).is_ok == Some(true)
 }
+
+#[cfg(test)]
+mod tests;

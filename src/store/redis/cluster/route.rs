@@ -106,12 +106,16 @@ impl Attempts {
 }
 
 impl ClusterRoute {
-    /// Sends one command, and returns the first reply that is not a redirection.
-    async fn send(&mut self, command: &Cmd, attempts: &mut Attempts) -> Result<Value, RedisError> {
+    /// Sends one command, and returns the first reply that is not a redirection. `ask` is the node that a redirection has named before.
+    async fn send(
+        &mut self,
+        command: &Cmd,
+        mut ask: Option<NodeAddress>,
+        attempts: &mut Attempts,
+    ) -> Result<Value, RedisError> {
         if is_script_load(command) {
             self.script = Some(command.clone());
         }
-        let mut ask = None;
         loop {
             // A script is loaded at the node that lacks it, which may be the other one of a slot that is being moved.
             let fixed =
@@ -206,21 +210,26 @@ impl ClusterRoute {
         };
         let mut is_redirected = false;
         for (command, reply) in commands.cmd_iter().zip(&mut replies) {
-            let must_follow = match &*reply {
-                Value::ServerError(error) => {
-                    let step = Step::after(error, &address);
-                    if let Step::Moved(slot, to) = &step {
-                        self.link.topology.shared.metrics.redirected("moved");
-                        self.link.topology.moved(*slot, to);
-                    }
-                    !matches!(step, Step::Done | Step::LoadScript)
-                }
-                _ => false,
+            let step = match &*reply {
+                Value::ServerError(error) => Step::after(error, &address),
+                _ => Step::Done,
             };
-            if must_follow || (is_redirected && is_about_node(command)) {
-                is_redirected = true;
-                *reply = self.send(command, &mut attempts).await?;
-            }
+            let ask = match step {
+                Step::Moved(slot, to) => {
+                    self.link.topology.shared.metrics.redirected("moved");
+                    self.link.topology.moved(slot, &to);
+                    None
+                }
+                Step::Ask(to) => {
+                    self.link.topology.shared.metrics.redirected("ask");
+                    Some(to)
+                }
+                Step::Wait => None,
+                Step::Done | Step::LoadScript if is_redirected && is_about_node(command) => None,
+                Step::Done | Step::LoadScript => continue,
+            };
+            is_redirected = true;
+            *reply = self.send(command, ask, &mut attempts).await?;
         }
         Ok(replies)
     }
@@ -322,7 +331,7 @@ impl ConnectionLike for ClusterRoute {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         Box::pin(async move {
             let mut attempts = Attempts::new(self.link.timeout);
-            self.send(command, &mut attempts).await
+            self.send(command, None, &mut attempts).await
         })
     }
 
