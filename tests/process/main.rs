@@ -17,6 +17,7 @@ mod emitter;
 mod event_source;
 mod memory;
 mod processes;
+mod redis_sentinel;
 mod redis_server;
 
 mod c;
@@ -55,6 +56,7 @@ mod rolling_restart;
 mod rollout;
 mod rotation;
 mod rust_policies;
+mod sentinel;
 mod shadow;
 mod signatures;
 mod soak;
