@@ -18,6 +18,7 @@ mod event_source;
 mod memory;
 mod processes;
 mod redis_cluster;
+mod redis_sentinel;
 mod redis_server;
 
 mod c;
@@ -57,6 +58,7 @@ mod rolling_restart;
 mod rollout;
 mod rotation;
 mod rust_policies;
+mod sentinel;
 mod shadow;
 mod signatures;
 mod soak;

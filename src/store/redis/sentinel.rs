@@ -33,7 +33,7 @@ const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// The same while no master is known.
 const SEARCH_INTERVAL: Duration = Duration::from_millis(250);
 /// The minimum between two rounds.
-const MIN_INTERVAL: Duration = Duration::from_millis(100);
+const MIN_INTERVAL: Duration = Duration::from_millis(25);
 /// Maximum number of sentinels to ask.
 const MAX_SENTINELS: usize = 64;
 
