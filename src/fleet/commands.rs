@@ -132,6 +132,12 @@ impl Commands {
         self.barrier.is_synced()
     }
 
+    /// Whether this node has proved that it reads from the store's current master, if the store needs that. Without a proof it delivers no
+    /// events.
+    pub fn is_master_proven(&self) -> bool {
+        self.barrier.is_master_proven()
+    }
+
     /// Waits until this node has processed all commands.
     pub async fn wait_synced(&self) {
         self.barrier.wait_synced().await;
@@ -141,6 +147,7 @@ impl Commands {
     pub async fn run(self: Arc<Self>) {
         let (key, mut position) = (self.keys.commands(), None);
         let (mut retry, mut unsubscribed_intervals) = (Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY), 0);
+        let mut failed = false;
         loop {
             let catch_up = tokio::time::timeout(POLL_INTERVAL, self.barrier.wait_work()).await.ok();
             if catch_up.is_none() && !self.barrier.is_synced() {
@@ -167,6 +174,9 @@ impl Commands {
             match read {
                 Ok(at) => {
                     retry.reset();
+                    if std::mem::take(&mut failed) {
+                        tracing::info!("the commands in {key} can be read again: event delivery continues");
+                    }
                     self.barrier.set_read_to(at);
                     if let Some(catch_up) = catch_up {
                         self.barrier.mark_synced(catch_up);
@@ -175,8 +185,11 @@ impl Commands {
                 Err(error) => {
                     // Without a notification too: there may be a command that this node cannot read.
                     self.barrier.mark_unsynced();
+                    let was_failed = std::mem::replace(&mut failed, true);
                     if !error.is_transient() {
                         tracing::error!(%error, "the commands in {key} cannot be read: event delivery is paused");
+                    } else if !was_failed {
+                        tracing::warn!(%error, "the commands in {key} cannot be read for now: event delivery is paused");
                     }
                     tokio::time::sleep(retry.next_delay()).await;
                 }
@@ -201,6 +214,7 @@ impl Commands {
                 *read = self.resync(ResyncReason::StoreReset).await?;
                 continue;
             }
+            let last_entry = page.entries.last().map(|(id, _)| *id);
             for (id, body) in page.entries {
                 self.handle(id, body, batch);
                 // After a long outage there are thousands of commands, and each visits all streams.
@@ -212,8 +226,9 @@ impl Commands {
                     *read = self.resync(ResyncReason::Missed).await?;
                     continue;
                 }
+                let read_to = page.barrier_position.or(last_entry).unwrap_or(read.at);
                 read.at = state.last;
-                return Ok(page.barrier_position);
+                return Ok(read_to);
             }
         }
     }

@@ -73,8 +73,9 @@ pub struct Page {
     pub needs: Option<usize>,
     /// `None` if the key does not exist.
     pub stream: Option<StreamState>,
-    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment.
-    pub barrier_position: StreamId,
+    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment; `None` if it cannot be read at the same
+    /// moment, because it is on another server: then [`EventStore::barrier_position`] has to be asked.
+    pub barrier_position: Option<StreamId>,
 }
 
 /// The state of a stream, as `XINFO STREAM` reports it.
@@ -144,8 +145,10 @@ pub trait EventStore: KeyLookup {
     /// under its lock.
     fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>);
     fn unsubscribe(&self, channel: &str);
-    /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
+    /// Sets the stream whose last id each page reports from now on, at the moment of the read, where that is possible. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);
+    /// The last entry of the barrier stream, `0-0` without one, of the master: the reply to a request that was sent after the call.
+    async fn barrier_position(&self) -> Result<StreamId, StoreError>;
     /// Reads the entries after a position and the stream's state, atomically.
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
@@ -168,6 +171,10 @@ pub trait EventStore: KeyLookup {
     /// False if others name another master, or too few of them answer. A store that is one server needs no proof.
     async fn prove_master(&self) -> Result<bool, StoreError> {
         Ok(true)
+    }
+    /// Whether events may be delivered only while [`prove_master`](Self::prove_master) succeeds: another server may take over.
+    fn needs_proof(&self) -> bool {
+        false
     }
     /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -63,6 +63,11 @@ impl MemoryStore {
         if self.seed.contains_key(key) { Err(StoreError::WrongType) } else { Ok(()) }
     }
 
+    fn barrier_position_in(&self, state: &MemoryState) -> StreamId {
+        let stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
+        stream.map_or(StreamId::ZERO, |stream| stream.last)
+    }
+
     /// Returns whether the channel is subscribed.
     fn publish(&self, channel: &str, payload: &str) -> bool {
         let is_subscribed = self.state().subscribed.contains(channel);
@@ -98,11 +103,14 @@ impl EventStore for MemoryStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        Ok(self.barrier_position_in(&self.state()))
+    }
+
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         self.check_is_stream(channel)?;
         let state = self.state();
-        let barrier_stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
-        let barrier_position = barrier_stream.map_or(StreamId::ZERO, |stream| stream.last);
+        let barrier_position = Some(self.barrier_position_in(&state));
         let mut page = Page { complete: true, barrier_position, ..Page::default() };
         let Some(stream) = state.streams.get(channel) else { return Ok(page) };
         page.stream = Some(StreamState {

@@ -127,6 +127,7 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 fn parse_page(reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
+    let barrier_position = Some(barrier_position);
     let Some((last, added, length, first, max_deleted, complete, needs, entries)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
     };
@@ -165,6 +166,14 @@ impl EventStore for RedisStore {
 
     fn set_barrier_stream(&self, key: &Arc<str>) {
         let _ = self.barrier_stream.set(Arc::clone(key));
+    }
+
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        let Some(key) = self.barrier_stream.get() else { return Ok(StreamId::ZERO) };
+        let mut last = cmd("XREVRANGE");
+        last.arg(&**key).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<(StreamId, Value)> = last.query_async(&mut self.live.to(key)).await?;
+        Ok(last.first().map_or(StreamId::ZERO, |(id, _)| *id))
     }
 
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
