@@ -217,7 +217,12 @@ impl NotificationHandler for HubShared {
         channel.notify(payload, Instant::now());
     }
 
-    fn master_changed(&self, _keys: &KeyScope) {}
+    fn master_changed(&self, keys: &KeyScope) {
+        if let Some(barrier) = self.reader.barrier.get().filter(|barrier| keys.contains(&barrier.key)) {
+            // The new master may lack commands that were processed; the next read of them finds out.
+            barrier.mark_unsynced();
+        }
+    }
 
     fn lost(&self, reason: &str) {
         if self.is_store_up.swap(false, Ordering::Relaxed) {

@@ -157,8 +157,8 @@ pub trait EventStore: KeyLookup {
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError>;
     /// Adds a revocation, whose end the store computes by its own clock, and removes those that have ended.
     async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError>;
-    /// Writes a revocation that the store has lost, with its end.
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError>;
+    /// Writes a revocation that the store has lost, with its end. False if the store has one of this id.
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError>;
     /// Removes a revocation. False if there is none of this id.
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError>;
     /// Executes a command of the REST protocol.

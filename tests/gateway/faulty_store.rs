@@ -506,7 +506,7 @@ impl EventStore for FaultyStore {
         self.memory().add_revocation(key, new).await
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
         self.check_link()?;
         self.memory().restore_revocation(key, id, value).await
     }

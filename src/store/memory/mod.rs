@@ -184,9 +184,12 @@ impl EventStore for MemoryStore {
         Ok(AddedRevocation { now, until: Some(until) })
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        self.state().revocations.entry(key.into()).or_default().insert(id.into(), value.into());
-        Ok(())
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let stored = state.revocations.entry(key.into()).or_default();
+        let is_missing = !stored.contains_key(id);
+        stored.entry(id.into()).or_insert_with(|| value.into());
+        Ok(is_missing)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {

@@ -241,8 +241,8 @@ impl EventStore for RedisStore {
         Ok(AddedRevocation { now, until })
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.to(key)).await?)
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
+        Ok(cmd("HSETNX").arg(key).arg(id).arg(value).query_async(&mut self.bulk.to(key)).await?)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
