@@ -2,6 +2,7 @@
 //! in between whose connections it cuts.
 
 pub mod command;
+pub mod emit;
 pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
@@ -16,6 +17,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
+use crate::store::emit::{Attempt, Emitted};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
@@ -153,6 +155,15 @@ pub trait EventStore: KeyLookup {
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
+    /// The same for an event that may be emitted several times, as [`emit::emit`] does: a repeated attempt that finds the entry of an earlier
+    /// one adds nothing, and publishes the notification again. An entry with this token and other content is an invalid command.
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError>;
     /// Reads revocations and the store's time. Writes nothing.
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError>;
     /// Adds a revocation, whose end the store computes by its own clock, and removes those that have ended.

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
+use tidegate::store::emit::{Attempt, Emitted};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::slot::KeyScope;
@@ -46,6 +47,8 @@ pub struct FaultyStore {
     checks: AtomicUsize,
     /// Pages of channels that reads have returned.
     pages: AtomicUsize,
+    /// Replies to emits that are lost from now on.
+    lost_replies: AtomicUsize,
     /// Whether the server with the commands refuses all reads.
     fails_checks: AtomicBool,
 }
@@ -97,6 +100,7 @@ impl FaultyStore {
             check_gate: tokio::sync::RwLock::default(),
             checks: AtomicUsize::new(0),
             pages: AtomicUsize::new(0),
+            lost_replies: AtomicUsize::new(0),
             fails_checks: AtomicBool::new(false),
         })
     }
@@ -198,6 +202,11 @@ impl FaultyStore {
     fn check_commands(&self) -> Result<(), StoreError> {
         let fails = self.fails_checks.load(Ordering::Relaxed);
         if fails { Err(StoreError::NotReady("the slot has no master".into())) } else { Ok(()) }
+    }
+
+    /// The replies to the next emits through the gateway get lost after the events were added.
+    pub fn lose_replies(&self, count: usize) {
+        self.lost_replies.store(count, Ordering::Relaxed);
     }
 
     /// Number of pages of channels that the gateway has got so far.
@@ -494,6 +503,20 @@ impl EventStore for FaultyStore {
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
         self.check_link()?;
         self.memory().emit(channel, event, retention).await
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.check_link()?;
+        let emitted = self.memory().emit_once(channel, event, retention, attempt).await?;
+        // The reply is lost, and the entry is not.
+        let left = self.lost_replies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() { Err(StoreError::Unavailable("the reply is lost".into())) } else { Ok(emitted) }
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {

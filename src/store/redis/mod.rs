@@ -19,6 +19,8 @@ use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
+use crate::store::emit;
+use crate::store::emit::{Attempt, Emitted, LOOK_BACK_BYTES, LOOK_BACK_ENTRIES, LOOK_BACK_TIME};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::error::command_error;
@@ -97,6 +99,40 @@ impl RedisStore {
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
         let own = self.client.get_connection_info().redis_settings().db();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
+    }
+}
+
+impl RedisStore {
+    /// Runs `emit.lua`. Without an attempt the entry gets no token.
+    async fn run_emit(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Option<Attempt<'_>>,
+    ) -> Result<Emitted, StoreError> {
+        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
+        let looks_up = attempt.is_some_and(|attempt| attempt.is_repeated);
+        let (id, outcome): (StreamId, String) = self
+            .emit
+            .key(channel)
+            .arg(&event.text)
+            .arg(&event.event)
+            .arg(event.encoding)
+            .arg(notification_head(channel, event))
+            .arg(option(retention.max_length))
+            .arg(option(retention.expire_seconds))
+            .arg(attempt.map_or("", |attempt| attempt.token.as_str()))
+            .arg(if looks_up { "1" } else { "" })
+            .arg(LOOK_BACK_ENTRIES)
+            .arg(LOOK_BACK_TIME.as_secs() * 1_000)
+            .arg(LOOK_BACK_BYTES)
+            .invoke_async(&mut self.bulk.to(channel))
+            .await?;
+        match &*outcome {
+            "conflict" => Err(emit::conflict(id)),
+            outcome => Ok(Emitted { id, is_uncertain: outcome == "uncertain" }),
+        }
     }
 }
 
@@ -195,19 +231,17 @@ impl EventStore for RedisStore {
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
-        let id = self
-            .emit
-            .key(channel)
-            .arg(&event.text)
-            .arg(&event.event)
-            .arg(event.encoding)
-            .arg(notification_head(channel, event))
-            .arg(option(retention.max_length))
-            .arg(option(retention.expire_seconds))
-            .invoke_async(&mut self.bulk.to(channel))
-            .await?;
-        Ok(id)
+        Ok(self.run_emit(channel, event, retention, None).await?.id)
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.run_emit(channel, event, retention, Some(attempt)).await
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
