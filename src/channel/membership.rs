@@ -169,6 +169,11 @@ impl Membership {
         OpenResult::Pending
     }
 
+    /// Lets the waker be called when the channel has news, or when events may be delivered again.
+    pub fn wait(&self, waker: &Waker) {
+        self.channel.state.lock().register_waker(self.member, waker);
+    }
+
     /// Passes the frames after the cursor to the sink until it returns false.
     pub fn pull(
         &self,

@@ -4,6 +4,8 @@
 pub(crate) mod barrier;
 pub(crate) mod budget;
 pub(crate) mod buffer;
+mod command_check;
+mod fence;
 pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod lifetimes;

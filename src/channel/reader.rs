@@ -49,18 +49,16 @@ impl StoreReader {
         Self { store, max_event_size, read_permits, open_permits, barrier: OnceLock::new() }
     }
 
-    /// Reads a page of a channel. It is returned only when all commands that precede it were read.
+    /// Reads a page of a channel. It is returned only when all commands that precede it were processed.
     pub async fn read(&self, channel: &str, after: StreamId, entries: usize, bytes: usize) -> Result<Page, StoreError> {
         let limits = ReadLimits { entries, bytes, max_event: self.max_event_size };
         let Some(barrier) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
-        barrier.wait_synced().await;
-        let page = self.store.read(channel, after, limits).await;
-        if let Ok(page) = &page {
-            barrier.observed_at(page.barrier_position);
-        }
-        // The page may show new commands, or the link may have been lost and restored during the read.
-        barrier.wait_synced().await;
-        page
+        // Until then the page would wait, with its memory.
+        barrier.wait_open().await;
+        let asked_at = Instant::now();
+        let page = self.store.read(channel, after, limits).await?;
+        barrier.admit(&page, asked_at).await?;
+        Ok(page)
     }
 }
 

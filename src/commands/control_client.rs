@@ -191,10 +191,24 @@ impl ControlClient {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<(StatusCode, Value)> {
+        self.request_with(method, path, body, &[]).await
+    }
+
+    /// The same with further headers.
+    pub async fn request_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
         if body.is_some() {
             request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -234,6 +248,11 @@ impl ControlClient {
             }
         }
     }
+}
+
+/// Whether a request certainly did not reach a gateway: no connection was made.
+pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect()))
 }
 
 /// Parses the body of a response.

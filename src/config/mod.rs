@@ -31,7 +31,7 @@ use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
 use crate::config::server::ServerConfig;
 use crate::config::stream::StreamConfig;
-use crate::config::validate::{check_positive, check_size, parse_address};
+use crate::config::validate::{check_fence, check_positive, check_size, parse_address};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
@@ -218,7 +218,7 @@ impl Config {
             let what = "the test cases are those of policy.file, which is not set: remove the option; a push has its own (--cases)";
             return Err(invalid("policy.cases", what));
         }
-        let stream = stream::check_stream(&raw.stream)?;
+        let stream = stream::check_stream(&raw.stream, check_fence(raw.fleet.fence.0)?)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
         let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
             .chain(tokens.warnings().map(str::to_owned))

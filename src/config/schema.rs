@@ -266,6 +266,9 @@ section! {
         /// Name of this node, in the fleet and for its files below `cache-dir`; unique on the store and below `cache-dir`: up to 64
         /// letters, digits and `-._:[]`. Default: the host name and the bound address.
         node_name: Option<String> = None => Restart,
+        /// How long a node delivers events after its last proof that it reads from the store's current master: at least 1s. It proves that
+        /// every second, with a Sentinel or a Cluster; one server needs no proof.
+        fence: HumanDuration = HumanDuration::from_secs(5) => Restart,
     }
 }
 

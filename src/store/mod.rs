@@ -2,6 +2,7 @@
 //! in between whose connections it cuts.
 
 pub mod command;
+pub mod emit;
 pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
@@ -17,6 +18,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
+use crate::store::emit::{Attempt, Emitted};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
@@ -74,8 +76,9 @@ pub struct Page {
     pub needs: Option<usize>,
     /// `None` if the key does not exist.
     pub stream: Option<StreamState>,
-    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment.
-    pub barrier_position: StreamId,
+    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment; `None` if it cannot be read at the same
+    /// moment, because it is on another server: then [`EventStore::barrier_position`] has to be asked.
+    pub barrier_position: Option<StreamId>,
 }
 
 /// The state of a stream, as `XINFO STREAM` reports it.
@@ -145,18 +148,29 @@ pub trait EventStore: KeyLookup {
     /// under its lock.
     fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>);
     fn unsubscribe(&self, channel: &str);
-    /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
+    /// Sets the stream whose last id each page reports from now on, at the moment of the read, where that is possible. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);
+    /// The last entry of the barrier stream, `0-0` without one, of the master: the reply to a request that was sent after the call.
+    async fn barrier_position(&self) -> Result<StreamId, StoreError>;
     /// Reads the entries after a position and the stream's state, atomically.
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
+    /// The same for an event that may be emitted several times, as [`emit::emit`] does: a repeated attempt that finds the entry of an earlier
+    /// one adds nothing, and publishes the notification again. An entry with this token and other content is an invalid command.
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError>;
     /// Reads revocations and the store's time. Writes nothing.
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError>;
     /// Adds a revocation, whose end the store computes by its own clock, and removes those that have ended.
     async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError>;
-    /// Writes a revocation that the store has lost, with its end.
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError>;
+    /// Writes a revocation that the store has lost, with its end. False if the store has one of this id.
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError>;
     /// Removes a revocation. False if there is none of this id.
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError>;
     /// Executes a command of the REST protocol.
@@ -169,6 +183,10 @@ pub trait EventStore: KeyLookup {
     /// False if others name another master, or too few of them answer. A store that is one server needs no proof.
     async fn prove_master(&self) -> Result<bool, StoreError> {
         Ok(true)
+    }
+    /// Whether events may be delivered only while [`prove_master`](Self::prove_master) succeeds: another server may take over.
+    fn needs_proof(&self) -> bool {
+        false
     }
     /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;

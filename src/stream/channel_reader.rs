@@ -57,6 +57,11 @@ impl ChannelReader {
         }
     }
 
+    /// Whether the client knows that the channel is open: what follows are events and gaps.
+    pub const fn is_open(&self) -> bool {
+        !matches!(self.phase, ReadPhase::Opening { .. })
+    }
+
     /// Finds where the channel starts, unless that is known. Before any frame is written, so that the first one has all positions.
     pub fn open(&mut self, positions: &mut Positions, cx: &Context<'_>) {
         let ReadPhase::Opening { start, required_read, error } = &mut self.phase else { return };

@@ -29,6 +29,7 @@ mod connections;
 mod dev;
 mod documents;
 mod drain;
+mod emit_retries;
 mod fairness;
 mod fifos;
 mod fleet;

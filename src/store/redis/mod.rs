@@ -26,6 +26,8 @@ use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_r
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
+use crate::store::emit;
+use crate::store::emit::{Attempt, Emitted, LOOK_BACK_BYTES, LOOK_BACK_ENTRIES, LOOK_BACK_TIME};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::options::StoreOptions;
@@ -111,6 +113,40 @@ impl RedisStore {
     }
 }
 
+impl RedisStore {
+    /// Runs `emit.lua`. Without an attempt the entry gets no token.
+    async fn run_emit(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Option<Attempt<'_>>,
+    ) -> Result<Emitted, StoreError> {
+        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
+        let looks_up = attempt.is_some_and(|attempt| attempt.is_repeated);
+        let (id, outcome): (StreamId, String) = self
+            .emit
+            .key(channel)
+            .arg(&event.text)
+            .arg(&event.event)
+            .arg(event.encoding)
+            .arg(notification_head(channel, event))
+            .arg(option(retention.max_length))
+            .arg(option(retention.expire_seconds))
+            .arg(attempt.map_or("", |attempt| attempt.token.as_str()))
+            .arg(if looks_up { "1" } else { "" })
+            .arg(LOOK_BACK_ENTRIES)
+            .arg(LOOK_BACK_TIME.as_secs() * 1_000)
+            .arg(LOOK_BACK_BYTES)
+            .invoke_async(&mut self.bulk.to(channel))
+            .await?;
+        match &*outcome {
+            "conflict" => Err(emit::conflict(id)),
+            outcome => Ok(Emitted { id, is_uncertain: outcome == "uncertain" }),
+        }
+    }
+}
+
 /// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
 fn databases(keyspace: &str) -> impl Iterator<Item = i64> {
     keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok())
@@ -138,6 +174,7 @@ type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 fn parse_page(reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
+    let barrier_position = Some(barrier_position);
     let Some((last, added, length, first, max_deleted, complete, needs, entries)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
     };
@@ -180,6 +217,14 @@ impl EventStore for RedisStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        let Some(key) = self.barrier_stream.get() else { return Ok(StreamId::ZERO) };
+        let mut last = cmd("XREVRANGE");
+        last.arg(&**key).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<(StreamId, Value)> = last.query_async(&mut self.live.to(key)).await?;
+        Ok(last.first().map_or(StreamId::ZERO, |(id, _)| *id))
+    }
+
     async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
         let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
@@ -199,19 +244,17 @@ impl EventStore for RedisStore {
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
-        let id = self
-            .emit
-            .key(channel)
-            .arg(&event.text)
-            .arg(&event.event)
-            .arg(event.encoding)
-            .arg(notification_head(channel, event))
-            .arg(option(retention.max_length))
-            .arg(option(retention.expire_seconds))
-            .invoke_async(&mut self.bulk.to(channel))
-            .await?;
-        Ok(id)
+        Ok(self.run_emit(channel, event, retention, None).await?.id)
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.run_emit(channel, event, retention, Some(attempt)).await
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
@@ -245,8 +288,8 @@ impl EventStore for RedisStore {
         Ok(AddedRevocation { now, until })
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.to(key)).await?)
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
+        Ok(cmd("HSETNX").arg(key).arg(id).arg(value).query_async(&mut self.bulk.to(key)).await?)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
