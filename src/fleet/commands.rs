@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{EventStore, ReadLimits, Retention, StoreError};
+use crate::store::{EventStore, ReadLimits, ReadRequest, Retention, StoreError};
 use crate::util::backoff::Backoff;
 
 /// The event name of a command.
@@ -195,7 +195,7 @@ impl Commands {
                 *position = Some(self.resync(ResyncReason::Start).await?);
                 continue;
             };
-            let page = self.store.read(&self.keys.commands(), read.at, READ_LIMITS).await?;
+            let page = self.store.read(&self.keys.commands(), ReadRequest::with_state(read.at), READ_LIMITS).await?;
             let state = page.stream.unwrap_or_default();
             if state.last < read.at || state.added < read.added {
                 *read = self.resync(ResyncReason::StoreReset).await?;
@@ -227,7 +227,8 @@ impl Commands {
         }
         // Commands after this position are read. The state that the handler reads next contains the effect of those before.
         let limits = ReadLimits { entries: 0, ..READ_LIMITS };
-        let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
+        let request = ReadRequest::with_state(StreamId::ZERO);
+        let state = self.store.read(&self.keys.commands(), request, limits).await?.stream.unwrap_or_default();
         let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
         self.handler.resync(reason).await?;
         Ok(Position { at: state.last, added: state.added })
@@ -281,7 +282,10 @@ pub async fn send_and_wait(
     while received < subscribed && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
         // The command was sent already, so an error of this read must not look like an error of the command.
-        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, READ_LIMITS)).await else { continue };
+        let request = ReadRequest::with_state(after);
+        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, request, READ_LIMITS)).await else {
+            continue;
+        };
         for (at, body) in page.entries {
             after = at;
             received += 1;
