@@ -18,11 +18,12 @@ use crate::channel::lifetimes::{Due, Lifetimes};
 use crate::channel::membership::Membership;
 use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::StoreReader;
+use crate::channel::resets::Resets;
 use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::slot::KeyScope;
-use crate::store::{EventStore, NotificationHandler, Page, StoreError};
+use crate::store::{EventStore, NotificationHandler, Page, ReadRequest, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
 use crate::util::client_shares::ClientShare;
@@ -180,8 +181,8 @@ impl Hub {
     }
 
     /// Reads entries after a position, for a stream whose cursor is not in the event buffer.
-    pub async fn read(&self, channel: &str, after: StreamId, bytes: usize) -> Result<Page, StoreError> {
-        self.0.reader.read(channel, after, usize::from(u16::MAX), bytes).await
+    pub async fn read(&self, channel: &str, request: ReadRequest, bytes: usize) -> Result<Page, StoreError> {
+        self.0.reader.read(channel, request, usize::from(u16::MAX), bytes).await
     }
 }
 
@@ -196,7 +197,8 @@ impl NotificationHandler for HubShared {
         let Some(channel) = self.find(channel) else { return };
         let mut state = channel.state.lock();
         state.link = Link::CatchingUp;
-        channel.request_read(state);
+        // Notifications of lost entries may have been missed.
+        channel.require_proof(state);
     }
 
     fn refused(&self, channel: &str) {
@@ -221,6 +223,9 @@ impl NotificationHandler for HubShared {
         if let Some(barrier) = self.reader.barrier.get().filter(|barrier| keys.contains(&barrier.key)) {
             // The new master may lack commands that were processed; the next read of them finds out.
             barrier.mark_unsynced();
+        }
+        for channel in self.channels.lock().by_name.values().filter(|channel| keys.contains(&channel.name)) {
+            channel.require_proof(channel.state.lock());
         }
     }
 
@@ -258,8 +263,8 @@ impl HubShared {
             buffer: EventBuffer::new(Arc::clone(&self.buffers)),
             metrics: Arc::clone(&self.metrics),
             last_id: StreamId::ZERO,
-            epoch: 0,
-            reset_to: StreamId::ZERO,
+            resets: Resets::default(),
+            takeovers: 0,
             members: Slab::new(),
             share: None,
             due,
@@ -267,7 +272,7 @@ impl HubShared {
             reads: Reads::default(),
         };
         let (state, reader) = (Mutex::new(state), Arc::clone(&self.reader));
-        Channel { name, state, reader, hub, wake_reader: Notify::new() }
+        Channel { name, state, reader, hub, wake_reader: Notify::new(), proven: Notify::new() }
     }
 
     fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {

@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{EventStore, ReadLimits, Retention, StoreError};
+use crate::store::{EventStore, ReadLimits, ReadRequest, Retention, StoreError};
 use crate::util::backoff::Backoff;
 
 /// The event name of a command.
@@ -224,7 +224,7 @@ impl Commands {
             // tell of the loss.
             let reads_again = read.entry != LastEntry::Missing && read.at > StreamId::ZERO;
             let after = if reads_again { read.at.before() } else { read.at };
-            let mut page = self.store.read(&self.keys.commands(), after, READ_LIMITS).await?;
+            let mut page = self.store.read(&self.keys.commands(), ReadRequest::with_state(after), READ_LIMITS).await?;
             let state = page.stream.unwrap_or_default();
             let is_there = page.entries.first().is_some_and(|(id, _)| *id == read.at);
             // Trimming removes the oldest entries, so the stream then begins after the position.
@@ -269,7 +269,8 @@ impl Commands {
         }
         // Commands after this position are read. The state that the handler reads next contains the effect of those before.
         let limits = ReadLimits { entries: 0, ..READ_LIMITS };
-        let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
+        let request = ReadRequest::with_state(StreamId::ZERO);
+        let state = self.store.read(&self.keys.commands(), request, limits).await?.stream.unwrap_or_default();
         let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
         self.handler.resync(reason).await?;
         Ok(Position { at: state.last, added: state.added, entry: LastEntry::Unknown })
@@ -328,7 +329,10 @@ pub async fn send_and_wait(
     while received < subscribed && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
         // The command was sent already, so an error of this read must not look like an error of the command.
-        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, READ_LIMITS)).await else { continue };
+        let request = ReadRequest::with_state(after);
+        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, request, READ_LIMITS)).await else {
+            continue;
+        };
         for (at, body) in page.entries {
             after = at;
             received += 1;

@@ -12,7 +12,9 @@ use tidegate::store::emit::{Attempt, Emitted};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::slot::KeyScope;
-use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
+use tidegate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError,
+};
 use tidegate::util::client_key::ClientKey;
 
 /// The initial time of the store's clock.
@@ -460,7 +462,7 @@ impl EventStore for FaultyStore {
         self.memory().set_barrier_stream(key);
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         if !is_own(channel) {
             self.reads.lock().expect("no test panics under this lock").push(channel.into());
         }
@@ -472,7 +474,7 @@ impl EventStore for FaultyStore {
         if self.wrong_types.lock().expect("no test panics under this lock").contains(channel) {
             return Err(StoreError::WrongType);
         }
-        let mut page = self.memory().read(channel, after, limits).await?;
+        let mut page = self.memory().read(channel, request, limits).await?;
         if let Some(stream) = &mut page.stream {
             stream.max_deleted = *self.max_deleted.lock().expect("no test panics under this lock");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidegate::event::{Body, StreamId};
 use tidegate::store::revocations::RevocationIds;
-use tidegate::store::{EventStore, ReadLimits};
+use tidegate::store::{EventStore, ReadLimits, ReadRequest};
 use tidegate::stream::registry::EndReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -432,7 +432,8 @@ async fn loss_of_the_last_commands_is_found_when_others_take_their_place() {
     assert_eq!(gateway.request("channel=d").await.code(), "revoked");
     assert_eq!(listed(&gateway).await, ["d"], "the store has the revocation again");
     // Its command was sent again, for nodes that did not get it before the loss.
-    let commands = gateway.store.read(COMMANDS, StreamId::ZERO, ALL).await.expect("read").entries;
+    let commands =
+        gateway.store.read(COMMANDS, ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read").entries;
     let is_of = |body: Body, channel: &str| {
         body.into_event().is_some_and(|(_, data)| data.contains(&format!("\"channel\":\"{channel}\"")))
     };

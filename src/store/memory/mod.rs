@@ -16,7 +16,8 @@ use crate::store::emit::{Attempt, Emitted, TOKEN_FIELD};
 use crate::store::memory::state::{EntryFields, LookUp, MemoryState, text_bytes};
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+    revocations,
 };
 use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
@@ -150,21 +151,17 @@ impl EventStore for MemoryStore {
         Ok(self.barrier_position_in(&self.state()))
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         self.check_is_stream(channel)?;
         let state = self.state();
         let barrier_position = Some(self.barrier_position_in(&state));
         let mut page = Page { complete: true, barrier_position, ..Page::default() };
         let Some(stream) = state.streams.get(channel) else { return Ok(page) };
-        page.stream = Some(StreamState {
-            last: stream.last,
-            added: stream.added,
-            length: stream.entries.len() as u64,
-            first: stream.entries.front().map(|(id, _)| *id),
-            max_deleted: StreamId::ZERO,
-        });
+        page.exists = true;
         let mut used = 0;
-        let from = stream.entries.partition_point(|(id, _)| *id <= after);
+        let from = stream.entries.partition_point(|(id, _)| *id <= request.after);
+        let at = from.checked_sub(1).and_then(|at| stream.entries.get(at));
+        page.has_after = request.is_entry && at.is_some_and(|(id, _)| *id == request.after);
         for (id, fields) in stream.entries.range(from..) {
             let size = text_bytes(fields);
             let body = if size > limits.max_event {
@@ -179,6 +176,17 @@ impl EventStore for MemoryStore {
             };
             page.entries.push((*id, body));
         }
+        let is_proven = page.has_after && page.complete && page.entries.len() >= request.notified;
+        page.stream = (request.wants_state || !is_proven).then(|| StreamState {
+            last: stream.last,
+            added: stream.added,
+            length: stream.entries.len() as u64,
+            first: stream.entries.front().map(|(id, _)| *id),
+            last_entry: stream.entries.back().map(|(id, _)| *id),
+            max_deleted: StreamId::ZERO,
+        });
+        let last_entry = page.entries.last().map_or(request.after, |(id, _)| *id);
+        page.last = page.stream.map_or(last_entry, |stream| stream.last);
         Ok(page)
     }
 

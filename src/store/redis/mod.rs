@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
@@ -41,7 +42,9 @@ use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
 use crate::store::url::StoreUrl;
-use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
+use crate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
 
@@ -65,6 +68,8 @@ pub struct RedisStore {
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
+    /// The last entry of the barrier stream that a read found. It saves the next read a look at the stream's state.
+    known_barrier: Mutex<StreamId>,
     servers: Servers,
     watcher: Arc<MasterWatcher>,
     timeout: Duration,
@@ -89,6 +94,7 @@ impl RedisStore {
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
+            known_barrier: Mutex::default(),
             servers,
             watcher,
             timeout,
@@ -165,30 +171,32 @@ impl FromRedisValue for StreamId {
     }
 }
 
-/// The state and the entries of a stream, as `read.lua` returns them.
-type StreamReply =
-    (StreamId, Option<u64>, u64, Option<StreamId>, StreamId, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>);
+/// The entries of a stream and perhaps its state, as `read.lua` returns them.
+type StreamReply = (bool, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>, Option<StateReply>);
+type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId);
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Parses the reply of `read.lua`.
-fn parse_page(reply: Value) -> Result<Page, StoreError> {
+/// Parses the reply of `read.lua` to a read after this position.
+fn parse_page(after: StreamId, has_barrier: bool, reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
-    let barrier_position = Some(barrier_position);
-    let Some((last, added, length, first, max_deleted, complete, needs, entries)) = stream else {
+    let barrier_position = has_barrier.then_some(barrier_position);
+    let Some((has_after, complete, needs, entries, state)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
     };
     let body = |fields: Option<Fields>| match fields {
         Some(fields) => Body::from_fields(fields.iter().map(|(name, value)| (&**name, &**value))),
         None => Body::TooLarge,
     };
-    Ok(Page {
-        entries: entries.into_iter().map(|(id, fields)| (id, body(fields))).collect(),
-        complete,
-        needs,
-        stream: Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, max_deleted }),
-        barrier_position,
-    })
+    let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, body(fields))).collect();
+    let stream = match state {
+        Some((last, added, length, first, last_entry, max_deleted)) => {
+            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, last_entry, max_deleted })
+        }
+        None => None,
+    };
+    let last = stream.map_or_else(|| entries.last().map_or(after, |(id, _)| *id), |stream| stream.last);
+    Ok(Page { entries, complete, needs, exists: true, has_after, last, stream, barrier_position })
 }
 
 #[async_trait]
@@ -225,7 +233,7 @@ impl EventStore for RedisStore {
         Ok(last.first().map_or(StreamId::ZERO, |(id, _)| *id))
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
         let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
         let mut connection = link.to(channel);
@@ -233,14 +241,23 @@ impl EventStore for RedisStore {
         if let Some(key) = self.barrier_stream.get().filter(|_| self.servers.share_one_node()) {
             read.key(&**key);
         }
+        let known_barrier = *self.known_barrier.lock();
         let reply: Value = read
-            .arg(after.to_string())
+            .arg(request.after.to_string())
             .arg(limits.entries)
             .arg(limits.bytes)
             .arg(limits.max_event)
+            .arg(u8::from(request.is_entry))
+            .arg(request.notified)
+            .arg(u8::from(request.wants_state))
+            .arg(known_barrier.to_string())
             .invoke_async(&mut connection)
             .await?;
-        parse_page(reply)
+        let page = parse_page(request.after, self.servers.share_one_node(), reply)?;
+        if let Some(position) = page.barrier_position {
+            *self.known_barrier.lock() = position;
+        }
+        Ok(page)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {

@@ -4,16 +4,20 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, RedisError, Script, Value, cmd, pipe};
+use redis::{Client, RedisError, Script, Value, cmd, pipe};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+use crate::store::options::StoreOptions;
 use crate::store::redis::cluster::notifications::ClusterNotifications;
 use crate::store::redis::cluster::route::ClusterLink;
-use crate::store::redis::cluster::topology::{ClusterNodes, Topology};
+use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
+use crate::store::redis::connector::Connector;
 use crate::store::redis::notifications::NotificationSource;
+use crate::store::redis::single::MasterWatcher;
 use crate::store::slot::{KeyScope, slot_of};
+use crate::store::url::{StoreUrl, Topology};
 use crate::store::{NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
 
@@ -137,16 +141,19 @@ fn in_cluster<F: Fn(&str) -> Reaction + Send + Sync>(
     }
 }
 
-fn topology(seeds: &[u16]) -> (Topology, Arc<Metrics>) {
-    let info = "redis://127.0.0.1".into_connection_info().expect("a URL");
-    let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-    let template = info.set_redis_settings(settings);
-    let seeds = seeds.iter().map(|port| ("127.0.0.1".to_owned(), *port)).collect();
+fn topology(seeds: &[u16]) -> (ClusterTopology, Arc<Metrics>) {
+    let seeds: Vec<String> = seeds.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    let url: StoreUrl = format!("redis-cluster://{}", seeds.join(",")).parse().expect("a URL");
+    let options = StoreOptions::new(url.clone(), TIMEOUT);
     let metrics = Arc::<Metrics>::default();
-    (Topology::start(ClusterNodes { seeds, template }, TIMEOUT, Arc::clone(&metrics)), metrics)
+    let StoreUrl::Redis(url) = url else { panic!("a Redis") };
+    let Topology::Cluster(seeds) = &url.topology else { panic!("a cluster") };
+    let connector = Connector::open(&url, &options, &metrics).expect("no certificates");
+    let nodes = ClusterNodes { seeds: seeds.clone(), connector };
+    (ClusterTopology::start(nodes, TIMEOUT, Arc::<MasterWatcher>::default(), Arc::clone(&metrics)), metrics)
 }
 
-fn link(seeds: &[u16], timeout: Duration) -> (ClusterLink, Topology) {
+fn link(seeds: &[u16], timeout: Duration) -> (ClusterLink, ClusterTopology) {
     let (topology, _) = topology(seeds);
     (ClusterLink::new(&topology, timeout, TIMEOUT, true), topology)
 }
@@ -205,7 +212,7 @@ async fn handler_hears_of_another_master_before_its_first_command() {
     masters.lock().push(a.port);
     let (link, topology) = link(&[a.port], TIMEOUT);
     let handler: Arc<dyn NotificationHandler> = Arc::new(LoggingHandler(Arc::clone(&log)));
-    topology.set_handler(Arc::downgrade(&handler));
+    topology.shared.watcher.set(Arc::downgrade(&handler));
     topology.first_map(TIMEOUT).await.expect("a map");
     *masters.lock() = vec![b.port];
     for _ in 0..2 {
@@ -465,6 +472,6 @@ async fn topology_without_a_handler_works() {
     let a = node("a", &log, in_cluster(&masters, |_| ok())).await;
     masters.lock().push(a.port);
     let (link, topology) = link(&[a.port], TIMEOUT);
-    topology.set_handler(Weak::<LoggingHandler>::new());
+    topology.shared.watcher.set(Weak::<LoggingHandler>::new());
     let _: Value = cmd("GET").arg("k").query_async(&mut link.to("k")).await.expect("a reply");
 }

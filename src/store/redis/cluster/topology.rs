@@ -94,7 +94,7 @@ pub(super) struct Shared {
     refresh: Notify,
     /// The node that answered last.
     last_answered: Mutex<Option<NodeAddress>>,
-    watcher: Arc<MasterWatcher>,
+    pub watcher: Arc<MasterWatcher>,
     /// The connections of each link, to drop those to nodes that left.
     pools: Mutex<Vec<Weak<NodePool>>>,
     pub metrics: Arc<Metrics>,
