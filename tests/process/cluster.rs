@@ -213,6 +213,8 @@ async fn subscription_moves_away_from_a_node_without_messages() {
 
 /// The last line of an error.
 async fn start_error(store: &str) -> (Option<i32>, String) {
+    // If the process goes on, the test says with which store.
+    println!("a start with {store} fails");
     let ended = run_tidegate(&["serve", "--allow-all", "--listen", "127.0.0.1:0", "--store", store]).await;
     (ended.code(), ended.stderr.lines().last().unwrap_or_default().to_owned())
 }
@@ -264,10 +266,35 @@ async fn mistakes_in_the_url_of_a_cluster_are_explained() {
     set("no").await;
     node.cluster(&["DELSLOTSRANGE", "0", "99"]).await;
     assert_eq!(check(&empty, &["CLUSTERDOWN"]).await, Some(0));
-    node.cluster(&["ADDSLOTSRANGE", "0", "99"]).await;
+}
+
+#[tokio::test]
+async fn three_rights_besides_the_documented_ones_are_enough_on_a_cluster() {
+    // A cluster may have one node.
+    let node = ClusterNode::start(&[]).await;
+    node.cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
     wait_until("the cluster is up", async || node.cluster(&["INFO"]).await.contains("cluster_state:ok")).await;
-    let gateway = start_gateway(&empty).await;
-    let mut streams = Streams::open(&gateway, thirty_channels().take(1)).await;
-    emit_through(&gateway, &mut streams, "news-0", 1).await;
+    let documentation = include_str!("../../docs/operations/deployment.md");
+    let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
+    let rule = rule.split("```").next().expect("the rule ends").replace(">password", ">s3cret");
+    let narrow = rule.replace("~* &*", "~tidegate:{default}:* &tidegate:{default}:* ~news-* &news-*");
+    assert_ne!(narrow, rule);
+    let mut user = cmd("ACL");
+    user.arg("SETUSER").arg("tidegate");
+    for word in narrow.split_whitespace().chain(["+cluster|slots", "+cluster|info", "+cluster|nodes"]) {
+        user.arg(word);
+    }
+    user.exec_async(&mut node.connect().await).await.expect("the rule is valid");
+    let gateway = start_gateway(&format!("redis-cluster://tidegate:s3cret@127.0.0.1:{}", node.port)).await;
+    let mut streams = Streams::open(&gateway, thirty_channels()).await;
+    for channel in streams.channels() {
+        emit_through(&gateway, &mut streams, &channel, 1).await;
+    }
     streams.receive().await;
+    assert_eq!(metric(gateway.control, "tidegate_store_canary_failures_total").await, 0.0);
+    gateway.process.signal("TERM").await;
+    let ended = gateway.process.end().await;
+    assert_eq!(ended.code(), Some(0), "{ended:?}");
+    let log = ended.all();
+    assert!(!log.contains("'cluster") && !log.contains("refuses the channel") && !log.contains("s3cret"), "{log}");
 }

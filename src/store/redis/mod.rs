@@ -104,7 +104,7 @@ impl RedisStore {
 
     /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.servers.check(&self.live).await
+        self.servers.check(&self.live, self.timeout).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.

@@ -8,7 +8,6 @@ use redis::{Value, cmd, pipe};
 use crate::store::StoreError;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::options::StoreOptions;
-use crate::store::redis::cluster::nodes::NodePool;
 use crate::store::redis::cluster::notifications::ClusterNotifications;
 use crate::store::redis::cluster::route::ClusterLink;
 use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
@@ -28,8 +27,6 @@ pub(super) enum Servers {
     Sentinel(Arc<SentinelMaster>),
     Cluster {
         topology: ClusterTopology,
-        /// For checks and proofs.
-        pool: Arc<NodePool>,
         /// A key of the fleet.
         fleet_key: String,
         /// Of this process.
@@ -59,8 +56,7 @@ impl Servers {
             Topology::Cluster(seeds) => {
                 let nodes = ClusterNodes { seeds: seeds.clone(), connector };
                 let topology = ClusterTopology::start(nodes, timeout, watcher, Arc::clone(metrics));
-                let pool = topology.pool(timeout, timeout, false);
-                Self::Cluster { topology, pool, fleet_key: keys.commands(), canary_channel: keys.canary(&random_id()) }
+                Self::Cluster { topology, fleet_key: keys.commands(), canary_channel: keys.canary(&random_id()) }
             }
         })
     }
@@ -102,9 +98,9 @@ impl Servers {
     }
 
     /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
-    pub async fn check(&self, link: &Link) -> Result<(), StoreError> {
-        if let Self::Cluster { topology, pool, canary_channel, .. } = self {
-            return cluster::check::check(topology, pool, canary_channel).await;
+    pub async fn check(&self, link: &Link, timeout: Duration) -> Result<(), StoreError> {
+        if let Self::Cluster { topology, canary_channel, .. } = self {
+            return cluster::check::check(topology, timeout, canary_channel).await;
         }
         let () = cmd("PING").exec_async(&mut link.to_any()).await?;
         // If the server hides what it is, the first read finds out.

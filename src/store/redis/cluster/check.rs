@@ -1,5 +1,7 @@
 //! What a start and `tidegate check` ask a cluster.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use redis::aio::ConnectionLike;
 use redis::{RedisError, Value, cmd, pipe};
@@ -14,8 +16,9 @@ use crate::store::redis::servers::{check_version, is_cluster_node};
 const MAX_CHECKED_NODES: usize = 64;
 
 /// Checks that the nodes are a cluster that serves its slots, that it is not too old, and that it does not answer reads while it is down.
-pub async fn check(topology: &ClusterTopology, pool: &NodePool, canary_channel: &str) -> Result<(), StoreError> {
-    let map = topology.first_map(pool.connect_timeout()).await.map_err(explain)?;
+pub async fn check(topology: &ClusterTopology, timeout: Duration, canary_channel: &str) -> Result<(), StoreError> {
+    let map = topology.first_map(timeout).await.map_err(explain)?;
+    let pool = &topology.control;
     let nodes: Vec<_> = map.nodes().keys().take(MAX_CHECKED_NODES).collect();
     for checked in join_all(nodes.iter().map(|node| check_node(node, pool))).await {
         checked?;

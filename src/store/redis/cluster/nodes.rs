@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::{Client, ErrorKind, RedisError};
 
-use crate::store::redis::cluster::slot_map::NodeAddress;
+use crate::store::redis::cluster::slot_map::{MAX_NODES, NodeAddress};
 use crate::store::redis::cluster::topology::Shared;
 use crate::store::redis::node_link::{Changes, NodeLink, NodeSource};
 use crate::store::slot::KeyScope;
@@ -41,12 +41,12 @@ impl NodePool {
         pool
     }
 
-    pub const fn connect_timeout(&self) -> Duration {
-        self.connect_timeout
-    }
-
     pub fn get(&self, address: &NodeAddress) -> NodeLink {
         let mut nodes = self.nodes.lock();
+        // Redirections may name any number of nodes until the next refresh.
+        if nodes.len() >= MAX_NODES && !nodes.contains_key(address) {
+            nodes.clear();
+        }
         let link = nodes.entry(address.clone()).or_insert_with(|| {
             let source =
                 ClusterNode { shared: Weak::clone(&self.shared), address: address.clone(), has_reads: self.has_reads };

@@ -3,7 +3,6 @@
 //! A node passes a message to the nodes that it knows. A node that was cut off or removed keeps its connections to clients and gets nothing, so
 //! neither a ping nor a confirmed subscription proves anything: a canary does, a message that this process publishes through another node.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,14 +11,13 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use redis::aio::ConnectionLike;
 use redis::{Client, ErrorKind, RedisError, Value, cmd, pipe};
 
-use crate::store::redis::cluster::nodes::NodePool;
 use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap};
 use crate::store::redis::cluster::topology::{ClusterState, ClusterTopology};
 use crate::store::redis::node_link::Changes;
 use crate::store::redis::notifications::{CanaryReceiver, NotificationSource};
 
 const CANARY_INTERVAL: Duration = Duration::from_secs(5);
-/// For a canary to be published, and then to arrive. Shorter than a long timeout of the store: what is lost after it is only the connection.
+/// For a canary to arrive. Shorter than a long timeout of the store: what is lost after it is only the connection.
 const MAX_CANARY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum nodes through which one proof is tried.
 const MAX_PUBLISHERS: usize = 5;
@@ -28,9 +26,7 @@ const MAX_WITNESSES: usize = 5;
 
 pub(crate) struct ClusterNotifications {
     topology: ClusterTopology,
-    /// For canaries, and to ask which nodes are connected.
-    pool: Arc<NodePool>,
-    /// For each step of a proof.
+    /// For a canary to arrive.
     timeout: Duration,
     canary_channel: String,
     state: Mutex<State>,
@@ -59,8 +55,7 @@ enum Canary {
 impl ClusterNotifications {
     pub fn new(topology: &ClusterTopology, timeout: Duration, canary_channel: String) -> Self {
         let timeout = timeout.min(MAX_CANARY_TIMEOUT);
-        let pool = topology.pool(timeout, timeout, false);
-        Self { topology: topology.clone(), pool, timeout, canary_channel, state: Mutex::default() }
+        Self { topology: topology.clone(), timeout, canary_channel, state: Mutex::default() }
     }
 
     /// Publishes a canary through a node, and waits until it arrives.
@@ -72,7 +67,7 @@ impl ClusterNotifications {
         };
         let mut commands = pipe();
         commands.cmd("CLUSTER").arg("INFO").cmd("PUBLISH").arg(&self.canary_channel).arg(number);
-        let replies = self.pool.get(through).req_packed_commands(&commands, 0, 2).await;
+        let replies = self.topology.control.get(through).req_packed_commands(&commands, 0, 2).await;
         let Ok([info, Value::Int(_)]) =
             replies.map(|replies| <[Value; 2]>::try_from(replies).unwrap_or([Value::Nil, Value::Nil]))
         else {
@@ -125,7 +120,7 @@ impl ClusterNotifications {
         let rest = witnesses.into_iter().filter(|node| Some(node) != best.as_ref());
         for witness in best.clone().into_iter().chain(rest).take(MAX_WITNESSES) {
             let reply: Result<String, RedisError> =
-                cmd("CLUSTER").arg("NODES").query_async(&mut self.pool.get(&witness)).await;
+                cmd("CLUSTER").arg("NODES").query_async(&mut self.topology.control.get(&witness)).await;
             if let Ok(list) = reply {
                 return Some((witness, list.lines().filter_map(connected_node).map(str::to_owned).collect()));
             }

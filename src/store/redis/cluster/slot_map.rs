@@ -10,7 +10,7 @@ use redis::Value;
 use crate::store::slot::SLOTS;
 
 /// Maximum nodes of a map. Redis recommends at most 1,000.
-const MAX_NODES: usize = 4_096;
+pub(super) const MAX_NODES: usize = 4_096;
 
 /// Where a node listens, as the nodes of the cluster name it or as the store's URL does.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -93,10 +93,14 @@ impl SlotMap {
     }
 
     fn set_masters(&mut self, slots: RangeInclusive<u16>, address: &NodeAddress) {
-        let index = self.masters.iter().position(|known| known == address).unwrap_or_else(|| {
-            self.masters.push(address.clone());
-            self.masters.len() - 1
-        });
+        let index = match self.masters.iter().position(|known| known == address) {
+            Some(index) => index,
+            None if self.masters.len() >= MAX_NODES => return,
+            None => {
+                self.masters.push(address.clone());
+                self.masters.len() - 1
+            }
+        };
         if self.slots.is_empty() {
             self.slots = vec![UNKNOWN; usize::from(SLOTS)];
         }
@@ -265,6 +269,15 @@ mod tests {
         assert_eq!(newer.master(150), Some(&at(2)), "a slot that nobody names keeps its master");
         assert!(newer.changes_since(&SlotMap::default()).is_empty());
         assert_eq!(newer.slots_of(&at(2)), [121..=199]);
+    }
+
+    #[test]
+    fn number_of_masters_is_bounded() {
+        let mut map = map(&[(0, 99, 1)]);
+        for number in 0..2 * MAX_NODES {
+            map.set_master(5, &NodeAddress::new(&format!("h{number}"), 1));
+        }
+        assert_eq!((map.masters.len(), map.master(6)), (MAX_NODES, Some(&at(1))));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Commands and canaries on nodes that reply what the test says.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -9,7 +9,9 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::options::StoreOptions;
+use crate::store::redis::RedisStore;
 use crate::store::redis::cluster::notifications::ClusterNotifications;
 use crate::store::redis::cluster::route::ClusterLink;
 use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
@@ -18,7 +20,7 @@ use crate::store::redis::notifications::NotificationSource;
 use crate::store::redis::single::MasterWatcher;
 use crate::store::slot::{KeyScope, slot_of};
 use crate::store::url::{StoreUrl, Topology};
-use crate::store::{NotificationHandler, StoreError};
+use crate::store::{EventStore, NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
 
 /// Longer than any reply of a fake node takes, and shorter than a test may.
@@ -465,13 +467,29 @@ async fn node_without_messages_of_two_others_is_left() {
     assert!(outcome.is_err() && failures == 2 && used.len() == 2, "{outcome:?} {failures} {used:?}");
 }
 
-/// A handler that is gone does not keep anything.
 #[tokio::test]
-async fn topology_without_a_handler_works() {
+async fn master_is_proved_by_the_node_that_has_the_slot() {
     let (log, masters) = (Log::default(), Masters::default());
-    let a = node("a", &log, in_cluster(&masters, |_| ok())).await;
+    let keys = FleetKeys::default();
+    let state = Arc::new(Mutex::new("ok"));
+    let b = {
+        let state = Arc::clone(&state);
+        node("b", &log, move |command| match command {
+            "CLUSTER INFO" => Reaction::Reply(format!("+cluster_state:{}\r\n", state.lock())),
+            "CLUSTER SLOTS" => error("ERR not asked"),
+            _ => Reaction::Reply("+none\r\n".into()),
+        })
+        .await
+    };
+    // The old master says that the cluster is up, and not that it became a replica.
+    let moved = format!("MOVED {} 127.0.0.1:{}", slot_of(keys.commands().as_bytes()), b.port);
+    let a = node("a", &log, in_cluster(&masters, move |_| error(&moved))).await;
     masters.lock().push(a.port);
-    let (link, topology) = link(&[a.port], TIMEOUT);
-    topology.shared.watcher.set(Weak::<LoggingHandler>::new());
-    let _: Value = cmd("GET").arg("k").query_async(&mut link.to("k")).await.expect("a reply");
+    let url = format!("redis-cluster://127.0.0.1:{}", a.port).parse().expect("a URL");
+    let store =
+        RedisStore::open(&StoreOptions::new(url, TIMEOUT), &keys, Arc::default()).expect("a cluster").expect("a Redis");
+    for (text, expect) in [("ok", true), ("fail", false), ("ok", true)] {
+        *state.lock() = text;
+        assert_eq!(store.prove_master().await.expect("a reply"), expect, "{text}");
+    }
 }

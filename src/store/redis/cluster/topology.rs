@@ -77,6 +77,8 @@ impl ClusterState {
 #[derive(Clone)]
 pub(crate) struct ClusterTopology {
     pub(super) shared: Arc<Shared>,
+    /// Connections for questions about the cluster and for canaries.
+    pub(super) control: Arc<NodePool>,
     _task: Arc<JoinSet<()>>,
 }
 
@@ -119,8 +121,8 @@ impl ClusterTopology {
         let timeout = timeout.min(MAX_ANSWER_TIMEOUT);
         let control = NodePool::new(&shared, timeout, timeout, false);
         let mut task = JoinSet::new();
-        task.spawn(keep_current(Arc::clone(&shared), control));
-        Self { shared, _task: Arc::new(task) }
+        task.spawn(keep_current(Arc::clone(&shared), Arc::clone(&control)));
+        Self { shared, control, _task: Arc::new(task) }
     }
 
     /// Connections for one purpose. `has_reads` says whether channels are read over them.
@@ -241,13 +243,7 @@ impl Shared {
     fn answered(&self, answer: Answer) {
         let mut map = answer.map;
         let uncovered = map.slots_without_master();
-        self.replace(|older| {
-            map.keep_masters_of(older);
-            map
-        });
-        self.drop_old_connections();
-        *self.last_answered.lock() = Some(answer.node);
-        self.failure.send_replace(None);
+        // Before the map: a check waits for that.
         let is_down = answer.state.is_ok == Some(false);
         self.metrics.cluster_down.set(is_down.into());
         if std::mem::replace(&mut *self.is_down.lock(), is_down) != is_down {
@@ -264,6 +260,13 @@ impl Shared {
                 "no node of the cluster is the master of these slots: their channels have no events"
             );
         }
+        self.replace(|older| {
+            map.keep_masters_of(older);
+            map
+        });
+        self.drop_old_connections();
+        *self.last_answered.lock() = Some(answer.node);
+        self.failure.send_replace(None);
     }
 
     fn failed(&self, error: RedisError) {
