@@ -59,13 +59,22 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration.
+/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration; one that
+/// answers and cannot be used is.
 fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
-    let Some(client) = startup::open_client(&config.store)? else { return Ok((String::new(), Vec::new())) };
+    let Some(servers) = startup::open_servers(&config.store)? else { return Ok((String::new(), Vec::new())) };
     let databases = block_on(async {
-        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default());
-        anyhow::Ok(store.other_databases().await?)
-    });
+        let timeout = config.store.timeout.min(MAX_STORE_TIMEOUT);
+        let store = RedisStore::new(servers, &config.fleet_keys, timeout, Arc::default());
+        match store.check().await {
+            Err(error) if !error.is_transient() => {
+                return Err(anyhow::Error::new(error).context(format!("store {}", config.store.url)));
+            }
+            Err(error) => return Ok(Err(error)),
+            Ok(()) => {}
+        }
+        Ok(store.other_databases().await)
+    })?;
     Ok(match databases {
         Ok(databases) => {
             let warnings = databases.iter().map(|database| {

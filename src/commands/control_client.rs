@@ -103,13 +103,13 @@ async fn open(
     crate::commands::use_ring();
     let fleet = fleet()?;
     let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
-    let Some(client) = url.client(args.store_ca.as_deref())? else {
+    let Some(servers) = url.servers(args.store_ca.as_deref())? else {
         let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
-    let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default());
-    store.ping().await.with_context(|| format!("--store {url}"))?;
     let keys = FleetKeys::new(&fleet);
+    let store = RedisStore::new(servers, &keys, STORE_TIMEOUT, Arc::default());
+    store.ping().await.with_context(|| format!("--store {url}"))?;
     let fleet = store.fleet(&keys).context("this store has no fleet")?;
     Ok(Target::Store { store: Box::new(store), keys, fleet })
 }

@@ -5,11 +5,12 @@ use std::path::Path;
 use std::str::FromStr;
 
 use anyhow::Context;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
+use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use url::{ParseError, Position, Url};
 
+use crate::store::redis::{ClusterNodes, Servers};
 use crate::util::files;
 
 /// Maximum size of a PEM file of root certificates; the bundle of a Linux distribution has about 250 KB.
@@ -25,18 +26,28 @@ pub enum StoreUrl {
         /// The URL without user, password and query.
         shown: String,
     },
+    /// `redis-cluster://` or `rediss-cluster://`.
+    Cluster {
+        nodes: Box<ClusterNodes>,
+        /// The URL without user and password.
+        shown: String,
+    },
 }
 
 /// Why a text is not a store URL. The error does not contain the text.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreUrlError {
     #[error(
-        "not a store that Tidegate supports: expected memory:, redis://, rediss:// or redis+unix://, \
-         such as redis://user:password@127.0.0.1:6379/0"
+        "not a store that Tidegate supports: expected memory:, redis://, rediss://, redis+unix://, redis-cluster:// or \
+         rediss-cluster://, such as redis://user:password@127.0.0.1:6379/0"
     )]
     Scheme,
     #[error("not a valid Redis URL{0}: expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock")]
     Invalid(&'static str),
+    #[error(
+        "not a valid URL of a Redis Cluster{0}: expected redis-cluster://user:password@10.0.0.1:6379,10.0.0.2:6379"
+    )]
+    Cluster(&'static str),
 }
 
 impl FromStr for StoreUrl {
@@ -45,6 +56,11 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         if matches!(text, "memory:" | "memory://" | "memory") {
             return Ok(Self::Memory);
+        }
+        for (scheme, of_node) in [("redis-cluster://", "redis"), ("rediss-cluster://", "rediss")] {
+            if let Some(rest) = text.strip_prefix(scheme) {
+                return parse_cluster(scheme, of_node, rest);
+            }
         }
         let url = Url::parse(text).map_err(|error| match error {
             ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
@@ -75,6 +91,38 @@ impl FromStr for StoreUrl {
     }
 }
 
+/// Parses the part of a cluster's URL after the scheme: user and password, and each node's host and port.
+fn parse_cluster(scheme: &str, of_node: &str, rest: &str) -> Result<StoreUrl, StoreUrlError> {
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    if path.contains('@') {
+        let problem = " (in a user or password write @ as %40, / as %2F, ? as %3F, # as %23)";
+        return Err(StoreUrlError::Cluster(problem));
+    }
+    if !matches!(path, "" | "/" | "/0") {
+        return Err(StoreUrlError::Cluster(" (a cluster has only database 0, and no parameters)"));
+    }
+    let (credentials, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+    let (mut seeds, mut template) = (Vec::new(), None);
+    for host in hosts.split(',') {
+        let separator = if authority.contains('@') { "@" } else { "" };
+        let node = format!("{of_node}://{credentials}{separator}{host}");
+        let Ok(StoreUrl::Redis { info, .. }) = node.parse() else {
+            return Err(StoreUrlError::Cluster(" (a host, a port, the user or the password)"));
+        };
+        match info.addr() {
+            ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
+                seeds.push((host.clone(), *port));
+            }
+            _ => return Err(StoreUrlError::Cluster("")),
+        }
+        template.get_or_insert(*info);
+    }
+    let template = template.ok_or(StoreUrlError::Cluster(""))?;
+    let nodes = Box::new(ClusterNodes { seeds, template });
+    Ok(StoreUrl::Cluster { nodes, shown: format!("{scheme}{hosts}{path}") })
+}
+
 /// What the crate would ignore in a URL: the name of a parameter must be known.
 fn ignored_part(url: &Url) -> Option<&'static str> {
     let is_socket = url.scheme() == "redis+unix";
@@ -92,31 +140,40 @@ fn ignored_part(url: &Url) -> Option<&'static str> {
 impl StoreUrl {
     /// Whether the connection uses TLS.
     pub fn has_tls(&self) -> bool {
-        matches!(self, Self::Redis { shown, .. } if shown.starts_with("rediss:"))
+        matches!(self, Self::Redis { shown, .. } | Self::Cluster { shown, .. } if shown.starts_with("rediss"))
     }
 
-    /// A client of a Redis; `None` for `memory:`. `ca` is a PEM file of root certificates to trust instead of the system's.
-    pub fn client(&self, ca: Option<&Path>) -> anyhow::Result<Option<Client>> {
-        let Self::Redis { info, .. } = self else { return Ok(None) };
-        let info = (**info).clone();
-        let Some(path) = ca else { return Ok(Some(Client::open(info)?)) };
-        let pem =
-            files::read(path, MAX_CA_BYTES).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
-        anyhow::ensure!(
-            CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()),
-            "store-ca: {}: has no certificate, which begins with -----BEGIN CERTIFICATE-----",
-            files::display(path)
-        );
-        let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
-        Ok(Some(Client::build_with_tls(info, certificates)?))
+    /// The servers of the store; `None` for `memory:`. `ca` is a PEM file of root certificates to trust instead of the system's.
+    pub fn servers(&self, ca: Option<&Path>) -> anyhow::Result<Option<Servers>> {
+        Ok(Some(match self {
+            Self::Memory => return Ok(None),
+            Self::Redis { info, .. } => Servers::Single(client((**info).clone(), ca)?),
+            Self::Cluster { nodes, .. } => {
+                let client = client(nodes.template.clone(), ca)?;
+                let template = client.get_connection_info().clone();
+                Servers::Cluster(ClusterNodes { seeds: nodes.seeds.clone(), template })
+            }
+        }))
     }
+}
+
+fn client(info: ConnectionInfo, ca: Option<&Path>) -> anyhow::Result<Client> {
+    let Some(path) = ca else { return Ok(Client::open(info)?) };
+    let pem = files::read(path, MAX_CA_BYTES).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
+    anyhow::ensure!(
+        CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()),
+        "store-ca: {}: has no certificate, which begins with -----BEGIN CERTIFICATE-----",
+        files::display(path)
+    );
+    let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
+    Ok(Client::build_with_tls(info, certificates)?)
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Memory => "memory:",
-            Self::Redis { shown, .. } => shown,
+            Self::Redis { shown, .. } | Self::Cluster { shown, .. } => shown,
         })
     }
 }
@@ -142,6 +199,8 @@ mod tests {
         check("redis://127.0.0.1:6380/2", "redis://127.0.0.1:6380/2");
         check("rediss://ann:s3cret@redis.example/1", "rediss://redis.example/1");
         check("redis://:s3cret@h:1", "redis://h:1");
+        check("redis-cluster://ann:s3cret@h1:7000,h2/", "redis-cluster://h1:7000,h2/");
+        check("rediss-cluster://h1", "rediss-cluster://h1");
         check("redis+unix:///run/redis.sock?db=1&user=ann&pass=s3cret", "redis+unix:///run/redis.sock");
         for bad in [
             "",
@@ -159,10 +218,27 @@ mod tests {
             "redis://h/0?timeout=s3cret",
             "redis://h#s3cret",
             "rediss://h#insecure-s3cret",
+            "redis-cluster://ann:s3cret@",
+            "redis-cluster://ann:s3cret@h1,,h2",
+            "redis-cluster://ann:s3cret@h1:99999",
+            "redis-cluster://ann:s3cret@h1/1",
+            "redis-cluster://ann:1/s3cret@h1",
+            "redis-cluster://ann:1?s3cret@h1",
+            "redis-cluster://h1,h2?s3cret",
         ] {
             let error = bad.parse::<StoreUrl>().expect_err(bad).to_string();
-            assert!(!error.contains("s3cret") && error.contains("redis://user:password@"), "{error}");
+            assert!(!error.contains("s3cret") && error.contains("://user:password@"), "{error}");
         }
+    }
+
+    #[test]
+    fn cluster_url_names_nodes_that_share_their_credentials() {
+        let url: StoreUrl = "redis-cluster://ann:p%40ss@h1:7000,[::1]:7001,h3".parse().expect("a store URL");
+        let StoreUrl::Cluster { nodes, .. } = url else { panic!("a cluster") };
+        let seeds = [("h1", 7000), ("::1", 7001), ("h3", 6379)].map(|(host, port)| (host.to_owned(), port));
+        assert_eq!(nodes.seeds, seeds);
+        let settings = nodes.template.redis_settings();
+        assert_eq!((settings.username(), settings.password()), (Some("ann"), Some("p@ss")));
     }
 
     #[test]
@@ -172,7 +248,7 @@ mod tests {
         let path = dir.path().join("ca.pem");
         for text in ["", "no certificate", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
             std::fs::write(&path, text).expect("written");
-            let error = url.client(Some(&path)).expect_err(text).to_string();
+            let error = url.servers(Some(&path)).err().expect(text).to_string();
             assert!(error.contains("store-ca: ") && error.contains("has no certificate"), "{error}");
         }
     }
@@ -184,7 +260,7 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");
         let (sender, result) = std::sync::mpsc::channel();
         let url: StoreUrl = "rediss://redis.example".parse().expect("a store URL");
-        std::thread::spawn(move || sender.send(url.client(Some(&pipe)).err()));
+        std::thread::spawn(move || sender.send(url.servers(Some(&pipe)).err()));
         let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("the read does not block");
         let error = format!("{:#}", result.expect("refused"));
         assert!(error.contains("not a regular file"), "{error}");

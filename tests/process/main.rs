@@ -17,9 +17,11 @@ mod emitter;
 mod event_source;
 mod memory;
 mod processes;
+mod redis_cluster;
 mod redis_server;
 
 mod c;
+mod cluster;
 mod commands;
 mod compilation;
 mod connections;

@@ -1,9 +1,10 @@
 //! The store of a fleet: a Redis (7.0 or newer) or a Valkey.
 //!
-//! A node has five connections, whatever the number of clients: one for notifications; one for look-ups and for the reads that streams
+//! A node has five connections, whatever the number of clients (to a cluster: that many to each of its nodes at most): one for notifications; one for look-ups and for the reads that streams
 //! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
 //! read, so that they delay neither; and one for components.
 
+mod cluster;
 mod error;
 pub(crate) mod fleet;
 mod link;
@@ -15,28 +16,40 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
+use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value, pipe};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::redis::cluster::notifications::ClusterNotifications;
+use crate::store::redis::cluster::route::ClusterLink;
+use crate::store::redis::cluster::topology::Topology;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
 use crate::store::redis::node_link::{FixedNode, NodeLink};
-use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::redis::notifications::{NotificationSource, NotificationSubscriber};
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
 use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
+use crate::util::id::random_id;
 
 /// Reads of at most this many entries use the connection for live events.
 pub const MAX_LIVE_ENTRIES: usize = 256;
 /// The minimum timeout of a reply with a component, which is large.
 const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub use crate::store::redis::cluster::topology::ClusterNodes;
+
+/// The servers of a store.
+pub enum Servers {
+    Single(Client),
+    Cluster(ClusterNodes),
+}
 
 pub struct RedisStore {
     /// For look-ups and for the reads that streams wait for.
@@ -53,51 +66,111 @@ pub struct RedisStore {
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
-    client: Client,
+    servers: OpenServers,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
+/// The servers, and what finds out about them.
+enum OpenServers {
+    Single(Client),
+    Cluster {
+        topology: Topology,
+        keys: FleetKeys,
+        /// Of this process.
+        canary_channel: String,
+    },
+}
+
 impl RedisStore {
-    /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
-    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        let node = Arc::new(FixedNode(client.clone()));
-        let link = |reply_timeout| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
+    /// Connects when a connection is first used. `timeout` bounds connecting and each reply. Needs a runtime.
+    pub fn new(servers: Servers, keys: &FleetKeys, timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        match servers {
+            Servers::Single(client) => {
+                let node = Arc::new(FixedNode(client.clone()));
+                let link =
+                    |reply_timeout, _| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
+                Self::with_links(link, OpenServers::Single(client), timeout, metrics)
+            }
+            Servers::Cluster(nodes) => {
+                let topology = Topology::start(nodes, timeout, Arc::clone(&metrics));
+                let link = |reply_timeout, has_reads| {
+                    Link::Cluster(ClusterLink::new(&topology, timeout, reply_timeout, has_reads))
+                };
+                let servers = OpenServers::Cluster {
+                    topology: topology.clone(),
+                    keys: keys.clone(),
+                    canary_channel: keys.canary(&random_id()),
+                };
+                Self::with_links(link, servers, timeout, metrics)
+            }
+        }
+    }
+
+    fn with_links(
+        link: impl Fn(Duration, bool) -> Link,
+        servers: OpenServers,
+        timeout: Duration,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         Self {
-            live: link(timeout),
-            bulk: link(timeout),
-            ranges: link(timeout),
-            blobs: link(timeout.max(MIN_BLOB_TIMEOUT)),
+            live: link(timeout, true),
+            bulk: link(timeout, true),
+            ranges: link(timeout, false),
+            blobs: link(timeout.max(MIN_BLOB_TIMEOUT), false),
             read: Script::new(include_str!("read.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
-            client,
+            servers,
             timeout,
             metrics,
         }
     }
 
-    /// Checks that the server replies and is not too old.
+    /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.ping().await?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        // If the server hides its version, the first read finds out.
-        match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
-            Some(major) if major < 7 => Err(too_old()),
-            _ => Ok(()),
+        if let OpenServers::Cluster { topology, canary_channel, .. } = &self.servers {
+            return cluster::check::check(topology, self.timeout, canary_channel).await;
         }
+        self.ping().await?;
+        // If the server hides what it is, the first read finds out.
+        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
+        check_version(&info)?;
+        if is_cluster_node(&info) {
+            let text =
+                "the server is a node of a Redis Cluster: write the URL with redis-cluster:// or rediss-cluster://";
+            return Err(StoreError::Refused(text.into()));
+        }
+        Ok(())
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
     pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
+        // A cluster has one database.
+        let OpenServers::Single(client) = &self.servers else { return Ok(Vec::new()) };
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
-        let own = self.client.get_connection_info().redis_settings().db();
+        let own = client.get_connection_info().redis_settings().db();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
     }
+}
+
+/// Refuses a server whose `INFO server` names an older version.
+fn check_version(info: &str) -> Result<(), StoreError> {
+    let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
+    match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
+        Some(major) if major < 7 => Err(too_old()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the server of this `INFO server` is a node of a cluster.
+fn is_cluster_node(info: &str) -> bool {
+    let mode =
+        info.lines().find_map(|line| line.strip_prefix("redis_mode:").or_else(|| line.strip_prefix("server_mode:")));
+    mode.is_some_and(|mode| mode.trim() == "cluster")
 }
 
 /// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
@@ -146,9 +219,15 @@ fn parse_page(reply: Value) -> Result<Page, StoreError> {
 #[async_trait]
 impl EventStore for RedisStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
-        self.subscriber.get_or_init(|| {
-            NotificationSubscriber::start(self.client.clone(), self.timeout, handler, Arc::clone(&self.metrics))
-        });
+        let source: Arc<dyn NotificationSource> = match &self.servers {
+            OpenServers::Single(client) => Arc::new(FixedNode(client.clone())),
+            OpenServers::Cluster { topology, canary_channel, .. } => {
+                topology.set_handler(Weak::clone(&handler));
+                Arc::new(ClusterNotifications::new(topology, self.timeout, canary_channel.clone()))
+            }
+        };
+        self.subscriber
+            .get_or_init(|| NotificationSubscriber::start(source, self.timeout, handler, Arc::clone(&self.metrics)));
     }
 
     fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>) {
@@ -172,7 +251,8 @@ impl EventStore for RedisStore {
         let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
         let mut connection = link.to(channel);
         let mut read = self.read.key(channel);
-        if let Some(key) = self.barrier_stream.get() {
+        // On a cluster the barrier stream is on another node.
+        if let (Some(key), OpenServers::Single(_)) = (self.barrier_stream.get(), &self.servers) {
             read.key(&**key);
         }
         let reply: Value = read
@@ -279,6 +359,17 @@ impl EventStore for RedisStore {
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
+    }
+
+    async fn prove_master(&self) -> Result<bool, StoreError> {
+        let OpenServers::Cluster { keys, .. } = &self.servers else { return Ok(true) };
+        let key = keys.commands();
+        let mut proof = pipe();
+        // The node that executes the first command calls itself the master of the slot. The second one asks that node whether most masters
+        // agree: if it was cut off from them, it says no after `cluster-node-timeout`.
+        proof.cmd("TYPE").arg(&key).ignore().cmd("CLUSTER").arg("INFO");
+        let (info,): (Value,) = proof.query_async(&mut self.live.to(&key)).await?;
+        Ok(cluster::is_up(&info))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -82,8 +82,8 @@ impl NodeLink {
         Self(Arc::new(LinkState { source, connect_timeout, reply_timeout, current: Mutex::new(None) }))
     }
 
-    /// The connection for a command. Commands that wait for the same attempt to connect share its error; a later one makes another attempt.
-    async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
+    /// The connection for a command, which was not sent if this fails. Commands that wait for the same attempt to connect share its error; a later one makes another attempt.
+    pub async fn connection(&self) -> Result<MultiplexedConnection, RedisError> {
         let mut phase = self.phase();
         // Without a sender the runtime is shutting down.
         match phase.wait_for(|phase| !matches!(phase, Phase::Connecting)).await.as_deref() {
@@ -111,7 +111,7 @@ impl NodeLink {
     }
 
     /// Takes in the result of a command. Without a reply the connection may be lost.
-    fn checked<T>(&self, result: Result<T, RedisError>) -> Result<T, RedisError> {
+    pub fn checked<T>(&self, result: Result<T, RedisError>) -> Result<T, RedisError> {
         if result.as_ref().is_err_and(RedisError::is_timeout)
             && let Some(Attempt { check, .. }) = &*self.0.current.lock()
         {

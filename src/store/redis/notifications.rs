@@ -4,13 +4,15 @@ use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::store::redis::node_link::FixedNode;
 use crate::store::redis::subscriptions::{Batch, Subscriptions};
 use crate::store::{NotificationHandler, StoreError};
 use crate::telemetry::metrics::Metrics;
@@ -25,6 +27,35 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
 /// At most one warning about refused channels in this time: clients may ask for any number of them.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Which node to subscribe at. Each node of a deployment gets all messages.
+#[async_trait]
+pub(crate) trait NotificationSource: Send + Sync + 'static {
+    /// A client of the node. Asked before each attempt to connect.
+    async fn client(&self) -> Result<Client, RedisError>;
+    /// The channel for messages of the source to itself, to prove that the node gets what is published elsewhere.
+    fn canary_channel(&self) -> Option<&str> {
+        None
+    }
+    /// Proves that the node of the last client gets messages. The connection is subscribed to the canary channel only.
+    async fn prove(&self, _canaries: &CanaryReceiver) -> Result<(), RedisError> {
+        Ok(())
+    }
+    /// Returns when the connection must be made again, perhaps to another node: why.
+    async fn failed(&self, _canaries: &CanaryReceiver) -> RedisError {
+        std::future::pending().await
+    }
+}
+
+#[async_trait]
+impl NotificationSource for FixedNode {
+    async fn client(&self) -> Result<Client, RedisError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// The number of the last canary that arrived.
+pub(crate) type CanaryReceiver = watch::Receiver<u64>;
 
 /// The channels to subscribe to, and the task that keeps them subscribed.
 pub struct NotificationSubscriber {
@@ -42,14 +73,14 @@ struct Shared {
 impl NotificationSubscriber {
     /// Starts the task. `timeout` bounds connecting and each reply.
     pub fn start(
-        client: Client,
+        source: Arc<dyn NotificationSource>,
         timeout: Duration,
         handler: Weak<dyn NotificationHandler>,
         metrics: Arc<Metrics>,
     ) -> Self {
         let (shared, mut tasks) = (Arc::<Shared>::default(), JoinSet::new());
         let (task_shared, refusals) = (Arc::clone(&shared), RareLog::new(REFUSAL_LOG_INTERVAL));
-        tasks.spawn(SubscriberTask { client, timeout, handler, metrics, shared: task_shared, refusals }.run());
+        tasks.spawn(SubscriberTask { source, timeout, handler, metrics, shared: task_shared, refusals }.run());
         Self { shared, _task: tasks }
     }
 
@@ -65,7 +96,7 @@ impl NotificationSubscriber {
 }
 
 struct SubscriberTask {
-    client: Client,
+    source: Arc<dyn NotificationSource>,
     timeout: Duration,
     handler: Weak<dyn NotificationHandler>,
     metrics: Arc<Metrics>,
@@ -88,19 +119,42 @@ impl SubscriberTask {
         }
     }
 
-    /// Connects, and keeps the wanted channels subscribed until the connection fails.
+    /// Connects, and keeps the wanted channels subscribed until the connection fails or proves nothing any more.
     async fn serve(&self, retry: &mut Backoff) -> Result<Infallible, RedisError> {
-        let disconnected = Arc::new(Notify::new());
-        let mut connection = self.connect(&disconnected).await?;
+        let (disconnected, canary_sender) = (Arc::new(Notify::new()), watch::Sender::new(0));
+        let canaries = canary_sender.subscribe();
+        let mut connection = self.connect(&disconnected, canary_sender).await?;
+        let has_canary = self.subscribe_canary(&mut connection).await?;
+        if has_canary {
+            self.source.prove(&canaries).await?;
+        }
         retry.reset();
         self.metrics.pubsub_connects.inc();
         self.shared.subscriptions.lock().restart();
+        let mut for_pings = connection.clone();
+        let failed = async {
+            if has_canary || self.source.canary_channel().is_none() {
+                self.source.failed(&canaries).await
+            } else {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            failed = self.keep_subscribed(&mut connection) => failed,
+            failed = self.ping(&mut for_pings) => failed,
+            error = failed => Err(error),
+            () = disconnected.notified() => Err((ErrorKind::Io, "the connection for notifications was closed").into()),
+        }
+    }
+
+    /// Subscribes and unsubscribes as channels are wanted.
+    async fn keep_subscribed(&self, connection: &mut MultiplexedConnection) -> Result<Infallible, RedisError> {
         loop {
             // A binding, so that the lock is not held in the body.
             let batch = self.shared.subscriptions.lock().take(Instant::now());
             if let Some(Batch { subscribe, unsubscribe }) = batch {
                 if !subscribe.is_empty() {
-                    self.subscribe(&mut connection, &subscribe).await?;
+                    self.subscribe(connection, &subscribe).await?;
                 }
                 if !unsubscribe.is_empty() {
                     connection.unsubscribe(&names(&unsubscribe)).await?;
@@ -111,21 +165,26 @@ impl SubscriberTask {
             tokio::select! {
                 () = self.shared.changed.notified() => {}
                 () = tokio::time::sleep_until(next_attempt.unwrap_or_else(Instant::now)), if next_attempt.is_some() => {}
-                () = disconnected.notified() => {
-                    return Err((ErrorKind::Io, "the connection for notifications was closed").into());
-                }
-                failed = self.ping(&mut connection) => return failed,
             }
         }
     }
 
-    async fn connect(&self, disconnected: &Arc<Notify>) -> Result<MultiplexedConnection, RedisError> {
+    async fn connect(
+        &self,
+        disconnected: &Arc<Notify>,
+        canaries: watch::Sender<u64>,
+    ) -> Result<MultiplexedConnection, RedisError> {
         let (handler, disconnected) = (self.handler.clone(), Arc::clone(disconnected));
+        let canary_channel = self.source.canary_channel().map(|name| name.as_bytes().to_vec());
         // The connection calls this directly for each message, without a queue in between.
         let on_push = move |push: PushInfo| -> Result<(), ()> {
             match (push.kind, &push.data[..]) {
                 (PushKind::Message, [Value::BulkString(channel), Value::BulkString(payload)]) => {
-                    if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
+                    if canary_channel.as_ref() == Some(channel) {
+                        if let Some(number) = std::str::from_utf8(payload).ok().and_then(|text| text.parse().ok()) {
+                            canaries.send_replace(number);
+                        }
+                    } else if let (Ok(channel), Some(handler)) = (std::str::from_utf8(channel), handler.upgrade()) {
                         handler.notified(channel, payload);
                     }
                 }
@@ -138,7 +197,21 @@ impl SubscriberTask {
             .set_connection_timeout(Some(self.timeout))
             .set_response_timeout(Some(self.timeout))
             .set_push_sender(on_push);
-        self.client.get_multiplexed_async_connection_with_config(&config).await
+        self.source.client().await?.get_multiplexed_async_connection_with_config(&config).await
+    }
+
+    /// Subscribes to the canary channel. False if there is none, or if the store's user may not read it.
+    async fn subscribe_canary(&self, connection: &mut MultiplexedConnection) -> Result<bool, RedisError> {
+        let Some(channel) = self.source.canary_channel() else { return Ok(false) };
+        match connection.subscribe(channel).await {
+            Ok(()) => Ok(true),
+            Err(error) if matches!(error.kind(), ErrorKind::Server(_)) => {
+                self.metrics.canary_failures.inc();
+                tracing::warn!(channel, %error, "the store refuses the channel that proves that notifications arrive: nothing proves it");
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Pings at intervals until one fails.
