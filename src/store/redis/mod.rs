@@ -11,16 +11,20 @@ pub(crate) mod fleet;
 mod link;
 mod node_link;
 pub(crate) mod notifications;
+pub(crate) mod rights;
 mod sentinel;
 mod single;
 pub(crate) mod subscriptions;
+mod tls_faults;
 mod validity;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
+use redis::{
+    AsyncConnectionConfig, FromRedisValue, ParsingError, PushInfo, RedisError, Script, Value, cmd, from_redis_value,
+};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
@@ -33,6 +37,7 @@ use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
 use crate::store::redis::node_link::{NodeLink, NodeSource};
 use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::redis::rights::MissingRights;
 use crate::store::redis::sentinel::SentinelMaster;
 use crate::store::redis::single::{MasterWatcher, SingleNode};
 use crate::store::revocations::{
@@ -133,7 +138,7 @@ impl RedisStore {
 
     /// Checks that the server replies and is not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.ping().await?;
+        self.ping().await.map_err(explain)?;
         let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
         let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
         // If the server hides its version, the first read finds out.
@@ -141,6 +146,18 @@ impl RedisStore {
             Some(major) if major < 7 => Err(too_old()),
             _ => Ok(()),
         }
+    }
+
+    /// Finds out which rights the user of the store lacks, without changing anything.
+    pub async fn missing_rights(&self, keys: &FleetKeys) -> Result<MissingRights, StoreError> {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(self.timeout))
+            .set_response_timeout(Some(self.timeout))
+            // Subscribing needs one.
+            .set_push_sender(|_: PushInfo| -> Result<(), ()> { Ok(()) });
+        let client = self.servers.node().client().await?;
+        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        MissingRights::find(&mut connection, &keys.probe(), &keys.pattern()).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
@@ -154,6 +171,21 @@ impl RedisStore {
 /// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
 fn databases(keyspace: &str) -> impl Iterator<Item = i64> {
     keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok())
+}
+
+/// Adds what an operator can do to the error of the first command.
+fn explain(error: StoreError) -> StoreError {
+    let StoreError::Refused(text) = error else { return error };
+    let remedy = match text.split(' ').next().unwrap_or_default() {
+        "NOAUTH" => "give the URL a password, as in redis://user:password@host",
+        "WRONGPASS" => "correct user and password in the URL, which are those of the servers that hold the data",
+        "NOPERM" if text.contains("'role'") => {
+            "add +role: only the master is asked, and this command proves that a server is one"
+        }
+        "NOPERM" => "the documentation lists the rights that a gateway needs",
+        _ => return StoreError::Refused(text),
+    };
+    StoreError::Refused(format!("{text}: {remedy}"))
 }
 
 fn too_old() -> StoreError {

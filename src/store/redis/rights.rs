@@ -1,0 +1,146 @@
+//! Which rights the user of a store lacks, found by commands that change nothing.
+
+use redis::aio::MultiplexedConnection;
+use redis::{Cmd, RedisError, Value, cmd, pipe};
+
+use crate::store::StoreError;
+
+/// The sequence number of a script that does not exist.
+const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
+
+/// The rights that a user lacks, as words of `ACL SETUSER`, each with what it is for.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct MissingRights {
+    /// Without these no stream delivers anything.
+    pub essential: Vec<String>,
+    pub further: Vec<(String, &'static str)>,
+}
+
+/// A right and its proof.
+struct Probe {
+    right: &'static str,
+    purpose: &'static str,
+    command: Cmd,
+}
+
+const STREAMS: &str = "streams";
+const COMMANDS: &str = "revocations and other commands of the fleet";
+const EMIT: &str = "events that are emitted through the gateway, and commands of the fleet";
+const LOOKUPS: &str = "look-ups of policies";
+const HEARTBEATS: &str = "the status of this node, and the fleet's policy";
+const CHECKS: &str = "checks of the server";
+
+/// The commands that a gateway sends. Each is valid enough to reach the check of rights, and changes nothing: its key does not exist, or its
+/// arguments are not valid.
+fn probes(key: &str) -> Vec<Probe> {
+    let probe = |right, purpose, args: &[&str]| {
+        let mut parts = args.iter();
+        let mut command = cmd(parts.next().unwrap_or(&"PING"));
+        parts.for_each(|part| {
+            command.arg(*part);
+        });
+        Probe { right, purpose, command }
+    };
+    vec![
+        probe("+evalsha", STREAMS, &["EVALSHA", NO_SCRIPT, "1", key]),
+        probe("+script|load", STREAMS, &["SCRIPT", "LOAD", "return 1"]),
+        probe("+type", STREAMS, &["TYPE", key]),
+        probe("+xinfo", STREAMS, &["XINFO", "STREAM", key]),
+        probe("+xrange", STREAMS, &["XRANGE", key, "-", "+", "COUNT", "1"]),
+        probe("+hgetall", COMMANDS, &["HGETALL", key]),
+        probe("+hlen", COMMANDS, &["HLEN", key]),
+        probe("+hrandfield", COMMANDS, &["HRANDFIELD", key]),
+        probe("+hget", COMMANDS, &["HGET", key, "f"]),
+        probe("+hset", COMMANDS, &["HSET", key, "f", "v", "without a value"]),
+        probe("+hdel", COMMANDS, &["HDEL", key, "f"]),
+        probe("+time", COMMANDS, &["TIME"]),
+        probe("+xadd", EMIT, &["XADD", key, "not an id", "f", "v"]),
+        probe("+publish", EMIT, &["PUBLISH", key, ""]),
+        probe("+expire", EMIT, &["EXPIRE", key, "1"]),
+        probe("+get", LOOKUPS, &["GET", key]),
+        probe("+sismember", LOOKUPS, &["SISMEMBER", key, "m"]),
+        probe("+getrange", HEARTBEATS, &["GETRANGE", key, "0", "0"]),
+        probe("+set", HEARTBEATS, &["SET", key, "v", "not an option"]),
+        probe("+del", HEARTBEATS, &["DEL", key]),
+        probe("+zadd", HEARTBEATS, &["ZADD", key, "not a number", "m"]),
+        probe("+zrem", HEARTBEATS, &["ZREM", key, "m"]),
+        probe("+zrevrange", HEARTBEATS, &["ZREVRANGE", key, "0", "0"]),
+        probe("+zremrangebyrank", HEARTBEATS, &["ZREMRANGEBYRANK", key, "0", "0"]),
+        probe("+pexpire", HEARTBEATS, &["PEXPIRE", key, "1"]),
+        probe("+info", CHECKS, &["INFO", "server"]),
+    ]
+}
+
+impl MissingRights {
+    /// Sends the commands. `key` does not exist and matches the pattern of the fleet's keys and channels, which is `pattern`.
+    pub(super) async fn find(
+        connection: &mut MultiplexedConnection,
+        key: &str,
+        pattern: &str,
+    ) -> Result<Self, StoreError> {
+        let probes = probes(key);
+        let mut commands = pipe();
+        commands.ignore_errors();
+        for probe in &probes {
+            commands.add_command(probe.command.clone());
+        }
+        let replies: Vec<Result<Value, RedisError>> = commands.query_async(connection).await?;
+        let mut missing = Self::default();
+        for (probe, reply) in probes.iter().zip(replies) {
+            missing.add(probe.right, probe.purpose, pattern, reply.and_then(Value::extract_error).err());
+        }
+        let subscribed = connection.subscribe(key).await;
+        let is_subscribed = subscribed.is_ok();
+        missing.add("+subscribe", STREAMS, pattern, subscribed.err());
+        if is_subscribed {
+            missing.add("+unsubscribe", STREAMS, pattern, connection.unsubscribe(key).await.err());
+        }
+        Ok(missing)
+    }
+
+    fn add(&mut self, right: &str, purpose: &'static str, pattern: &str, error: Option<RedisError>) {
+        let Some(StoreError::Refused(text)) = error.map(StoreError::from) else { return };
+        if !text.starts_with("NOPERM") {
+            return;
+        }
+        // Redis 7.2 and Valkey have other texts than Redis 7.0, with the same nouns.
+        let (right, purpose) = if text.contains(" channel") {
+            (format!("&{pattern}"), STREAMS)
+        } else if text.contains(" key") {
+            (format!("~{pattern}"), STREAMS)
+        } else {
+            (right.to_owned(), purpose)
+        };
+        if purpose == STREAMS {
+            if !self.essential.contains(&right) {
+                self.essential.push(right);
+            }
+        } else if !self.further.iter().any(|(known, _)| *known == right) {
+            self.further.push((right, purpose));
+        }
+    }
+
+    /// A line for each purpose that the user lacks rights for, other than streams.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut purposes: Vec<&str> = self.further.iter().map(|(_, purpose)| *purpose).collect();
+        purposes.dedup();
+        let rights = |purpose: &str| -> Vec<&str> {
+            self.further.iter().filter(|(_, other)| *other == purpose).map(|(right, _)| &**right).collect()
+        };
+        let line = |purpose: &str| {
+            format!("the user of the store lacks rights for {purpose}: add {}", rights(purpose).join(" "))
+        };
+        purposes.into_iter().map(line).collect()
+    }
+
+    /// The error, if streams cannot work.
+    pub fn error(&self) -> Result<(), StoreError> {
+        if self.essential.is_empty() {
+            return Ok(());
+        }
+        let rights = self.essential.join(" ");
+        Err(StoreError::Refused(format!(
+            "its user lacks rights without which no stream delivers anything: add {rights} by ACL SETUSER"
+        )))
+    }
+}
