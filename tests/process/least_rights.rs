@@ -32,9 +32,12 @@ const FURTHER: &[&str] = &[
     "+zrem",
     "+zrevrange",
     "+zremrangebyrank",
+    "+lrange",
     "+pexpire",
     "+info",
 ];
+/// For rollbacks and shadow policies through the control port. A user may lack all of them.
+const PUSHES: &[&str] = &["+exists", "+hmget", "+ttl", "+pttl", "+persist", "+llen", "+rpop", "+lpush"];
 /// Keys and pub/sub channels: of the fleet, and a channel for clients.
 const PATTERNS: &[&str] = &["~tidegate:{default}:*", "&tidegate:{default}:*", "~news", "&news"];
 
@@ -108,6 +111,10 @@ async fn single_redis_needs_these_rights_and_no_others() {
     for right in [STREAMS, FURTHER, &PATTERNS[..2]].concat() {
         set_user(&mut admin, &without(&all, right)).await;
         assert_reported(&flags, right, !FURTHER.contains(&right)).await;
+    }
+    for right in PUSHES {
+        set_user(&mut admin, &without(&[&all, PUSHES].concat(), right)).await;
+        assert_reported(&flags, right, false).await;
     }
     // All that is missing is reported at once.
     set_user(&mut admin, &PATTERNS[..2]).await;

@@ -1,12 +1,18 @@
 //! Which rights the user of a store lacks, found by commands that change nothing.
 
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, RedisError, Value, cmd, pipe};
+use redis::{Cmd, RedisError, Script, Value, cmd, pipe};
 
 use crate::store::StoreError;
 
-/// The sequence number of a script that does not exist.
+/// The digest of a script that does not exist.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
+
+/// Replies like a command that is refused.
+const MAY_PUSH: &str = "if redis.acl_check_cmd('LPUSH', KEYS[1], 'v') then return 1 end
+    return redis.error_reply('NOPERM no permission to run the lpush command')";
+/// The number of probes for `PUSHES`.
+const PUSH_RIGHTS: usize = 8;
 
 /// The rights that a user lacks, as words of `ACL SETUSER`, each with what it is for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,6 +34,8 @@ const COMMANDS: &str = "revocations and other commands of the fleet";
 const EMIT: &str = "events that are emitted through the gateway, and commands of the fleet";
 const LOOKUPS: &str = "look-ups of policies";
 const HEARTBEATS: &str = "the status of this node, and the fleet's policy";
+/// A gateway needs these only if operators use its control port for them. A user that has none of them is meant to have none.
+const PUSHES: &str = "rollbacks and shadow policies of the fleet through the control port";
 const CHECKS: &str = "checks of the server";
 
 /// The commands that a gateway sends. Each is valid enough to reach the check of rights, and changes nothing: its key does not exist, or its
@@ -67,6 +75,14 @@ fn probes(key: &str) -> Vec<Probe> {
         probe("+zrevrange", HEARTBEATS, &["ZREVRANGE", key, "0", "0"]),
         probe("+zremrangebyrank", HEARTBEATS, &["ZREMRANGEBYRANK", key, "0", "0"]),
         probe("+pexpire", HEARTBEATS, &["PEXPIRE", key, "1"]),
+        probe("+lrange", HEARTBEATS, &["LRANGE", key, "0", "0"]),
+        probe("+exists", PUSHES, &["EXISTS", key]),
+        probe("+hmget", PUSHES, &["HMGET", key, "f"]),
+        probe("+ttl", PUSHES, &["TTL", key]),
+        probe("+pttl", PUSHES, &["PTTL", key]),
+        probe("+persist", PUSHES, &["PERSIST", key]),
+        probe("+llen", PUSHES, &["LLEN", key]),
+        probe("+rpop", PUSHES, &["RPOP", key]),
         probe("+info", CHECKS, &["INFO", "server"]),
     ]
 }
@@ -89,6 +105,9 @@ impl MissingRights {
         for (probe, reply) in probes.iter().zip(replies) {
             missing.add(probe.right, probe.purpose, pattern, reply.and_then(Value::extract_error).err());
         }
+        // No arguments of this command are without an effect, so a script asks whether it may be run.
+        let lpush: Result<(), RedisError> = Script::new(MAY_PUSH).key(key).invoke_async(connection).await;
+        missing.add("+lpush", PUSHES, pattern, lpush.err());
         let subscribed = connection.subscribe(key).await;
         let is_subscribed = subscribed.is_ok();
         missing.add("+subscribe", STREAMS, pattern, subscribed.err());
@@ -122,15 +141,16 @@ impl MissingRights {
 
     /// A line for each purpose that the user lacks rights for, other than streams.
     pub fn warnings(&self) -> Vec<String> {
-        let mut purposes: Vec<&str> = self.further.iter().map(|(_, purpose)| *purpose).collect();
-        purposes.dedup();
         let rights = |purpose: &str| -> Vec<&str> {
             self.further.iter().filter(|(_, other)| *other == purpose).map(|(right, _)| &**right).collect()
         };
-        let line = |purpose: &str| {
-            format!("the user of the store lacks rights for {purpose}: add {}", rights(purpose).join(" "))
-        };
-        purposes.into_iter().map(line).collect()
+        let lines = [COMMANDS, EMIT, LOOKUPS, HEARTBEATS, PUSHES, CHECKS].into_iter().filter_map(|purpose| {
+            let rights = rights(purpose);
+            let is_meant = rights.is_empty() || (purpose == PUSHES && rights.len() == PUSH_RIGHTS);
+            let add = rights.join(" ");
+            (!is_meant).then(|| format!("the user of the store lacks rights for {purpose}: add {add}"))
+        });
+        lines.collect()
     }
 
     /// The error, if streams cannot work.
