@@ -1,4 +1,4 @@
-//! A Redis user with exactly the rights that a gateway needs, for each topology, and what is said about each right that is missing.
+//! A Redis user with exactly the rights that a gateway needs, for each topology, and the reports about each missing right.
 
 use redis::aio::MultiplexedConnection;
 use redis::cmd;

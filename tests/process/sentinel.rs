@@ -34,7 +34,7 @@ async fn emit(gateway: &Gateway, channel: &str, data: u64) {
     assert_eq!(status, 200, "{answer}");
 }
 
-/// Waits until both replicas have what was written to the master.
+/// Waits until both replicas have all writes of the master.
 async fn wait_for_replicas(master: &Redis) {
     let mut connection = master.connect().await;
     wait_until("the replicas have all writes", async || {
@@ -104,7 +104,7 @@ async fn streams_survive_a_master_that_is_killed_twice() {
         assert_next(&mut streams, &expect).await;
         let now = group.wait_for_failover(master).await;
         assert_ne!(now, master);
-        // It comes back as a replica, so that the group has two of them again.
+        // It returns as a replica, so that the group has two of them again.
         group.nodes[master].restart().await;
         let mut follow = cmd("REPLICAOF");
         follow.arg("127.0.0.1").arg(group.nodes[now].port);
