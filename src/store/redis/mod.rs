@@ -150,14 +150,8 @@ impl RedisStore {
 
     /// Finds out which rights the user of the store lacks, without changing anything.
     pub async fn missing_rights(&self, keys: &FleetKeys) -> Result<MissingRights, StoreError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(self.timeout))
-            .set_response_timeout(Some(self.timeout))
-            // Subscribing needs one.
-            .set_push_sender(|_: PushInfo| -> Result<(), ()> { Ok(()) });
-        let client = self.servers.node().client().await?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        MissingRights::find(&mut connection, &keys.probe(), &keys.pattern()).await
+        let key = keys.probe();
+        MissingRights::find(&mut self.live.to(&key), &key, &keys.pattern()).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.

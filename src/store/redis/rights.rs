@@ -1,6 +1,6 @@
 //! Which rights the user of a store lacks, found by commands that change nothing.
 
-use redis::aio::MultiplexedConnection;
+use redis::aio::ConnectionLike;
 use redis::{Cmd, RedisError, Script, Value, cmd, pipe};
 
 use crate::store::StoreError;
@@ -8,9 +8,8 @@ use crate::store::StoreError;
 /// The digest of a script that does not exist.
 const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 
-/// Replies like a command that is refused.
-const MAY_PUSH: &str = "if redis.acl_check_cmd('LPUSH', KEYS[1], 'v') then return 1 end
-    return redis.error_reply('NOPERM no permission to run the lpush command')";
+/// Returns whether a command may be run, without running it. KEYS: 1 a key of the same slot. ARGV: the command.
+const MAY_RUN: &str = "return redis.acl_check_cmd(unpack(ARGV)) and 1 or 0";
 /// The number of probes for `PUSHES`.
 const PUSH_RIGHTS: usize = 8;
 
@@ -62,6 +61,8 @@ fn probes(key: &str) -> Vec<Probe> {
         probe("+hset", COMMANDS, &["HSET", key, "f", "v", "without a value"]),
         probe("+hdel", COMMANDS, &["HDEL", key, "f"]),
         probe("+time", COMMANDS, &["TIME"]),
+        probe("+wait", COMMANDS, &["WAIT", "0", "0"]),
+        probe("+xrevrange", EMIT, &["XREVRANGE", key, "+", "-", "COUNT", "1"]),
         probe("+xadd", EMIT, &["XADD", key, "not an id", "f", "v"]),
         probe("+publish", EMIT, &["PUBLISH", key, ""]),
         probe("+expire", EMIT, &["EXPIRE", key, "1"]),
@@ -90,7 +91,7 @@ fn probes(key: &str) -> Vec<Probe> {
 impl MissingRights {
     /// Sends the commands. `key` does not exist and matches the pattern of the fleet's keys and channels, which is `pattern`.
     pub(super) async fn find(
-        connection: &mut MultiplexedConnection,
+        connection: &mut (impl ConnectionLike + Send),
         key: &str,
         pattern: &str,
     ) -> Result<Self, StoreError> {
@@ -103,39 +104,53 @@ impl MissingRights {
         let replies: Vec<Result<Value, RedisError>> = commands.query_async(connection).await?;
         let mut missing = Self::default();
         for (probe, reply) in probes.iter().zip(replies) {
-            missing.add(probe.right, probe.purpose, pattern, reply.and_then(Value::extract_error).err());
+            missing.add_refused(probe.right, probe.purpose, pattern, reply.and_then(Value::extract_error).err());
         }
-        // No arguments of this command are without an effect, so a script asks whether it may be run.
-        let lpush: Result<(), RedisError> = Script::new(MAY_PUSH).key(key).invoke_async(connection).await;
-        missing.add("+lpush", PUSHES, pattern, lpush.err());
-        let subscribed = connection.subscribe(key).await;
-        let is_subscribed = subscribed.is_ok();
-        missing.add("+subscribe", STREAMS, pattern, subscribed.err());
-        if is_subscribed {
-            missing.add("+unsubscribe", STREAMS, pattern, connection.unsubscribe(key).await.err());
+        // No arguments of these commands are without an effect, so a script asks whether they may be run.
+        let channels = format!("&{pattern}");
+        let questions: [(&str, &'static str, &[&str]); 5] = [
+            ("+hsetnx", COMMANDS, &["HSETNX", key, "f", "v"]),
+            ("+lpush", PUSHES, &["LPUSH", key, "v"]),
+            ("+unsubscribe", STREAMS, &["UNSUBSCRIBE"]),
+            ("+subscribe", STREAMS, &["SUBSCRIBE"]),
+            (&channels, STREAMS, &["SUBSCRIBE", key]),
+        ];
+        for (right, purpose, command) in questions {
+            // Without the right to run scripts there is no answer, and streams do not work anyway.
+            let may_run: Result<bool, RedisError> =
+                Script::new(MAY_RUN).key(key).arg(command).invoke_async(connection).await;
+            let is_known = right == channels && missing.has("+subscribe");
+            if may_run.is_ok_and(|may_run| !may_run) && !is_known {
+                missing.add(right.to_owned(), purpose);
+            }
         }
         Ok(missing)
     }
 
-    fn add(&mut self, right: &str, purpose: &'static str, pattern: &str, error: Option<RedisError>) {
+    fn has(&self, right: &str) -> bool {
+        self.essential.iter().chain(self.further.iter().map(|(right, _)| right)).any(|known| known == right)
+    }
+
+    fn add(&mut self, right: String, purpose: &'static str) {
+        match purpose {
+            _ if self.has(&right) => {}
+            STREAMS => self.essential.push(right),
+            _ => self.further.push((right, purpose)),
+        }
+    }
+
+    fn add_refused(&mut self, right: &str, purpose: &'static str, pattern: &str, error: Option<RedisError>) {
         let Some(StoreError::Refused(text)) = error.map(StoreError::from) else { return };
         if !text.starts_with("NOPERM") {
             return;
         }
         // Redis 7.2 and Valkey have other texts than Redis 7.0, with the same nouns.
-        let (right, purpose) = if text.contains(" channel") {
-            (format!("&{pattern}"), STREAMS)
+        if text.contains(" channel") {
+            self.add(format!("&{pattern}"), STREAMS);
         } else if text.contains(" key") {
-            (format!("~{pattern}"), STREAMS)
+            self.add(format!("~{pattern}"), STREAMS);
         } else {
-            (right.to_owned(), purpose)
-        };
-        if purpose == STREAMS {
-            if !self.essential.contains(&right) {
-                self.essential.push(right);
-            }
-        } else if !self.further.iter().any(|(known, _)| *known == right) {
-            self.further.push((right, purpose));
+            self.add(right.to_owned(), purpose);
         }
     }
 
