@@ -22,9 +22,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{
-    AsyncConnectionConfig, FromRedisValue, ParsingError, PushInfo, RedisError, Script, Value, cmd, from_redis_value,
-};
+use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
