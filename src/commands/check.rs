@@ -12,6 +12,9 @@ use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::{Observers, Rollout};
+use crate::store::StoreError;
+use crate::store::fleet_keys::FleetKeys;
+use crate::store::redis::RedisStore;
 use crate::util::descriptors;
 
 /// A check does not wait longer for the store.
@@ -58,36 +61,39 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration; one that
-/// answers and cannot be used is.
+/// Whether the store answers, as a text, and warnings about it.
 fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
     let mut options = config.store.options.clone();
     options.timeout = options.timeout.min(MAX_STORE_TIMEOUT);
-    let Some(databases) = block_on(async {
+    let Some(answer) = block_on(async {
         let Some(store) = startup::open_redis(&options, &config.fleet_keys, Arc::default())? else { return Ok(None) };
-        match store.check().await {
-            Err(error) if !error.is_transient() => {
-                Err(anyhow::Error::new(error).context(format!("store {}", options.url)))
-            }
-            Err(error) => Ok(Some(Err(error))),
-            Ok(()) => Ok(Some(store.other_databases().await)),
-        }
+        anyhow::Ok(Some(ask_store(&store, &config.fleet_keys).await))
     })?
     else {
         return Ok((String::new(), Vec::new()));
     };
-    Ok(match databases {
-        Ok(databases) => {
-            let warnings = databases.iter().map(|database| {
-                format!(
-                    "database {database} of this server is in use, too: databases do not separate notifications. Give each environment a \
-                     Redis of its own, or other channel names"
-                )
-            });
-            (" (answers)".into(), warnings.collect())
-        }
-        Err(error) => (format!(" (does not answer: {error})"), Vec::new()),
-    })
+    match answer {
+        Ok(warnings) => Ok((" (answers)".into(), warnings)),
+        // A store that does not answer is no mistake in the configuration.
+        Err(error) if error.is_transient() => Ok((format!(" (does not answer: {error})"), Vec::new())),
+        Err(error) => Err(anyhow::Error::new(error).context(format!("store {}", options.url))),
+    }
+}
+
+/// Warnings about a store that answers, or why a start with it fails.
+async fn ask_store(store: &RedisStore, keys: &FleetKeys) -> Result<Vec<String>, StoreError> {
+    store.check().await?;
+    let missing = store.missing_rights(keys).await?;
+    missing.error()?;
+    // A user who may not ask gets a warning about that right.
+    let databases = store.other_databases().await.unwrap_or_default();
+    let databases = databases.iter().map(|database| {
+        format!(
+            "database {database} of this server is in use, too: databases do not separate notifications. Give each environment a \
+             Redis of its own, or other channel names"
+        )
+    });
+    Ok(missing.warnings().into_iter().chain(databases).collect())
 }
 
 /// Runs all activation stages except the last one; returns the digest and the number of test cases that passed.

@@ -25,11 +25,11 @@ use crate::rollout::source_file::PolicySource;
 use crate::rollout::stage::ActivationError;
 use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
-use crate::store::EventStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::MemoryStore;
 use crate::store::options::StoreOptions;
 use crate::store::redis::RedisStore;
+use crate::store::{EventStore, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
 use crate::util::descriptors;
@@ -199,7 +199,7 @@ async fn open_store(
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
     let mut is_warned = false;
-    while let Err(error) = store.check().await {
+    while let Err(error) = check_store(&store, keys).await {
         let unreachable = error.is_transient();
         if unreachable && may_be_unreachable {
             tracing::warn!(store = %url, %error, "starting without the store");
@@ -215,6 +215,15 @@ async fn open_store(
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(Arc::new(store))
+}
+
+/// Checks that the store answers, and that its user has the rights that streams need. Warns about others.
+async fn check_store(store: &RedisStore, keys: &FleetKeys) -> Result<(), StoreError> {
+    store.check().await?;
+    let missing = store.missing_rights(keys).await?;
+    missing.error()?;
+    missing.warnings().iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok(())
 }
 
 /// A Redis; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.

@@ -68,6 +68,16 @@ impl FleetKeys {
         format!("{}{rest}", self.prefix)
     }
 
+    /// A key that does not exist, and a channel without messages: to find out which rights a user has.
+    pub fn probe(&self) -> String {
+        self.key("probe")
+    }
+
+    /// The pattern that all keys and channels of the fleet match.
+    pub fn pattern(&self) -> String {
+        self.key("*")
+    }
+
     /// Stream of the commands to all nodes; its pub/sub channel has the same name.
     pub fn commands(&self) -> String {
         self.key("commands")

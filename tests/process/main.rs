@@ -40,6 +40,7 @@ mod forged_records;
 mod go;
 mod hostile_components;
 mod isolation;
+mod least_rights;
 mod memory_in_transit;
 mod memory_terms;
 mod node_names;

@@ -201,16 +201,21 @@ async fn gateway_without_redis_is_a_single_node() {
 #[tokio::test]
 async fn node_without_command_permission_delivers_no_events_and_reports_why() {
     let redis = Redis::start(&[]).await;
-    let mut user = redis::cmd("ACL");
-    user.arg("SETUSER").arg("narrow").arg(&["on", ">secret", "~*", "&news", "+@all"]);
-    let _: () = user.query_async(&mut redis.connect().await).await.expect("the rule is valid");
+    let set_user = async |rules: &[&str]| {
+        let mut user = redis::cmd("ACL");
+        user.arg("SETUSER").arg("narrow").arg(rules);
+        user.exec_async(&mut redis.connect().await).await.expect("the rule is valid");
+    };
+    set_user(&["on", ">secret", "~*", "&*", "+@all"]).await;
     let store = format!("redis://narrow:secret@127.0.0.1:{}", redis.port);
     let gateway =
         Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.ping-interval = \"1s\"")).await;
+    // A node that starts without this right ends with an error.
+    set_user(&["resetchannels", "&news"]).await;
+    gateway.process.stderr.wait_for_text("event delivery is paused").await;
     let mut wire = with_timeout("the response head", Wire::get(gateway.data, "/api/realtime?channel=news", None, None))
         .await
         .expect("an answer");
-    gateway.process.stderr.wait_for_text("event delivery is paused").await;
     let ready = with_timeout("an answer", Wire::get(gateway.control, "/readyz", None, None)).await.expect("an answer");
     assert!(ready.status == 503 && ready.body().contains("unsynced"), "{}", ready.body());
     while !wire.body().contains("ping") {

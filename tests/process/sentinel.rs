@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::client::Sse;
 use crate::control_port::{JSON, metric, send_request};
-use crate::processes::{Gateway, wait_until};
-use crate::redis_sentinel::{NAME, SentinelGroup};
+use crate::processes::{Gateway, run_tidegate, wait_until};
+use crate::redis_sentinel::{NAME, PASSWORD, SentinelGroup};
 use crate::redis_server::Redis;
 
 const TOKEN: &str = "token-of-the-tests";
@@ -34,7 +34,7 @@ async fn emit(gateway: &Gateway, channel: &str, data: u64) {
     assert_eq!(status, 200, "{answer}");
 }
 
-/// Waits until both replicas have what was written to the master.
+/// Waits until both replicas have all writes of the master.
 async fn wait_for_replicas(master: &Redis) {
     let mut connection = master.connect().await;
     wait_until("the replicas have all writes", async || {
@@ -87,7 +87,13 @@ async fn streams_survive_a_master_that_is_killed_twice() {
         }
         let master = group.master().await;
         wait_for_replicas(&group.nodes[master]).await;
+        let failures = metric(gateway.control, "tidegate_store_pubsub_failures_total").await;
         group.nodes[master].kill().await;
+        // A command that is sent before the gateway knows may have been executed.
+        wait_until("the gateway knows that the master is gone", async || {
+            metric(gateway.control, "tidegate_store_pubsub_failures_total").await > failures
+        })
+        .await;
         // These wait for the new master, and are executed once.
         for data in next.by_ref().take(3) {
             for channel in ["a", "b", "c"] {
@@ -98,7 +104,7 @@ async fn streams_survive_a_master_that_is_killed_twice() {
         assert_next(&mut streams, &expect).await;
         let now = group.wait_for_failover(master).await;
         assert_ne!(now, master);
-        // It comes back as a replica, so that the group has two of them again.
+        // It returns as a replica, so that the group has two of them again.
         group.nodes[master].restart().await;
         let mut follow = cmd("REPLICAOF");
         follow.arg("127.0.0.1").arg(group.nodes[now].port);
@@ -191,7 +197,11 @@ async fn stopped_master_is_left_and_not_read_when_it_returns() {
     emit(&gateway, "news", 2).await;
     assert_eq!(number(&mut stream).await, 2);
     group.nodes[old].signal("CONT").await;
-    group.wait_until_complete().await;
+    // It takes the sentinels seconds to make it a replica.
+    let mut returned = group.nodes[old].connect().await;
+    add_and_publish(&mut returned, "news", "\"old\"").await;
+    let role: (String, redis::Value, redis::Value) = cmd("ROLE").query_async(&mut returned).await.expect("a role");
+    assert_eq!(role.0, "master", "the old master does not know");
     emit(&gateway, "news", 3).await;
     assert_eq!(number(&mut stream).await, 3);
     assert_eq!(group.nodes[new].entries("news").await.len(), 3);
@@ -236,4 +246,47 @@ async fn gateway_without_wait(group: &SentinelGroup) -> Gateway {
         group.url()
     );
     Gateway::start(&toml).await
+}
+
+/// Mistakes in the URL of sentinels, at a start and in `check`.
+#[tokio::test]
+async fn mistakes_are_reported_with_the_remedy() {
+    let group = SentinelGroup::start().await;
+    let single = Redis::start(&[]).await;
+    let unstarted = Redis::unstarted(&[]);
+    let sentinel = group.sentinels[0].port;
+    let fails = async |store: &str, says: &[&str]| {
+        for command in ["serve", "check"] {
+            let ended = run_tidegate(&[&[command, "--allow-all", "--store", store], ports(command)].concat()).await;
+            assert_eq!(ended.code(), Some(1), "{command}: {ended:?}");
+            let error = ended.stderr.lines().last().unwrap_or_default();
+            assert!(says.iter().all(|part| error.contains(part)), "{command}: {error}");
+            assert!(error.contains("store redis-sentinel://127.0.0.1:") && !ended.all().contains(PASSWORD), "{error}");
+        }
+    };
+    let url =
+        |credentials: &str, port: u16, name: &str| format!("redis-sentinel://{credentials}127.0.0.1:{port}/{name}");
+    let login = format!(":{PASSWORD}@");
+    let named = format!("the sentinel 127.0.0.1:{sentinel} knows no master of this name");
+    fails(&url(&login, sentinel, "other"), &["other: ", &named, "`sentinel monitor`"]).await;
+    fails(&url(&login, single.port, NAME), &["is not a sentinel", "26379"]).await;
+    fails(&url("", sentinel, NAME), &["NOAUTH", "give the URL a password"]).await;
+    fails(&url(":wrong@", sentinel, NAME), &["WRONGPASS", "correct user and password in the URL"]).await;
+
+    let store = url(&login, unstarted.port, NAME);
+    let ended = run_tidegate(&[&["serve", "--allow-all", "--store", &store], ports("serve")].concat()).await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(
+        ["cannot be reached", "refused", "--wait-for-store"].iter().all(|part| ended.stderr.contains(part)),
+        "{ended:?}"
+    );
+    let ended = run_tidegate(&["check", "--allow-all", "--store", &store]).await;
+    assert!(ended.code() == Some(0) && ended.stdout.contains("does not answer"), "{ended:?}");
+    let emitted = run_tidegate(&["emit", "news", "e", "1", "--store", &group.url()]).await;
+    assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    assert_eq!(group.nodes[group.master().await].entries("news").await.len(), 1);
+}
+
+fn ports(command: &str) -> &'static [&'static str] {
+    if command == "serve" { &["--listen=127.0.0.1:0", "--control=127.0.0.1:0"] } else { &[] }
 }

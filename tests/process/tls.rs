@@ -167,7 +167,7 @@ async fn mistakes_in_client_certificates_are_reported_with_the_file() {
     check(2, &["store-key: ", "has no private key"]).await;
     use_certificate(dir.path(), "expired");
     check(2, &["store-cert: ", "use.pem: expired at ", "renew"]).await;
-    // The key comes back, and all is well.
+    // The key is restored, and all is well.
     use_certificate(dir.path(), "one");
     let gateway = Gateway::start(&format!("{lines}{}", trace_config(&store))).await;
     assert_store_works(gateway, &mut redis.connect().await).await;

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use crate::store::StoreError;
+use crate::store::redis::tls_faults;
 
 /// Redis appends this to the error of a command that a script calls, with the script's digest and the line.
 const SCRIPT_SUFFIX: &str = " script: ";
@@ -12,6 +13,9 @@ const SCRIPT_SUFFIX: &str = " script: ";
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
         let Some(reply) = first_reply(&error) else {
+            if let Some(text) = tls_faults::describe(&error) {
+                return Self::Refused(text);
+            }
             // Of the options, not of a server that may recover.
             let is_mistake = error.kind() == ErrorKind::InvalidClientConfig;
             return if is_mistake { Self::Refused(describe(&error)) } else { Self::Unavailable(describe(&error)) };

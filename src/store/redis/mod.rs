@@ -12,10 +12,12 @@ pub(crate) mod fleet;
 mod link;
 mod node_link;
 pub(crate) mod notifications;
+pub(crate) mod rights;
 mod sentinel;
 mod servers;
 mod single;
 pub(crate) mod subscriptions;
+mod tls_faults;
 mod validity;
 
 use std::sync::{Arc, OnceLock, Weak};
@@ -36,6 +38,7 @@ use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
 use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::redis::rights::MissingRights;
 use crate::store::redis::servers::Servers;
 use crate::store::redis::single::MasterWatcher;
 use crate::store::revocations::{
@@ -104,7 +107,13 @@ impl RedisStore {
 
     /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.servers.check(&self.live, self.timeout).await
+        self.servers.check(&self.live, self.timeout).await.map_err(explain)
+    }
+
+    /// Finds out which rights the user of the store lacks, without changing anything.
+    pub async fn missing_rights(&self, keys: &FleetKeys) -> Result<MissingRights, StoreError> {
+        let key = keys.probe();
+        MissingRights::find(&mut self.live.to(&key), &key, &keys.pattern()).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
@@ -156,6 +165,21 @@ impl RedisStore {
 /// The databases in the reply to `INFO keyspace`, each on a line such as `db3:keys=1,expires=0`.
 fn databases(keyspace: &str) -> impl Iterator<Item = i64> {
     keyspace.lines().filter_map(|line| line.strip_prefix("db")?.split_once(':')?.0.parse().ok())
+}
+
+/// Adds what an operator can do to the error of the first command.
+fn explain(error: StoreError) -> StoreError {
+    let StoreError::Refused(text) = error else { return error };
+    let remedy = match text.split(' ').next().unwrap_or_default() {
+        "NOAUTH" => "give the URL a password, as in redis://user:password@host",
+        "WRONGPASS" => "correct user and password in the URL, which are those of the servers that hold the data",
+        "NOPERM" if text.contains("'role'") => {
+            "add +role: only the master is asked, and this command proves that a server is one"
+        }
+        "NOPERM" => "the documentation lists the rights that a gateway needs",
+        _ => return StoreError::Refused(text),
+    };
+    StoreError::Refused(format!("{text}: {remedy}"))
 }
 
 fn too_old() -> StoreError {

@@ -10,7 +10,7 @@ use crate::store::redis::connector::Connector;
 use crate::store::redis::node_link::{Changes, NodeSource};
 use crate::store::slot::KeyScope;
 
-/// Whom to tell that the master may be another one. Set when the gateway starts to follow channels.
+/// The handler of changes of the master. Set when the gateway starts to follow channels.
 #[derive(Default)]
 pub(crate) struct MasterWatcher(OnceLock<Weak<dyn NotificationHandler>>);
 
