@@ -49,7 +49,7 @@ pub struct Figures {
     pub lost_deliveries: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,
-    /// The longest time between an acknowledgement and a delivery to a client that was connected all the time.
+    /// The longest time between an acknowledgement and a delivery, except to slow readers.
     pub longest_delay: Millis,
     /// By rule.
     pub violations: BTreeMap<Rule, usize>,
@@ -79,7 +79,8 @@ pub fn check(clients: &[History], evidence: &Evidence) -> (Figures, Vec<Violatio
             let view = channels.remove(channel).unwrap_or_default();
             let index = usize::from(*channel);
             let (Some(set), Some(list)) = (surviving.get(index), evidence.surviving.get(index)) else { continue };
-            Channel { number: *channel, view: &view, set, list, evidence }.check(&mut figures, &mut violation);
+            Channel { number: *channel, slow: history.slow, view: &view, set, list, evidence }
+                .check(&mut figures, &mut violation);
         }
     }
     for violation in &violations {
@@ -96,7 +97,10 @@ fn check_emits(evidence: &Evidence, figures: &mut Figures) -> Vec<Violation> {
         figures.surviving += entries.len();
         for (id, token) in entries {
             if let Some(other) = found.insert(*token, *id) {
-                violation(Rule::Doubled, format!("emit {token} made the entries {other} and {id} of channel {channel}"));
+                violation(
+                    Rule::Doubled,
+                    format!("emit {token} made the entries {other} and {id} of channel {channel}"),
+                );
             }
         }
     }
@@ -108,11 +112,16 @@ fn check_emits(evidence: &Evidence, figures: &mut Figures) -> Vec<Violation> {
                 figures.acknowledged += 1;
                 match Token::try_from(token).ok().and_then(|token| found.get(&token)) {
                     Some(other) if *other == id => {}
-                    Some(other) => violation(Rule::Forged, format!("emit {token} was acknowledged as {id} and is {other}")),
+                    Some(other) => {
+                        violation(Rule::Forged, format!("emit {token} was acknowledged as {id} and is {other}"))
+                    }
                     None => {
                         figures.lost += 1;
                         if evidence.durable {
-                            violation(Rule::Lost, format!("emit {token}: entry {id} of channel {} ({:?})", emit.channel, emit.way));
+                            violation(
+                                Rule::Lost,
+                                format!("emit {token}: entry {id} of channel {} ({:?})", emit.channel, emit.way),
+                            );
                         }
                     }
                 }
@@ -122,7 +131,12 @@ fn check_emits(evidence: &Evidence, figures: &mut Figures) -> Vec<Violation> {
     violations
 }
 
-fn check_connections(history: &History, evidence: &Evidence, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
+fn check_connections(
+    history: &History,
+    evidence: &Evidence,
+    figures: &mut Figures,
+    violation: &mut dyn FnMut(Rule, String),
+) {
     for record in &history.records {
         match &record.item {
             Item::Open { .. } => figures.connections += 1,
@@ -130,9 +144,10 @@ fn check_connections(history: &History, evidence: &Evidence, figures: &mut Figur
                 let excused = match end {
                     End::Client => true,
                     End::Stream { .. } | End::Broken(_) if history.slow => true,
-                    _ => evidence.gateway_faults.iter().any(|fault| {
-                        fault.gateway == *gateway && fault.from <= record.at && fault.until >= *began
-                    }),
+                    _ => evidence
+                        .gateway_faults
+                        .iter()
+                        .any(|fault| fault.gateway == *gateway && fault.from <= record.at && fault.until >= *began),
                 };
                 if !excused {
                     violation(Rule::StreamEnded, record.to_string());
@@ -176,7 +191,9 @@ fn split(history: &History, violation: &mut dyn FnMut(Rule, String)) -> HashMap<
                 }
                 channels.entry(channel).or_default().items.push((record.at, Observed::Event(id, token)));
             }
-            Item::Gap { channel, gap } => channels.entry(channel).or_default().items.push((record.at, Observed::Gap(gap))),
+            Item::Gap { channel, gap } => {
+                channels.entry(channel).or_default().items.push((record.at, Observed::Gap(gap)))
+            }
             Item::Closed { .. } | Item::Unexpected(_) => {}
         }
     }
@@ -185,6 +202,7 @@ fn split(history: &History, violation: &mut dyn FnMut(Rule, String)) -> HashMap<
 
 struct Channel<'a> {
     number: u16,
+    slow: bool,
     view: &'a View,
     set: &'a HashSet<(Id, Token)>,
     list: &'a [(Id, Token)],
@@ -203,7 +221,10 @@ impl Channel<'_> {
             match item {
                 Observed::Gap(gap) => {
                     *figures.gaps.entry((gap.reason, gap.certain)).or_default() += 1;
-                    position = if gap.reason == Reason::StoreReset { gap.resumed } else { position.max(gap.resumed) };
+                    // The stream continues after the last entry that is left; `resumed` may be the next entry.
+                    if gap.reason == Reason::StoreReset {
+                        position = least(gap);
+                    }
                 }
                 Observed::Event(id, token) => {
                     figures.deliveries += 1;
@@ -211,7 +232,10 @@ impl Channel<'_> {
                     if !delivered.insert((*id, *token)) {
                         violation(Rule::Repeated, format!("channel {number}: entry {id} again at {seconds:.3}"));
                     } else if *id <= position {
-                        violation(Rule::OutOfOrder, format!("channel {number}: entry {id} after {position} at {seconds:.3}"));
+                        violation(
+                            Rule::OutOfOrder,
+                            format!("channel {number}: entry {id} after {position} at {seconds:.3}"),
+                        );
                     }
                     position = *id;
                     self.check_origin(*id, *token, violation);
@@ -246,8 +270,7 @@ impl Channel<'_> {
         for (at, item) in self.view.items.iter().rev() {
             match item {
                 Observed::Gap(gap) => {
-                    let least = gap.after.map_or(Id { ms: 0, seq: 0 }, |after| after.min(gap.resumed));
-                    back = Some(back.map_or(least, |back| back.min(least)));
+                    back = Some(back.map_or(least(gap), |back| back.min(least(gap))));
                 }
                 Observed::Event(id, token) if !self.set.contains(&(*id, *token)) => {
                     count += 1;
@@ -272,12 +295,17 @@ impl Channel<'_> {
         }
     }
 
-    /// The delay of an event that was emitted after the client connected.
+    /// The delay of an event that was emitted after the client connected first.
     fn delay(&self, token: Token, started: Millis, at: Millis) -> Option<Millis> {
         let emit = self.evidence.emits.get(token as usize)?;
-        let acknowledged = matches!(emit.outcome, Outcome::Acknowledged(_)) && emit.began > started;
-        acknowledged.then(|| at.saturating_sub(emit.ended))
+        let acknowledged = matches!(emit.outcome, Outcome::Acknowledged(_));
+        (acknowledged && emit.began > started && !self.slow).then(|| at.saturating_sub(emit.ended))
     }
+}
+
+/// The position from which a gap reports entries.
+fn least(gap: &Gap) -> Id {
+    gap.after.map_or(Id { ms: 0, seq: 0 }, |after| after.min(gap.resumed))
 }
 
 #[cfg(test)]

@@ -32,13 +32,8 @@ fn closed(end: End) -> Item {
 
 /// A run on one channel: entry `10 + n` is emit `n`; the first two survived, and the third was acknowledged and lost.
 fn evidence() -> Evidence {
-    let emit = |n: u64| Emit {
-        channel: 0,
-        way: Way::Direct,
-        began: 5,
-        ended: 6,
-        outcome: Outcome::Acknowledged(id(10 + n)),
-    };
+    let emit =
+        |n: u64| Emit { channel: 0, way: Way::Direct, began: 5, ended: 6, outcome: Outcome::Acknowledged(id(10 + n)) };
     Evidence {
         emits: (0..4).map(emit).collect(),
         surviving: vec![vec![(id(10), 0), (id(11), 1), (id(13), 3)]],
@@ -140,7 +135,9 @@ fn entry_with_the_id_of_a_lost_one_is_another_entry() {
 
 #[test]
 fn event_that_was_not_emitted_is_found() {
-    let complete = |token| vec![open(), connected(0), event(10, 0), event(11, 1), event(12, token), reset(Some(11), 11), event(13, 3)];
+    let complete = |token| {
+        vec![open(), connected(0), event(10, 0), event(11, 1), event(12, token), reset(Some(11), 11), event(13, 3)]
+    };
     assert_eq!(broken(complete(9)), [Rule::Forged]);
     let mut evidence = evidence();
     evidence.emits[2].channel = 1;
@@ -178,7 +175,8 @@ fn stream_that_a_healthy_gateway_ends_is_found() {
     for end in ends.clone() {
         assert_eq!(broken_by(items(end), &evidence), [Rule::StreamEnded]);
     }
-    evidence.gateway_faults = vec![GatewayFault { gateway: 1, from: 0, until: 9 }, GatewayFault { gateway: 0, from: 4, until: 9 }];
+    evidence.gateway_faults =
+        vec![GatewayFault { gateway: 1, from: 0, until: 9 }, GatewayFault { gateway: 0, from: 4, until: 9 }];
     assert_eq!(broken_by(items(End::Silent), &evidence), [Rule::StreamEnded], "another gateway, or later");
     evidence.gateway_faults.push(GatewayFault { gateway: 0, from: 2, until: 2 });
     for end in ends {

@@ -94,7 +94,8 @@ impl Client {
     fn connect(&self, shared: &Shared, page: &mut Page, gateway: usize) -> End {
         let target = self.target(shared, page);
         let last = page.last_event_id.as_deref().filter(|_| self.by_header);
-        let mut stream = match Stream::open(shared.gateways[gateway].data, &target, last, self.slow, HEAD_TIMEOUT, TICK) {
+        let mut stream = match Stream::open(shared.gateways[gateway].data, &target, last, self.slow, HEAD_TIMEOUT, TICK)
+        {
             Ok(stream) if stream.status == 200 => stream,
             Ok(stream) => return End::Status(stream.status),
             Err(error) => return End::Refused(error.to_string()),
@@ -134,7 +135,8 @@ impl Client {
             Some("ping") => {}
             Some("reconnect") => return true,
             _ => {
-                let item = self.item(shared, page, kind, &frame).unwrap_or_else(|| Item::Unexpected(block.data.clone()));
+                let item =
+                    self.item(shared, page, kind, &frame).unwrap_or_else(|| Item::Unexpected(block.data.clone()));
                 self.record(shared, item);
             }
         }
@@ -158,8 +160,10 @@ impl Client {
             }
             Some("gap") => {
                 let (resumed, certain) = (id("resumed")?, frame["certain"].as_bool()?);
-                let gap = Gap { after: id("after"), resumed, certain, reason: Reason::parse(frame["reason"].as_str()?)? };
-                (resumed, Item::Gap { channel, gap })
+                let gap =
+                    Gap { after: id("after"), resumed, certain, reason: Reason::parse(frame["reason"].as_str()?)? };
+                // The stock client ignores the frame.
+                return Some(Item::Gap { channel, gap });
             }
             None if frame["event"] == "tick" => {
                 let token = frame["data"]["t"].as_u64().and_then(|token| token.try_into().ok())?;

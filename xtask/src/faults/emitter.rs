@@ -42,13 +42,12 @@ pub fn run(shared: &Shared, directory: &Directory, program: &Path, way: Way, int
         }
         let token = shared.begin_emit(number, way);
         let data = data(token, &mut random);
-        let ports = *random.pick(&shared.gateways);
         let outcome = match way {
             // The stock emitter may die between the two commands.
             Way::Direct => direct.emit(shared, name, &data, !random.one_in(10)),
-            Way::Rest => rest(ports.data, name, &data),
-            Way::Control => control(ports.control, name, &data),
-            Way::Command => command(program, ports.control, name, &data),
+            Way::Rest => rest(random.pick(&shared.gateways).data, name, &data),
+            Way::Control => control(random.pick(&shared.gateways).control, name, &data),
+            Way::Command => command(program, random.pick(&shared.gateways).control, name, &data),
         };
         // A gateway does not wait for replicas, so its answer promises nothing where entries have to survive.
         let confirmed = way == Way::Direct || shared.wait.is_none() || outcome == Outcome::Rejected;
@@ -73,7 +72,9 @@ impl Direct<'_> {
     }
 
     fn emit(&mut self, shared: &Shared, channel: &str, data: &Value, publish: bool) -> Outcome {
-        let Some(mut port) = self.masters.range(slot(channel)..).next().map(|(_, port)| *port) else { return Outcome::Rejected };
+        let Some(mut port) = self.masters.range(slot(channel)..).next().map(|(_, port)| *port) else {
+            return Outcome::Rejected;
+        };
         let text = data.to_string();
         let add = ["XADD", channel, "*", "data", &text, "event", "tick", "channel", channel];
         let mut ask = false;
@@ -83,7 +84,8 @@ impl Direct<'_> {
                     let Ok(id) = text.parse() else { return Outcome::Unknown };
                     let confirmed = self.wait(shared, port);
                     if publish {
-                        let payload = json!({ "data": data, "event": "tick", "channel": channel, "id": text }).to_string();
+                        let payload =
+                            json!({ "data": data, "event": "tick", "channel": channel, "id": text }).to_string();
                         let _ = self.command(port, &["PUBLISH", channel, &payload], false);
                     }
                     return if confirmed { Outcome::Acknowledged(id) } else { Outcome::Unknown };

@@ -110,11 +110,27 @@ pub enum End {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    Open { gateway: u8 },
-    Connected { channel: u16, cursor: Id },
-    Event { channel: u16, id: Id, token: Token },
-    Gap { channel: u16, gap: Gap },
-    Closed { gateway: u8, began: Millis, end: End },
+    Open {
+        gateway: u8,
+    },
+    Connected {
+        channel: u16,
+        cursor: Id,
+    },
+    Event {
+        channel: u16,
+        id: Id,
+        token: Token,
+    },
+    Gap {
+        channel: u16,
+        gap: Gap,
+    },
+    Closed {
+        gateway: u8,
+        began: Millis,
+        end: End,
+    },
     /// A frame that the protocol does not allow here.
     Unexpected(String),
 }

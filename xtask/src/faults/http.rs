@@ -56,7 +56,14 @@ pub enum Progress {
 impl Stream {
     /// Sends a request and reads the head of the answer, which must arrive within `timeout`. Later reads end after `tick`. A slow reader
     /// has a small receive buffer.
-    pub fn open(port: u16, target: &str, last_event_id: Option<&str>, slow: bool, timeout: Duration, tick: Duration) -> io::Result<Self> {
+    pub fn open(
+        port: u16,
+        target: &str,
+        last_event_id: Option<&str>,
+        slow: bool,
+        timeout: Duration,
+        tick: Duration,
+    ) -> io::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         if slow {
             socket.set_recv_buffer_size(4 << 10)?;
@@ -66,7 +73,8 @@ impl Stream {
         socket.set_read_timeout(Some(timeout))?;
         socket.set_write_timeout(Some(timeout))?;
         let resume = last_event_id.map(|id| format!("last-event-id: {id}\r\n")).unwrap_or_default();
-        let head = format!("GET {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: text/event-stream\r\n{resume}\r\n");
+        let head =
+            format!("GET {target} HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\naccept: text/event-stream\r\n{resume}\r\n");
         socket.write_all(head.as_bytes())?;
         // A slow reader takes small parts.
         let mut socket = BufReader::with_capacity(if slow { 512 } else { 16 << 10 }, socket);
@@ -91,7 +99,9 @@ impl Stream {
         let bytes = match self.socket.fill_buf() {
             Ok([]) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(bytes) => bytes,
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => return Ok(Progress::Nothing),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                return Ok(Progress::Nothing);
+            }
             Err(error) => return Err(error),
         };
         let mut used = 0;

@@ -57,7 +57,14 @@ pub struct Injector<'a> {
 }
 
 impl<'a> Injector<'a> {
-    pub fn new(topology: Topology, gateways: Vec<Gateway>, reaper: &'a Reaper, shared: &'a Shared, gentle: bool, random: Random) -> Self {
+    pub fn new(
+        topology: Topology,
+        gateways: Vec<Gateway>,
+        reaper: &'a Reaper,
+        shared: &'a Shared,
+        gentle: bool,
+        random: Random,
+    ) -> Self {
         Self {
             topology,
             gateways,
@@ -80,7 +87,9 @@ impl<'a> Injector<'a> {
             thread::sleep(TICK);
             self.undo_due()?;
             self.watch();
-            let Some(entry) = schedule.get(next).filter(|entry| entry.offset <= self.shared.begin.elapsed()) else { continue };
+            let Some(entry) = schedule.get(next).filter(|entry| entry.offset <= self.shared.begin.elapsed()) else {
+                continue;
+            };
             if self.gentle && (!self.undos.is_empty() || self.topology.ailment().is_some()) {
                 if self.shared.begin.elapsed() > length + STEP_TIMEOUT {
                     anyhow::bail!("the store did not recover: {:?}", self.topology.ailment());
@@ -132,9 +141,9 @@ impl<'a> Injector<'a> {
         let after = |undo| (Instant::now() + entry.duration, undo);
         match entry.role {
             Role::Gateway => {
-                let number = entry.index % self.gateways.len();
+                let number = entry.index % self.gateways.len().max(1);
                 let target = format!("gateway {number}");
-                if !self.gateways[number].is_started() {
+                if !self.gateways.get(number).is_some_and(Gateway::is_started) {
                     return Ok(Err(format!("{target} does not run")));
                 }
                 self.begin_gateway_fault(number);
@@ -149,7 +158,9 @@ impl<'a> Injector<'a> {
             }
             Role::Sentinel => {
                 let number = entry.index % self.topology.sentinels.len().max(1);
-                let Some(sentinel) = self.topology.sentinels.get_mut(number) else { return Ok(Err("there are no sentinels".into())) };
+                let Some(sentinel) = self.topology.sentinels.get_mut(number) else {
+                    return Ok(Err("there are no sentinels".into()));
+                };
                 let undo = if entry.fault.kills() {
                     sentinel.kill(self.reaper);
                     Undo::StartSentinel(number)
@@ -224,7 +235,9 @@ impl<'a> Injector<'a> {
                 set.map(|_| Some(Undo::FreeMemory(number))).ok_or("the node does not answer")
             }
             Fault::Disk if !node.has_disk => Err("small disks need the rights of root to mount a file system"),
-            Fault::Disk => node.fill_disk().map(|()| Some(Undo::FreeDisk(number))).map_err(|_| "the node does not answer"),
+            Fault::Disk => {
+                node.fill_disk().map(|()| Some(Undo::FreeDisk(number))).map_err(|_| "the node does not answer")
+            }
         };
         let undo = result.map_err(str::to_owned)?;
         self.undos.extend(undo.map(|undo| (Instant::now() + entry.duration, undo)));
@@ -258,14 +271,18 @@ impl<'a> Injector<'a> {
         let owner = |channel: &str| masters.range(slot(channel)..).next().map(|(_, port)| *port);
         let channels: Vec<&String> =
             self.shared.channels.iter().filter(|channel| owner(channel) == Some(nodes[from].port)).collect();
-        let targets: Vec<&Node> =
-            nodes.iter().filter(|node| node.port != nodes[from].port && masters.values().any(|port| *port == node.port)).collect();
+        let targets: Vec<&Node> = nodes
+            .iter()
+            .filter(|node| node.port != nodes[from].port && masters.values().any(|port| *port == node.port))
+            .collect();
         if channels.is_empty() || targets.is_empty() {
             return Err("there is no channel to move, or no other master");
         }
         let slot = slot(channels[self.random.index(channels.len())]).to_string();
         let (source, target) = (&nodes[from], targets[self.random.index(targets.len())]);
-        let id = |node: &Node| node.admin(&["CLUSTER", "MYID"]).map(|reply| reply.text().to_owned()).ok_or("a master does not answer");
+        let id = |node: &Node| {
+            node.admin(&["CLUSTER", "MYID"]).map(|reply| reply.text().to_owned()).ok_or("a master does not answer")
+        };
         let (source_id, target_id) = (id(source)?, id(target)?);
         target.admin(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source_id]).ok_or("the target refuses the slot")?;
         let steps = || {
@@ -298,7 +315,9 @@ impl<'a> Injector<'a> {
         let topology = &mut self.topology;
         match undo {
             Undo::StartNode(n) if !topology.nodes[n].is_running() => topology.nodes[n].start(self.reaper)?,
-            Undo::StartSentinel(n) if !topology.sentinels[n].is_running() => topology.sentinels[n].start(self.reaper)?,
+            Undo::StartSentinel(n) if !topology.sentinels[n].is_running() => {
+                topology.sentinels[n].start(self.reaper)?
+            }
             Undo::StartGateway(n) if !self.gateways[n].is_started() => self.gateways[n].start(self.reaper)?,
             Undo::StartNode(_) | Undo::StartSentinel(_) | Undo::StartGateway(_) => {}
             Undo::ContinueNode(n) => topology.nodes[n].signal("CONT"),
@@ -321,10 +340,14 @@ impl<'a> Injector<'a> {
 
     /// Notices gateways that are up again, and processes that ended by themselves.
     fn watch(&mut self) {
-        let pending: Vec<u8> = self.undos.iter().filter_map(|(_, undo)| match undo {
-            Undo::StartGateway(n) | Undo::ContinueGateway(n) => u8::try_from(*n).ok(),
-            _ => None,
-        }).collect();
+        let pending: Vec<u8> = self
+            .undos
+            .iter()
+            .filter_map(|(_, undo)| match undo {
+                Undo::StartGateway(n) | Undo::ContinueGateway(n) => u8::try_from(*n).ok(),
+                _ => None,
+            })
+            .collect();
         for fault in self.gateway_faults.iter_mut().filter(|fault| fault.until == Millis::MAX) {
             if !pending.contains(&fault.gateway) && self.gateways[usize::from(fault.gateway)].is_up() {
                 fault.until = self.shared.now();
@@ -373,11 +396,13 @@ pub fn surviving(topology: &Topology, channel: &str) -> Result<Vec<(super::histo
         from = format!("({}", last.text());
         for entry in page.array() {
             let [id, fields] = entry.array() else { anyhow::bail!("channel {channel}: an entry without fields") };
-            let data = fields.array().chunks_exact(2).find(|pair| pair[0].text() == "data").map_or("", |pair| pair[1].text());
+            let data =
+                fields.array().chunks_exact(2).find(|pair| pair[0].text() == "data").map_or("", |pair| pair[1].text());
             let data: serde_json::Value = serde_json::from_str(data)?;
             let token = data["t"].as_u64().and_then(|token| token.try_into().ok());
             let token = token.ok_or_else(|| anyhow::anyhow!("channel {channel}: entry {} has no token", id.text()))?;
-            let id = id.text().parse().map_err(|()| anyhow::anyhow!("channel {channel}: {} is not an id", id.text()))?;
+            let id =
+                id.text().parse().map_err(|()| anyhow::anyhow!("channel {channel}: {} is not an id", id.text()))?;
             entries.push((id, token));
         }
     }

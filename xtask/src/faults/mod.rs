@@ -20,7 +20,6 @@ mod schedule;
 mod shared;
 mod topology;
 
-
 use anyhow::{Context, Result, bail};
 
 use crate::root;
@@ -43,7 +42,12 @@ pub fn run(options: &[&str]) -> Result<()> {
         if failed {
             let kept = round.keep(&outcome)?;
             println!("{}", report.table());
-            bail!("{} rules were broken; logs and histories are in {}; again: {}", outcome.violations.len(), kept.display(), round.command());
+            bail!(
+                "{} rules were broken; logs and histories are in {}; again: {}",
+                outcome.violations.len(),
+                kept.display(),
+                round.command()
+            );
         }
     }
     println!("{}", report.table());

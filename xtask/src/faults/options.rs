@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 
 use super::topology::Kind;
 
-pub const USAGE: &str = "usage: cargo xtask faults [--seed N] [--minutes M] [--only cluster|sentinel|single] [--durable] [--clients N]
+pub const USAGE: &str =
+    "usage: cargo xtask faults [--seed N] [--minutes M] [--only cluster|sentinel|single] [--durable] [--clients N]
                           [--replay LOG] [--write]";
 
 /// Clients of a run.
@@ -23,6 +24,7 @@ pub struct Options {
     pub kinds: Vec<Kind>,
     /// Everything that is acknowledged has to survive, in each round. Otherwise rounds of both kinds alternate.
     pub durable: Option<bool>,
+    /// Without clients there are no gateways either: a round then shows what the store loses.
     pub clients: usize,
     /// A log of faults to repeat instead of drawing from the seed.
     pub replay: Option<PathBuf>,

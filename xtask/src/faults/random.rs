@@ -7,7 +7,8 @@ pub struct Random(u64);
 impl Random {
     /// The generator of one part of a run. Parts with different names are independent of each other.
     pub fn new(seed: u64, part: &str) -> Self {
-        let mixed = part.bytes().fold(seed ^ 0x51f0_5eed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
+        let mixed =
+            part.bytes().fold(seed ^ 0x51f0_5eed, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3));
         Self(mixed)
     }
 

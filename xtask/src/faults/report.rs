@@ -76,7 +76,9 @@ impl Report {
         row("deliveries", &|s| s.figures.deliveries.to_string());
         row("… of entries that Redis lost later", &|s| s.figures.lost_deliveries.to_string());
         row("gaps: certain, not certain", &|s| format!("{}, {}", s.figures.gaps(true), s.figures.gaps(false)));
-        row("longest time from acknowledgement to delivery", &|s| format!("{:.1} s", f64::from(s.figures.longest_delay) / 1000.0));
+        row("longest time from acknowledgement to delivery", &|s| {
+            format!("{:.1} s", f64::from(s.figures.longest_delay) / 1000.0)
+        });
         for (name, rule) in [
             ("repeated", Rule::Repeated),
             ("out of order", Rule::OutOfOrder),
@@ -120,7 +122,8 @@ impl Report {
         let minutes = length.as_secs() / 60;
         let seeds = self.0.values().flat_map(|section| &section.seeds);
         let (least, greatest) = (seeds.clone().min().unwrap_or(&0), seeds.max().unwrap_or(&0));
-        let head = format!("{date}, commit {commit}, {version}, {minutes} minutes of faults, seeds {least} to {greatest}");
+        let head =
+            format!("{date}, commit {commit}, {version}, {minutes} minutes of faults, seeds {least} to {greatest}");
         fs::write(&path, format!("{before}{START}\n\n{head}\n\n{}\n{END}{after}", self.table()))?;
         Ok(())
     }

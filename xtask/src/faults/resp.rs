@@ -105,7 +105,8 @@ pub fn slot(key: &str) -> u16 {
     let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}')).map(|(tag, _)| tag);
     let key = tag.filter(|tag| !tag.is_empty()).unwrap_or(key);
     let crc = key.bytes().fold(0u16, |crc, byte| {
-        (0..8).fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
+        (0..8)
+            .fold(crc ^ (u16::from(byte) << 8), |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 })
     });
     crc % 16384
 }
@@ -116,7 +117,9 @@ mod tests {
 
     #[test]
     fn slots_are_those_of_redis() {
-        for (key, expected) in [("foo", 12182), ("bar", 5061), ("{foo}bar", 12182), ("foo{}", slot("foo{}")), ("123456789", 0x31c3)] {
+        for (key, expected) in
+            [("foo", 12182), ("bar", 5061), ("{foo}bar", 12182), ("foo{}", slot("foo{}")), ("123456789", 0x31c3)]
+        {
             assert_eq!(slot(key), expected, "{key}");
         }
     }

@@ -242,7 +242,13 @@ mod tests {
 
     #[test]
     fn line_that_is_not_a_fault_is_an_error() {
-        for line in ["1.0 kill master 1", "1.0 burn master 1 5", "1.0 kill king 1 5", "x kill master 1 5", "1.0 kill master 1 5 6"] {
+        for line in [
+            "1.0 kill master 1",
+            "1.0 burn master 1 5",
+            "1.0 kill king 1 5",
+            "x kill master 1 5",
+            "1.0 kill master 1 5 6",
+        ] {
             assert!(parse(line).is_err(), "{line}");
         }
     }

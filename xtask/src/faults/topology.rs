@@ -60,7 +60,8 @@ impl Topology {
     /// Starts all processes and waits until they are one healthy store. With `durable` a master accepts commands only with a replica.
     pub fn start(kind: Kind, durable: bool, root: &Path, reaper: &Reaper, clock: Option<&Path>) -> Result<Self> {
         let (nodes, sentinels) = kind.size();
-        let new = |n: usize, name: &str, source: usize| Node::new(root, &format!("{name}-{n}"), u8::try_from(source)?, clock);
+        let new =
+            |n: usize, name: &str, source: usize| Node::new(root, &format!("{name}-{n}"), u8::try_from(source)?, clock);
         let mut nodes: Vec<Node> = (0..nodes).map(|n| new(n, "redis", n + 1)).collect::<Result<_>>()?;
         let mut sentinels: Vec<Node> = (0..sentinels).map(|n| new(n, "sentinel", n + 101)).collect::<Result<_>>()?;
         for node in &mut nodes {
@@ -96,7 +97,7 @@ impl Topology {
         }
         for node in &mut sentinels {
             node.configure_sentinel(&format!(
-                "sentinel monitor {MASTER_NAME} 127.0.0.1 {first} 2\nsentinel down-after-milliseconds {MASTER_NAME} 2000\n\
+                "sentinel announce-ip 127.0.0.1\nsentinel monitor {MASTER_NAME} 127.0.0.1 {first} 2\nsentinel down-after-milliseconds {MASTER_NAME} 2000\n\
                  sentinel failover-timeout {MASTER_NAME} 6000\nsentinel parallel-syncs {MASTER_NAME} 2\n"
             ))?;
             node.start(reaper)?;
@@ -246,18 +247,27 @@ fn cluster_view(node: &Node) -> Option<BTreeMap<u16, u16>> {
     let is_ok = |field, value: &str| node.info(&["CLUSTER", "INFO"], field).as_deref() == Some(value);
     let nodes = node.admin(&["CLUSTER", "NODES"])?;
     // Slots in migration are in brackets; a failed node has a flag.
-    if !is_ok("cluster_state", "ok") || !is_ok("cluster_slots_ok", "16384") || nodes.text().contains(['[', '?']) || nodes.text().contains("fail") {
+    if !is_ok("cluster_state", "ok")
+        || !is_ok("cluster_slots_ok", "16384")
+        || nodes.text().contains(['[', '?'])
+        || nodes.text().contains("fail")
+    {
         return None;
     }
     let slots = node.admin(&["CLUSTER", "SLOTS"])?;
     let number = |reply: &Reply| u16::try_from(reply.int()).ok();
-    slots.array().iter().map(|range| Some((number(range.array().first()?)?, number(range.array().get(2)?.array().get(1)?)?))).collect()
+    slots
+        .array()
+        .iter()
+        .map(|range| Some((number(range.array().first()?)?, number(range.array().get(2)?.array().get(1)?)?)))
+        .collect()
 }
 
 fn sentinel_view(node: &Node) -> Option<BTreeMap<u16, u16>> {
     let address = node.admin(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", MASTER_NAME])?;
-    let known = node.admin(&["SENTINEL", "SENTINELS", MASTER_NAME])?;
+    // `OK 3 usable Sentinels. …`
+    let quorum = node.admin(&["SENTINEL", "CKQUORUM", MASTER_NAME])?;
     let replicas = node.admin(&["SENTINEL", "REPLICAS", MASTER_NAME])?;
     let port = address.array().get(1)?.text().parse().ok()?;
-    (known.array().len() == 2 && replicas.array().len() == 2).then(|| BTreeMap::from([(0, port)]))
+    (quorum.text().starts_with("OK 3 ") && replicas.array().len() == 2).then(|| BTreeMap::from([(0, port)]))
 }
