@@ -1,4 +1,4 @@
-//! Compares what clients received with what was acknowledged and with what survived.
+//! Compares the deliveries of each client with the acknowledged entries and with those that survived.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

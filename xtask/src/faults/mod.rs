@@ -20,6 +20,8 @@ mod schedule;
 mod shared;
 mod topology;
 
+use std::process::Command;
+
 use anyhow::{Context, Result, bail};
 
 use crate::root;
@@ -55,6 +57,18 @@ pub fn run(options: &[&str]) -> Result<()> {
         report.write(options.length)?;
     }
     Ok(())
+}
+
+/// Faults that cannot happen on this machine, each with the reason.
+pub fn unavailable() -> Vec<(&'static str, &'static str)> {
+    let mut list = Vec::new();
+    if !Command::new("cc").arg("--version").output().is_ok_and(|output| output.status.success()) {
+        list.push(("clocks that differ", "there is no C compiler"));
+    }
+    if !Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0") {
+        list.push(("full disks", "only root can mount a file system of a small size"));
+    }
+    list
 }
 
 /// The gateway, which is built unless `TIDEGATE_BIN` names one.

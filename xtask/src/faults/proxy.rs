@@ -153,11 +153,7 @@ impl State {
 
     fn pump(&self, link: &Link, mut from: &TcpStream, mut to: &TcpStream) {
         let mut bytes = vec![0; 64 << 10];
-        loop {
-            let read = match from.read(&mut bytes) {
-                Ok(read @ 1..) => read,
-                _ => break,
-            };
+        while let Ok(read @ 1..) = from.read(&mut bytes) {
             if !link.is_of_node() && self.mode() == Mode::Lag as u8 {
                 thread::sleep(LAG);
             }

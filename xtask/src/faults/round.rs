@@ -256,10 +256,12 @@ impl Round {
         let mut concerned: Vec<usize> = outcome.violations.iter().filter_map(|violation| violation.client).collect();
         concerned.sort_unstable();
         concerned.dedup();
+        let clients = kept.join("clients");
+        fs::create_dir_all(&clients)?;
         for number in concerned {
             let records: String =
                 outcome.histories[number].records.iter().map(|record| format!("{record}\n")).collect();
-            fs::write(kept.join(format!("client-{number}.txt")), records)?;
+            fs::write(clients.join(format!("{number}.txt")), records)?;
         }
         Ok(kept)
     }

@@ -212,7 +212,7 @@ impl Topology {
         }
     }
 
-    /// What is not healthy yet.
+    /// The first node or view that is not healthy, and why.
     pub fn ailment(&self) -> Option<String> {
         let (masters, replicas) = self.roles();
         let expected = if self.kind == Kind::Cluster { 3 } else { 1 };
