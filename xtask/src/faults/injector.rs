@@ -21,6 +21,9 @@ use super::topology::{Kind, MASTER_NAME, STEP_TIMEOUT, Topology};
 /// How often the injector looks for faults that are due.
 const TICK: Duration = Duration::from_millis(20);
 
+/// A node of Redis that ended by itself is started again after this time.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
 /// The difference of clocks.
 const CLOCK_SECONDS: i64 = 300;
 
@@ -108,6 +111,14 @@ impl<'a> Injector<'a> {
             *at = Instant::now();
         }
         self.undo_due()?;
+        // A node that does not start needs its repair.
+        let (settled, end) = (Instant::now() + RESTART_DELAY, Instant::now() + STEP_TIMEOUT);
+        while !self.undos.is_empty() || Instant::now() < settled {
+            anyhow::ensure!(Instant::now() < end, "a node of Redis does not start");
+            thread::sleep(TICK);
+            self.watch();
+            self.undo_due()?;
+        }
         self.topology.heal(self.reaper)?;
         let end = Instant::now() + STEP_TIMEOUT;
         loop {
@@ -360,10 +371,11 @@ impl<'a> Injector<'a> {
                 self.undos.push((Instant::now(), Undo::StartGateway(number)));
             }
         }
-        for node in &mut self.topology.nodes {
-            // Redis ends where it cannot write its append-only file. A failed start is tried again.
-            if node.has_exited() {
-                let _ = node.start(self.reaper);
+        for number in 0..self.topology.nodes.len() {
+            if self.topology.nodes[number].has_exited() {
+                self.topology.nodes[number].repair();
+                println!("   {} ended by itself, and is started again", self.topology.nodes[number].name);
+                self.undos.push((Instant::now() + RESTART_DELAY, Undo::StartNode(number)));
             }
         }
     }

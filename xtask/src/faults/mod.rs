@@ -41,8 +41,8 @@ pub fn run(options: &[&str]) -> Result<()> {
         let failed = !outcome.violations.is_empty();
         print!("{}", outcome.summary());
         report.add(&round, &outcome);
+        let kept = round.keep(&outcome)?;
         if failed {
-            let kept = round.keep(&outcome)?;
             println!("{}", report.table());
             bail!(
                 "{} rules were broken; logs and histories are in {}; again: {}",

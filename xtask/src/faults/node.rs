@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -135,6 +135,20 @@ impl Node {
     pub fn empty_disk(&self) {
         let _ = fs::remove_dir_all(self.dir.join("appendonlydir"));
         let _ = fs::remove_file(self.dir.join("dump.rdb"));
+    }
+
+    /// Repairs the append-only file of a node that does not start, as an operator does. A full disk may leave a file that Redis refuses.
+    pub fn repair(&self) {
+        let mut check = Command::new("redis-check-aof");
+        check.arg("--fix").arg(self.dir.join("appendonlydir/appendonly.aof.manifest"));
+        let Ok(mut child) = check.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn() else {
+            return;
+        };
+        // It asks before it truncates the file.
+        if let Some(mut input) = child.stdin.take() {
+            let _ = input.write_all(b"y\n");
+        }
+        let _ = child.wait();
     }
 
     /// Writes to the disk until it is full. The append-only file is then synced by the clock: with `always` the node would exit.

@@ -64,7 +64,7 @@ pub struct Outcome {
     pub histories: Vec<History>,
     pub applied: Vec<(String, usize)>,
     pub skipped: Vec<(String, usize)>,
-    /// A directory with the logs of all processes, until the next round.
+    /// A directory with the logs of all processes.
     logs: PathBuf,
 }
 
@@ -113,7 +113,7 @@ impl Round {
         let dir = root().join("target/faults").join(name);
         fs::create_dir_all(dir.join("logs"))?;
         let dir = fs::canonicalize(dir)?;
-        let logs = dir.with_file_name("logs");
+        let logs = dir.with_file_name(format!("logs-{}-{}", self.kind.name(), self.seed));
         let _ = fs::remove_dir_all(&logs);
         let reaper = Reaper::start(&dir)?;
         let outcome = self.run_in(&dir, program, &reaper);
@@ -246,11 +246,13 @@ impl Round {
         })
     }
 
-    /// Keeps the logs of a failed round, with the histories of the clients concerned. Returns their directory.
-    pub fn keep(&self, outcome: &Outcome) -> Result<PathBuf> {
-        let kept = outcome.logs.with_file_name(format!("failed-{}-{}", self.kind.name(), self.seed));
-        let _ = fs::remove_dir_all(&kept);
-        fs::rename(&outcome.logs, &kept)?;
+    /// Removes the logs of a round that broke no rule; adds the histories of the clients concerned to others. Returns the directory.
+    pub fn keep<'a>(&self, outcome: &'a Outcome) -> Result<&'a Path> {
+        let kept = outcome.logs.as_path();
+        if outcome.violations.is_empty() {
+            fs::remove_dir_all(kept)?;
+            return Ok(kept);
+        }
         let lines: String = outcome.violations.iter().map(|violation| format!("{violation}\n")).collect();
         fs::write(kept.join("violations.txt"), lines)?;
         let mut concerned: Vec<usize> = outcome.violations.iter().filter_map(|violation| violation.client).collect();
