@@ -47,6 +47,8 @@ pub struct Figures {
     pub deliveries: usize,
     /// Deliveries of entries that did not survive.
     pub lost_deliveries: usize,
+    /// … that are followed by a gap which begins after them: no common entry was known.
+    pub outside_gaps: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,
     /// The longest time between an acknowledgement and a delivery, except to slow readers.
@@ -245,7 +247,7 @@ impl Channel<'_> {
                 }
             }
         }
-        figures.lost_deliveries += self.check_losses(violation);
+        self.check_losses(figures, violation);
         for (id, token) in self.list.iter().filter(|entry| !delivered.contains(entry)) {
             // Where the store lost entries, a new entry can have an id before the client's start.
             let began = self.evidence.emits.get(*token as usize).map_or(0, |emit| emit.began);
@@ -262,27 +264,33 @@ impl Channel<'_> {
         self.view.items.iter().any(|(_, item)| matches!(item, Observed::Gap(gap) if contains(gap)))
     }
 
-    /// Each delivered entry that did not survive needs a later gap that begins before it. Returns the number of such entries.
-    fn check_losses(&self, violation: &mut dyn FnMut(Rule, String)) -> usize {
-        let mut count = 0;
+    /// Each delivered entry that did not survive needs a later gap that reports a store reset. The gap begins before the entry if the gateway
+    /// knows the last common one.
+    fn check_losses(&self, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
         // The least position to which a later gap goes back.
         let mut back: Option<Id> = None;
         for (at, item) in self.view.items.iter().rev() {
             match item {
-                Observed::Gap(gap) => {
+                Observed::Gap(gap) if gap.reason == Reason::StoreReset => {
                     back = Some(back.map_or(least(gap), |back| back.min(least(gap))));
                 }
                 Observed::Event(id, token) if !self.set.contains(&(*id, *token)) => {
-                    count += 1;
-                    if back.is_none_or(|back| back >= *id) {
-                        let seconds = f64::from(*at) / 1000.0;
-                        violation(Rule::LossWithoutGap, format!("channel {}: entry {id} of {seconds:.3}", self.number));
+                    figures.lost_deliveries += 1;
+                    match back {
+                        Some(back) if back < *id => {}
+                        Some(_) => figures.outside_gaps += 1,
+                        None => {
+                            let seconds = f64::from(*at) / 1000.0;
+                            violation(
+                                Rule::LossWithoutGap,
+                                format!("channel {}: entry {id} of {seconds:.3}", self.number),
+                            );
+                        }
                     }
                 }
-                Observed::Event(..) => {}
+                Observed::Gap(_) | Observed::Event(..) => {}
             }
         }
-        count
     }
 
     fn check_origin(&self, id: Id, token: Token, violation: &mut dyn FnMut(Rule, String)) {
