@@ -225,7 +225,7 @@ impl Channel<'_> {
                     *figures.gaps.entry((gap.reason, gap.certain)).or_default() += 1;
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
-                        position = least(gap);
+                        position = least(gap).min(before(gap.resumed));
                     }
                 }
                 Observed::Event(id, token) => {
@@ -314,6 +314,14 @@ impl Channel<'_> {
 /// The position from which a gap reports entries.
 fn least(gap: &Gap) -> Id {
     gap.after.map_or(Id { ms: 0, seq: 0 }, |after| after.min(gap.resumed))
+}
+
+fn before(id: Id) -> Id {
+    match id {
+        Id { ms: 0, seq: 0 } => id,
+        Id { ms, seq: 0 } => Id { ms: ms - 1, seq: u64::MAX },
+        Id { ms, seq } => Id { ms, seq: seq - 1 },
+    }
 }
 
 #[cfg(test)]

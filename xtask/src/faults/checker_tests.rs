@@ -64,6 +64,11 @@ fn complete_histories_break_no_rule() {
         let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(12, 2), gap, event(13, 3)];
         assert_eq!(broken(items), []);
     }
+    // No common entry is known, and `resumed` is the next entry.
+    let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(12, 2), reset(Some(12), 13), event(13, 3)];
+    assert_eq!(broken(items), []);
+    let items = vec![open(), connected(0), event(12, 2), reset(Some(12), 10), event(10, 0), event(11, 1), event(13, 3)];
+    assert_eq!(broken(items), []);
     // The client connects after the first entry, and reconnects in the middle.
     let items = vec![open(), connected(10), event(11, 1), closed(End::Client), open(), connected(11), event(13, 3)];
     let mut evidence = evidence();
