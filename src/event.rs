@@ -23,6 +23,7 @@ pub struct StreamId {
 impl StreamId {
     /// The position before every entry.
     pub const ZERO: Self = Self { ms: 0, seq: 0 };
+    pub const MAX: Self = Self { ms: u64::MAX, seq: u64::MAX };
 
     pub const fn new(ms: u64, seq: u64) -> Self {
         Self { ms, seq }

@@ -1,13 +1,19 @@
-//! A barrier on the fleet's command stream: after a reconnect no channel delivers events until all commands have been read.
+//! A barrier on the fleet's command stream: no channel delivers an event before a check of the command stream that was sent after the event
+//! was in this node's hands, and before all commands were processed that the check found.
 //!
 //! A command may revoke the right to read. Without the barrier a node that was cut off could deliver events that followed a
 //! revocation before it knows of the revocation.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::channel::command_check::CommandChecks;
+use crate::channel::fence::Fence;
 use crate::event::StreamId;
+use crate::store::{EventStore, Page, StoreError};
 
 /// The state of the command stream, shared by the hub, which learns of changes, and the reader of the commands.
 pub struct CommandBarrier {
@@ -15,6 +21,9 @@ pub struct CommandBarrier {
     // A watch channel, since both sides wait for states: channels until all commands were read, the reader of the commands until
     // there are some to read.
     state: watch::Sender<BarrierState>,
+    pub(super) store: Arc<dyn EventStore>,
+    pub(super) checks: CommandChecks,
+    pub(super) fence: Fence,
 }
 
 #[derive(Default)]
@@ -40,8 +49,10 @@ impl BarrierState {
 pub struct CatchUpToken(u64);
 
 impl CommandBarrier {
-    pub(super) fn new(key: Arc<str>) -> Self {
-        Self { key, state: watch::Sender::default() }
+    /// A barrier on the stream with this key. `fence` is how long a proof of the master counts, if the store needs one.
+    pub(super) fn new(key: Arc<str>, store: Arc<dyn EventStore>, fence: Duration) -> Self {
+        let fence = Fence::new(store.needs_proof().then_some(fence));
+        Self { key, state: watch::Sender::default(), store, checks: CommandChecks::default(), fence }
     }
 
     pub(super) fn set_subscribed(&self, is_subscribed: bool) {
@@ -55,12 +66,12 @@ impl CommandBarrier {
         self.state.send_modify(|state| state.revision += 1);
     }
 
-    /// Whether channels may deliver events.
+    /// Whether all commands were processed that this node knows of.
     pub fn is_synced(&self) -> bool {
         self.state.borrow().is_synced()
     }
 
-    /// Waits until channels may deliver events.
+    /// Waits until all commands were processed that this node knows of.
     pub async fn wait_synced(&self) {
         if !self.is_synced() {
             // An error means that the sender was dropped, but `self` owns it.
@@ -68,11 +79,35 @@ impl CommandBarrier {
         }
     }
 
-    /// Reports the last command id that a read of a channel returned, from the same script. Thus a lost notification of a
-    /// command cannot let a later event pass.
+    /// Waits until channels may deliver events: all commands were processed, and this node proved that it reads from the current master.
+    pub(super) async fn wait_open(&self) {
+        loop {
+            self.wait_synced().await;
+            self.fence.wait_open().await;
+            if self.is_synced() {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the events of a page may be delivered, which was asked for at this time and is in this node's hands now.
+    pub(super) async fn admit(self: &Arc<Self>, page: &Page, asked_at: Instant) -> Result<(), StoreError> {
+        match page.barrier_position {
+            Some(last) if self.fence.is_in_time(asked_at) => self.observed_at(last),
+            Some(_) => return Err(StoreError::Unavailable("the reply to a read came too late to count".into())),
+            None => self.check().await,
+        }
+        // The page may show new commands, or the link may have been lost and restored during the read.
+        self.wait_open().await;
+        Ok(())
+    }
+
+    /// Reports the id of the last command, as a check that was sent after the events were read returned it, or the script that read them.
+    /// Thus a lost notification of a command cannot let a later event pass.
     pub(super) fn observed_at(&self, last: StreamId) {
         self.state.send_if_modified(|state| {
-            let is_news = state.is_synced() && state.read_to != last;
+            // A read of the commands that is in progress may have begun before this one was added.
+            let is_news = state.read_to != last;
             state.revision += u64::from(is_news);
             is_news
         });
@@ -105,6 +140,9 @@ impl CommandBarrier {
             state.read_revision = state.read_revision.max(token.0);
             state.is_synced()
         });
+        if self.is_synced() {
+            self.fence.resume();
+        }
     }
 }
 
@@ -113,10 +151,17 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+    use crate::store::memory::MemoryStore;
+    use crate::util::clock::system_clock;
+
+    fn barrier() -> CommandBarrier {
+        let store = Arc::new(MemoryStore::new(1 << 16, Default::default(), system_clock()));
+        CommandBarrier::new("commands".into(), store, Duration::from_secs(5))
+    }
 
     #[test]
     fn reports_during_a_read_need_another_read() {
-        let barrier = CommandBarrier::new("commands".into());
+        let barrier = barrier();
         let work = || barrier.wait_work().now_or_never();
         let is_open = || barrier.wait_synced().now_or_never().is_some();
         assert!(work().is_none() && !is_open(), "the subscription is not confirmed");
@@ -142,7 +187,7 @@ mod tests {
 
     #[test]
     fn channel_read_reveals_commands_that_were_not_notified() {
-        let barrier = CommandBarrier::new("commands".into());
+        let barrier = barrier();
         let read_to = |position| {
             let token = barrier.wait_work().now_or_never().expect("commands have to be read");
             barrier.set_read_to(position);
@@ -161,5 +206,22 @@ mod tests {
         }
         barrier.mark_unsynced();
         assert!(!barrier.is_synced());
+    }
+
+    #[test]
+    fn command_that_is_observed_while_others_are_read_needs_another_read() {
+        let barrier = barrier();
+        let [one, two] = [1, 2].map(|ms| StreamId::new(ms, 0));
+        barrier.set_subscribed(true);
+        let token = barrier.wait_work().now_or_never().expect("commands have to be read");
+        // The read has seen the first command only when a page shows the second one.
+        barrier.observed_at(two);
+        barrier.set_read_to(one);
+        barrier.mark_synced(token);
+        assert!(!barrier.is_synced());
+        let token = barrier.wait_work().now_or_never().expect("the second command has to be read");
+        barrier.set_read_to(two);
+        barrier.mark_synced(token);
+        assert!(barrier.is_synced());
     }
 }

@@ -62,6 +62,11 @@ impl EventBuffer {
         self.floor
     }
 
+    /// Whether this is the position of a frame, or the floor.
+    pub fn has_position(&self, position: StreamId) -> bool {
+        position == self.floor || self.frames.binary_search_by_key(&position, |frame| frame.position).is_ok()
+    }
+
     /// The index that the next frame will get.
     pub fn end_index(&self) -> u64 {
         self.first_index + self.frames.len() as u64

@@ -16,6 +16,13 @@ pub struct SequencedFrame {
     pub gap: Option<GapReason>,
 }
 
+impl SequencedFrame {
+    /// Whether its position is the id of an entry.
+    pub const fn is_at_entry(&self) -> bool {
+        matches!(self.gap, None | Some(GapReason::TooLarge))
+    }
+}
+
 /// Why entries are or may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {

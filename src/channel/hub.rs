@@ -13,15 +13,17 @@ use tokio::time::Instant;
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
+use crate::channel::fence::keep_proving;
 use crate::channel::lifetimes::{Due, Lifetimes};
 use crate::channel::membership::Membership;
 use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::StoreReader;
+use crate::channel::resets::Resets;
 use crate::channel::sequencer::Sequencer;
 use crate::channel::{Channel, ChannelState, Link, Reads};
 use crate::event::{Notification, StreamId};
 use crate::store::slot::KeyScope;
-use crate::store::{EventStore, NotificationHandler, Page, StoreError};
+use crate::store::{EventStore, NotificationHandler, Page, ReadRequest, StoreError};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
 use crate::util::client_shares::ClientShare;
@@ -42,6 +44,8 @@ pub struct HubSettings {
     pub fill_holes: bool,
     /// How long a channel without members is kept: clients reconnect.
     pub linger: Duration,
+    /// How long a proof counts that the store's server is the current master, and a reply of it.
+    pub fence: Duration,
 }
 
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
@@ -65,6 +69,8 @@ pub(super) struct HubShared {
     metrics: Arc<Metrics>,
     /// For the log only: whether the store's link is up.
     is_store_up: AtomicBool,
+    /// A stream waits until it may send events.
+    has_fenced_streams: AtomicBool,
 }
 
 impl Hub {
@@ -78,6 +84,7 @@ impl Hub {
             sequencers: Arc::default(),
             raw_queues: Arc::new(RawQueues::new(settings.max_event_size)),
             is_store_up: AtomicBool::new(true),
+            has_fenced_streams: AtomicBool::new(false),
             settings,
             metrics,
         });
@@ -98,7 +105,9 @@ impl Hub {
     /// Puts a barrier on the command stream with this key: from now on no channel is read before
     /// [`CommandBarrier::mark_synced`], and again after each lost link. Called at most once; the key is not a channel.
     pub fn add_barrier(&self, key: &str) -> Arc<CommandBarrier> {
-        let barrier = self.0.reader.barrier.get_or_init(|| Arc::new(CommandBarrier::new(key.into())));
+        let new = || Arc::new(CommandBarrier::new(key.into(), Arc::clone(self.store()), self.0.settings.fence));
+        let barrier = self.0.reader.barrier.get_or_init(new);
+        tokio::spawn(keep_proving(Arc::downgrade(barrier)));
         self.store().set_barrier_stream(&barrier.key);
         self.store().subscribe(&barrier.key, &Arc::default());
         Arc::clone(barrier)
@@ -161,9 +170,19 @@ impl Hub {
         self.0.buffers.used_bytes()
     }
 
+    /// Whether streams may send events: this node has proved that it reads from the store's current master, if the store needs that.
+    pub fn may_deliver(&self) -> bool {
+        self.0.may_deliver()
+    }
+
+    /// Wakes all streams when they may send events again. A stream calls it after it has set its wakers.
+    pub fn wake_when_delivering(&self) {
+        self.0.has_fenced_streams.store(true, Ordering::Release);
+    }
+
     /// Reads entries after a position, for a stream whose cursor is not in the event buffer.
-    pub async fn read(&self, channel: &str, after: StreamId, bytes: usize) -> Result<Page, StoreError> {
-        self.0.reader.read(channel, after, usize::from(u16::MAX), bytes).await
+    pub async fn read(&self, channel: &str, request: ReadRequest, bytes: usize) -> Result<Page, StoreError> {
+        self.0.reader.read(channel, request, usize::from(u16::MAX), bytes).await
     }
 }
 
@@ -178,7 +197,8 @@ impl NotificationHandler for HubShared {
         let Some(channel) = self.find(channel) else { return };
         let mut state = channel.state.lock();
         state.link = Link::CatchingUp;
-        channel.request_read(state);
+        // Notifications of lost entries may have been missed.
+        channel.require_proof(state);
     }
 
     fn refused(&self, channel: &str) {
@@ -199,7 +219,15 @@ impl NotificationHandler for HubShared {
         channel.notify(payload, Instant::now());
     }
 
-    fn master_changed(&self, _keys: &KeyScope) {}
+    fn master_changed(&self, keys: &KeyScope) {
+        if let Some(barrier) = self.reader.barrier.get().filter(|barrier| keys.contains(&barrier.key)) {
+            // The new master may lack commands that were processed; the next read of them finds out.
+            barrier.mark_unsynced();
+        }
+        for channel in self.channels.lock().by_name.values().filter(|channel| keys.contains(&channel.name)) {
+            channel.require_proof(channel.state.lock());
+        }
+    }
 
     fn lost(&self, reason: &str) {
         if self.is_store_up.swap(false, Ordering::Relaxed) {
@@ -235,8 +263,8 @@ impl HubShared {
             buffer: EventBuffer::new(Arc::clone(&self.buffers)),
             metrics: Arc::clone(&self.metrics),
             last_id: StreamId::ZERO,
-            epoch: 0,
-            reset_to: StreamId::ZERO,
+            resets: Resets::default(),
+            takeovers: 0,
             members: Slab::new(),
             share: None,
             due,
@@ -244,7 +272,7 @@ impl HubShared {
             reads: Reads::default(),
         };
         let (state, reader) = (Mutex::new(state), Arc::clone(&self.reader));
-        Channel { name, state, reader, hub, wake_reader: Notify::new() }
+        Channel { name, state, reader, hub, wake_reader: Notify::new(), proven: Notify::new() }
     }
 
     fn barrier_of(&self, key: &str) -> Option<&Arc<CommandBarrier>> {
@@ -252,11 +280,14 @@ impl HubShared {
     }
 }
 
-/// Trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
+/// Wakes streams when the fence opens, trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
 async fn run_timers(hub: Weak<HubShared>) {
     loop {
         tokio::time::sleep(TIMER_INTERVAL).await;
         let Some(hub) = hub.upgrade() else { return };
+        if hub.may_deliver() && hub.has_fenced_streams.swap(false, Ordering::AcqRel) {
+            hub.wake_streams().await;
+        }
         while hub.remove_expired() {
             tokio::task::yield_now().await;
         }
@@ -274,6 +305,22 @@ async fn run_timers(hub: Weak<HubShared>) {
 }
 
 impl HubShared {
+    fn may_deliver(&self) -> bool {
+        self.reader.barrier.get().is_none_or(|barrier| barrier.fence.is_open())
+    }
+
+    async fn wake_streams(&self) {
+        let mut position = Default::default();
+        loop {
+            let step = self.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
+            if step.is_empty() {
+                return;
+            }
+            step.iter().for_each(|channel| channel.state.lock().wake_members());
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Removes channels whose linger time is over. Returns whether there may be more.
     fn remove_expired(&self) -> bool {
         let (now, mut channels) = (Instant::now(), self.channels.lock());
@@ -314,6 +361,7 @@ mod tests {
             max_event_size: 1 << 20,
             linger: Duration::from_secs(30),
             fill_holes: true,
+            fence: Duration::from_secs(5),
         };
         let store = Arc::new(MemoryStore::new(1 << 20, HashMap::new(), system_clock()));
         let hub = Hub::start(store, settings, Arc::default());

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+use crate::channel::replay_source::{ProofToken, ReplaySource};
+use crate::channel::sequencer::StoreReset;
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
 use crate::store::Page;
@@ -21,6 +23,8 @@ pub enum StartPosition {
     From(StreamId),
     /// After this entry, which the client has received.
     Id(StreamId),
+    /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
+    IdOrTime(StreamId),
     /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
     Between(StreamId),
 }
@@ -30,7 +34,7 @@ impl StartPosition {
     pub const fn position(self) -> Option<StreamId> {
         match self {
             Self::Tail | Self::Unknown => None,
-            Self::From(id) | Self::Id(id) | Self::Between(id) => Some(id),
+            Self::From(id) | Self::Id(id) | Self::IdOrTime(id) | Self::Between(id) => Some(id),
         }
     }
 }
@@ -46,14 +50,20 @@ pub struct Cursor {
     epoch: u32,
     /// Entries between `position` and this id existed. If the store has none of them, they were trimmed.
     pub existed_to: StreamId,
+    /// Before the reset that began the epoch, everything up to here was delivered to the stream. What returns of it is skipped.
+    pub received_to: StreamId,
     /// The stream had an entry with the id `position`, as far as known.
     pub is_entry: bool,
+    /// The position comes from the client, and nothing has shown yet that its entry exists.
+    pub is_unchecked: bool,
+    /// The position may be a time, with which the stream has begun before.
+    pub is_time: bool,
 }
 
 impl Cursor {
     fn new(channel: &ChannelState, position: StreamId, is_entry: bool) -> Self {
         let next_index = channel.buffer.index_after(position);
-        Self { position, next_index, epoch: channel.epoch, is_entry, ..Self::default() }
+        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, ..Self::default() }
     }
 
     /// At the end of the channel's stream.
@@ -61,9 +71,42 @@ impl Cursor {
         Self::new(channel, channel.last_id, channel.last_id > StreamId::ZERO)
     }
 
+    /// After the entry with this id, as a client says. A read finds out whether it exists, unless the channel knows.
+    fn after_entry(channel: &ChannelState, id: StreamId) -> Self {
+        let cursor = Self::new(channel, id, id > StreamId::ZERO);
+        if id == StreamId::ZERO || channel.knows(id) {
+            return cursor;
+        }
+        Self { next_index: None, is_unchecked: true, ..cursor }
+    }
+
     /// Whether the next frame has to be read from the store.
     pub fn needs_replay(&self) -> bool {
         self.next_index.is_none()
+    }
+
+    pub(super) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The stream has received this frame.
+    pub fn advance(&mut self, frame: &SequencedFrame) {
+        self.position = frame.position;
+        self.is_entry = frame.is_at_entry();
+    }
+
+    /// The stream has received everything up to this position.
+    pub fn advance_to(&mut self, position: StreamId, is_entry: bool) {
+        if position > self.position {
+            (self.position, self.is_entry) = (position, is_entry);
+        }
+    }
+}
+
+impl ChannelState {
+    /// Whether an entry with this id exists, or existed a moment ago.
+    fn knows(&self, id: StreamId) -> bool {
+        id == self.last_id || self.buffer.has_position(id) || self.sequencer.has_read(id)
     }
 }
 
@@ -130,7 +173,7 @@ impl Membership {
     pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
         let mut channel = self.channel.state.lock();
         let last_id = channel.last_id;
-        if channel.link == Link::Live {
+        if channel.link == Link::Live && !channel.sequencer.needs_proof() {
             match start {
                 StartPosition::Tail => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::Unknown => {
@@ -140,17 +183,25 @@ impl Membership {
                 }
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
-                StartPosition::Id(id) if id <= last_id => {
-                    return OpenResult::Opened(Cursor::new(&channel, id, id > StreamId::ZERO), None);
+                StartPosition::Id(id) | StartPosition::IdOrTime(id) if id <= last_id => {
+                    let reset = channel.resets.that_lost(id).filter(|_| !channel.knows(id));
+                    let Some(reset) = reset else {
+                        let is_time = matches!(start, StartPosition::IdOrTime(_));
+                        return OpenResult::Opened(Cursor { is_time, ..Cursor::after_entry(&channel, id) }, None);
+                    };
+                    return continue_after(reset, id, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
                 }
-                StartPosition::Id(after) | StartPosition::Between(after) => {
+                StartPosition::Id(after) | StartPosition::IdOrTime(after) | StartPosition::Between(after) => {
                     // Another node may have delivered entries that this one has not read. Only a read that starts after this
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
+                        if let Some(reset) = channel.resets.that_lost(after) {
+                            return continue_after(reset, after, &channel);
+                        }
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
                         let gap = Gap { after: Some(after), resumed: last_id, certain, reason };
                         return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
@@ -169,6 +220,11 @@ impl Membership {
         OpenResult::Pending
     }
 
+    /// Lets the waker be called when the channel has news, or when events may be delivered again.
+    pub fn wait(&self, waker: &Waker) {
+        self.channel.state.lock().register_waker(self.member, waker);
+    }
+
     /// Passes the frames after the cursor to the sink until it returns false.
     pub fn pull(
         &self,
@@ -176,16 +232,9 @@ impl Membership {
         waker: &Waker,
         mut sink: impl FnMut(&SequencedFrame) -> bool,
     ) -> PullResult {
-        let mut channel = self.channel.state.lock();
-        if cursor.epoch != channel.epoch {
-            let reset_to = channel.reset_to;
-            cursor.epoch = channel.epoch;
-            cursor.next_index = channel.buffer.index_after(cursor.position.min(reset_to));
-            if cursor.position > reset_to {
-                let (after, reason) = (Some(cursor.position), GapReason::StoreReset);
-                cursor.position = reset_to;
-                return PullResult::StoreReset(Gap { after, resumed: reset_to, certain: true, reason });
-            }
+        let channel = &mut *self.channel.state.lock();
+        if let Some(gap) = cursor.enter_epoch(channel) {
+            return PullResult::StoreReset(gap);
         }
         let Some((mut index, frames)) =
             cursor.next_index.and_then(|index| Some((index, channel.buffer.frames_from(index)?)))
@@ -200,18 +249,31 @@ impl Membership {
             // that opened or rejoined in between has already got it.
             let is_delivered =
                 frame.position < cursor.position || (frame.position == cursor.position && frame.gap.is_none());
+            let has_returned = frame.position <= cursor.received_to
+                && frame.gap.is_none()
+                && channel.sequencer.has_returned(frame.position);
             if !is_delivered {
-                if !sink(frame) {
+                if !has_returned && !sink(frame) {
                     cursor.next_index = Some(index);
                     return PullResult::Full;
                 }
-                cursor.position = frame.position;
+                cursor.advance(frame);
             }
             index += 1;
         }
         cursor.next_index = Some(index);
         channel.register_waker(self.member, waker);
         PullResult::Idle
+    }
+
+    /// The channel, for a replay.
+    pub fn replay_source(&self) -> ReplaySource {
+        ReplaySource::new(&self.channel)
+    }
+
+    /// Whether a page counts that was read after this token was obtained.
+    pub fn is_current(&self, token: ProofToken) -> bool {
+        self.channel.is_current(token)
     }
 
     /// The buffer's end. A replay notes it before it reads the store, for [`Self::rejoin`].
@@ -223,25 +285,59 @@ impl Membership {
     /// `page` is the result of the read and `buffer_end` the end of the buffer before it.
     pub fn rejoin(&self, cursor: &mut Cursor, page: &Page, buffer_end: u64) {
         let channel = self.channel.state.lock();
-        if cursor.epoch != channel.epoch {
+        if cursor.epoch != channel.resets.epoch() {
             // The next pull reports the store reset.
             return;
         }
-        cursor.next_index = match page.stream {
-            // Without a key, the only later entries are those that the buffer received since.
-            None => channel.buffer.frames_from(buffer_end).is_some().then_some(buffer_end),
-            Some(stream) => {
-                if page.complete {
-                    cursor.position = cursor.position.max(stream.last);
-                }
-                channel.buffer.index_after(cursor.position)
+        cursor.next_index = if page.exists {
+            if page.complete {
+                cursor.advance_to(page.last, false);
             }
+            channel.buffer.index_after(cursor.position)
+        } else {
+            // Without a key, the only later entries are those that the buffer received since.
+            channel.buffer.frames_from(buffer_end).is_some().then_some(buffer_end)
         };
         // The stream ends before the buffer starts, so the store was reset. The channel's own read detects that.
         if cursor.next_index.is_none() && page.complete {
             self.channel.request_read(channel);
         }
     }
+}
+
+impl Cursor {
+    /// Takes notice of a store reset. Returns the gap, if the stream has received entries after the position where the channel continues.
+    fn enter_epoch(&mut self, channel: &ChannelState) -> Option<Gap> {
+        let epoch = channel.resets.epoch();
+        let missed = epoch.wrapping_sub(self.epoch);
+        if missed == 0 {
+            return None;
+        }
+        let reset = channel.resets.furthest_since(self.epoch)?;
+        self.epoch = epoch;
+        self.next_index = channel.buffer.index_after(self.position.min(reset.position));
+        if self.position <= reset.position {
+            return None;
+        }
+        // Of a reset that is not the last one, the entry that follows may be lost, too.
+        let resumed = if missed == 1 { reset.resumed } else { channel.last_id };
+        let (certain, reason) = (reset.certain, GapReason::StoreReset);
+        let gap = Gap { after: Some(reset.common.unwrap_or(self.position)), resumed, certain, reason };
+        self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
+        (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
+        Some(gap)
+    }
+}
+
+/// Opens after a reset that lost the entry which the client has received last.
+fn continue_after(reset: &StoreReset, received: StreamId, channel: &ChannelState) -> OpenResult {
+    let cursor = Cursor::new(channel, reset.position, reset.common.is_some());
+    let is_current = channel.resets.current() == Some(reset);
+    let resumed = if is_current { reset.resumed } else { channel.last_id };
+    let after = Some(reset.common.unwrap_or(received));
+    let gap = Gap { after, resumed, certain: reset.certain, reason: GapReason::StoreReset };
+    let received_to = if is_current { received } else { StreamId::ZERO };
+    OpenResult::Opened(Cursor { received_to, ..cursor }, Some(gap))
 }
 
 impl Drop for Membership {

@@ -4,12 +4,16 @@
 pub(crate) mod barrier;
 pub(crate) mod budget;
 pub(crate) mod buffer;
+mod command_check;
+mod fence;
 pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod lifetimes;
 pub(crate) mod membership;
 pub(crate) mod raw_subscription;
 pub(crate) mod reader;
+pub(crate) mod replay_source;
+mod resets;
 pub(crate) mod sequencer;
 
 use std::sync::{Arc, Weak};
@@ -26,6 +30,7 @@ use crate::channel::lifetimes::Due;
 use crate::channel::membership::Member;
 use crate::channel::raw_subscription::RawMessages;
 use crate::channel::reader::StoreReader;
+use crate::channel::resets::Resets;
 use crate::channel::sequencer::Sequencer;
 use crate::event::{Notification, StreamId};
 use crate::telemetry::metrics::Metrics;
@@ -42,6 +47,8 @@ pub struct Channel {
     /// Wakes the reading task, if there is one, to decide again. It keeps one permit, so that a wake-up between two looks at
     /// the state is not lost.
     wake_reader: Notify,
+    /// Wakes replays that wait until the channel is proven.
+    proven: Notify,
 }
 
 /// How current the channel is.
@@ -75,10 +82,9 @@ struct ChannelState {
     metrics: Arc<Metrics>,
     /// The last id that the stream generated, as far as known; `0-0` without a key.
     last_id: StreamId,
-    /// Grows with each store reset. A cursor of an older epoch may be beyond the end of the stream.
-    epoch: u32,
-    /// Where the stream ended at the start of this epoch.
-    reset_to: StreamId,
+    resets: Resets,
+    /// Counts the times at which another master of the channel's key may have taken over. A page of a read that began before does not count.
+    takeovers: u64,
     members: Slab<Member>,
     /// What the channel costs, as a share of a member; `None` without members, and for the gateway's own channels.
     share: Option<ClientShare>,
@@ -127,6 +133,17 @@ impl Channel {
         drop(state);
         // The entry that the reading task waits for may have gone out.
         self.wake_reader.notify_one();
+    }
+
+    /// Another master may have taken over: the channel has to prove what it read.
+    fn require_proof(self: &Arc<Self>, mut state: MutexGuard<'_, ChannelState>) {
+        state.takeovers += 1;
+        if state.opened {
+            state.sequencer.require_proof();
+        }
+        if state.link.is_subscribed() {
+            self.request_read(state);
+        }
     }
 
     /// Requests a read from the reading task, and starts the task if there is none.

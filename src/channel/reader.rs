@@ -9,10 +9,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
-use crate::channel::sequencer::NOTIFICATION_GRACE;
+use crate::channel::sequencer::{NOTIFICATION_GRACE, StoreReset};
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
-use crate::store::{EventStore, Page, ReadLimits, StoreError};
+use crate::store::{EventStore, Page, ReadLimits, ReadRequest, StoreError};
 use crate::util::backoff::Backoff;
 use crate::util::client_key::ClientKey;
 use crate::util::fair_queue::{FairPermit, FairSemaphore};
@@ -49,18 +49,22 @@ impl StoreReader {
         Self { store, max_event_size, read_permits, open_permits, barrier: OnceLock::new() }
     }
 
-    /// Reads a page of a channel. It is returned only when all commands that precede it were read.
-    pub async fn read(&self, channel: &str, after: StreamId, entries: usize, bytes: usize) -> Result<Page, StoreError> {
+    /// Reads a page of a channel. It is returned only when all commands that precede it were processed.
+    pub async fn read(
+        &self,
+        channel: &str,
+        request: ReadRequest,
+        entries: usize,
+        bytes: usize,
+    ) -> Result<Page, StoreError> {
         let limits = ReadLimits { entries, bytes, max_event: self.max_event_size };
-        let Some(barrier) = self.barrier.get() else { return self.store.read(channel, after, limits).await };
-        barrier.wait_synced().await;
-        let page = self.store.read(channel, after, limits).await;
-        if let Ok(page) = &page {
-            barrier.observed_at(page.barrier_position);
-        }
-        // The page may show new commands, or the link may have been lost and restored during the read.
-        barrier.wait_synced().await;
-        page
+        let Some(barrier) = self.barrier.get() else { return self.store.read(channel, request, limits).await };
+        // Until then the page would wait, with its memory.
+        barrier.wait_open().await;
+        let asked_at = Instant::now();
+        let page = self.store.read(channel, request, limits).await?;
+        barrier.admit(&page, asked_at).await?;
+        Ok(page)
     }
 }
 
@@ -82,11 +86,13 @@ impl Channel {
                     let Some(permit) = self.permit(permits).await else { continue };
                     // A bound, so that the state is not locked in the body.
                     let read = self.state.lock().begin_read();
-                    let Some(PlannedRead { after, entries, with_grace }) = read else { continue };
-                    let result = self.reader.read(&self.name, after, entries, bytes).await;
+                    let Some(read) = read else { continue };
+                    let result = self.reader.read(&self.name, read.request, read.entries, bytes).await;
                     drop(permit);
                     bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
-                    if self.state.lock().finish_read(result, with_grace) {
+                    let is_finished = self.state.lock().finish_read(result, &read);
+                    self.proven.notify_waiters();
+                    if is_finished {
                         backoff.reset();
                     } else {
                         tokio::time::sleep(jitter(backoff.next_delay())).await;
@@ -144,8 +150,10 @@ enum ReadStep {
 }
 
 struct PlannedRead {
-    after: StreamId,
+    request: ReadRequest,
     entries: usize,
+    /// [`ChannelState::takeovers`] when it began.
+    takeovers: u64,
     /// Entries wait for their notifications: the channel was live when the read began.
     with_grace: bool,
 }
@@ -179,9 +187,10 @@ impl ChannelState {
         self.reads.started += 1;
         self.sequencer.begin_read();
         Some(PlannedRead {
-            after: self.sequencer.read_to(),
             // Opening takes the end of the stream only.
+            request: if self.opened { self.sequencer.request() } else { ReadRequest::with_state(StreamId::ZERO) },
             entries: if self.opened { PAGE_ENTRIES } else { 0 },
+            takeovers: self.takeovers,
             with_grace: self.link == Link::Live,
         })
     }
@@ -194,17 +203,19 @@ impl ChannelState {
     }
 
     /// Takes in the result of a read. Returns false if the read has to be tried again after a delay.
-    fn finish_read(&mut self, result: Result<Page, StoreError>, with_grace: bool) -> bool {
+    fn finish_read(&mut self, result: Result<Page, StoreError>, read: &PlannedRead) -> bool {
         self.reads.in_flight = false;
         match result {
             // If the link was lost during the read, the page does not make the channel current.
-            Ok(_) if !self.link.is_subscribed() => self.reads.requested = true,
+            // Nor if another master may have answered.
+            Ok(_) if !self.link.is_subscribed() || read.takeovers != self.takeovers => self.reads.requested = true,
             Ok(page) => {
                 self.reads.requested |= self.opened && !page.complete;
-                let link_before = self.link;
-                self.absorb(page, with_grace);
+                let before = (self.link, self.sequencer.needs_proof());
+                self.absorb(page, read.with_grace);
                 self.reads.completed = self.reads.started;
-                if self.link != link_before || std::mem::take(&mut self.reads.awaited) {
+                let is_changed = (self.link, self.sequencer.needs_proof()) != before;
+                if is_changed || std::mem::take(&mut self.reads.awaited) {
                     self.wake_members();
                 }
             }
@@ -225,7 +236,7 @@ impl ChannelState {
 
     fn absorb(&mut self, page: Page, with_grace: bool) {
         let now = Instant::now();
-        let last_id = page.last();
+        let last_id = page.last;
         // A channel that catches up is live only when it has reached the end of the stream. Until then its notifications may
         // be lost, and entries do not wait for them.
         if !self.opened || page.complete || self.link != Link::CatchingUp {
@@ -233,12 +244,8 @@ impl ChannelState {
         }
         if self.opened {
             let deadline = with_grace.then(|| now + NOTIFICATION_GRACE);
-            if let Some(gap) = self.sequencer.absorb(page, deadline, now) {
-                self.restart(gap.resumed);
-            }
-            if self.sequencer.is_resetting() {
-                self.reads.requested = true;
-                self.link = Link::CatchingUp;
+            if let Some(reset) = self.sequencer.absorb(page, deadline, now) {
+                self.start_epoch(reset);
             }
             self.flush_ready(now);
         } else {
@@ -246,16 +253,18 @@ impl ChannelState {
             // cursors of its members start from here.
             self.opened = true;
             self.sequencer.open(&page);
-            self.restart(last_id);
+            let (position, lost) = (last_id, Arc::default());
+            self.start_epoch(StoreReset { position, common: None, resumed: position, certain: true, lost });
         }
-        self.last_id = last_id;
+        if !self.sequencer.needs_proof() {
+            self.last_id = last_id;
+        }
     }
 
-    /// Starts a new epoch, in which the buffer begins after this position.
-    fn restart(&mut self, position: StreamId) {
-        self.epoch = self.epoch.wrapping_add(1);
-        self.reset_to = position;
-        self.buffer.restart(position);
+    /// Starts a new epoch, in which the buffer begins after the position of the reset.
+    fn start_epoch(&mut self, reset: StoreReset) {
+        self.buffer.restart(reset.position);
+        self.resets.push(reset);
     }
 }
 

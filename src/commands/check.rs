@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::config::policy::PolicyMode;
 use crate::rollout::source_file::PolicySource;
 use crate::rollout::{Observers, Rollout};
-use crate::store::redis::RedisStore;
 use crate::util::descriptors;
 
 /// A check does not wait longer for the store.
@@ -41,7 +40,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
         PolicyMode::Fleet | PolicyMode::AllowAll => None,
     };
     let (digest, cases) = checked.unzip();
-    let store = config.store.url.to_string();
+    let store = config.store.options.url.to_string();
     let (reached, warnings) = check_store(&config)?;
     for warning in warnings {
         eprintln!("tidegate: warning: store: {warning}");
@@ -59,13 +58,24 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<()> {
     })
 }
 
-/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration.
+/// Whether the store answers, as a text, and warnings about it. A store that does not answer is no mistake in the configuration; one that
+/// answers and cannot be used is.
 fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
-    let Some(client) = startup::open_client(&config.store)? else { return Ok((String::new(), Vec::new())) };
-    let databases = block_on(async {
-        let store = RedisStore::new(client, config.store.timeout.min(MAX_STORE_TIMEOUT), Arc::default());
-        anyhow::Ok(store.other_databases().await?)
-    });
+    let mut options = config.store.options.clone();
+    options.timeout = options.timeout.min(MAX_STORE_TIMEOUT);
+    let Some(databases) = block_on(async {
+        let Some(store) = startup::open_redis(&options, &config.fleet_keys, Arc::default())? else { return Ok(None) };
+        match store.check().await {
+            Err(error) if !error.is_transient() => {
+                Err(anyhow::Error::new(error).context(format!("store {}", options.url)))
+            }
+            Err(error) => Ok(Some(Err(error))),
+            Ok(()) => Ok(Some(store.other_databases().await)),
+        }
+    })?
+    else {
+        return Ok((String::new(), Vec::new()));
+    };
     Ok(match databases {
         Ok(databases) => {
             let warnings = databases.iter().map(|database| {
@@ -76,7 +86,7 @@ fn check_store(config: &Config) -> anyhow::Result<(String, Vec<String>)> {
             });
             (" (answers)".into(), warnings.collect())
         }
-        Err(error) => (format!(" (does not answer: {error:#})"), Vec::new()),
+        Err(error) => (format!(" (does not answer: {error})"), Vec::new()),
     })
 }
 

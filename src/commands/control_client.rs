@@ -21,6 +21,7 @@ use crate::config::ConfigError;
 use crate::store::EventStore;
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName};
+use crate::store::options::{OptionMistake, StoreOptions};
 use crate::store::redis::RedisStore;
 use crate::store::url::StoreUrl;
 use crate::util::printable::printable;
@@ -33,9 +34,45 @@ struct StoreArgs {
     /// Connect to this store directly
     #[arg(long, value_name = "URL", conflicts_with_all = ["control", "token"])]
     store: Option<String>,
-    /// PEM file of CA certificates to trust for rediss://
+    /// PEM file of CA certificates to trust for TLS to the store
     #[arg(long, value_name = "FILE", requires = "store")]
     store_ca: Option<PathBuf>,
+    /// PEM file of the client certificate for TLS to the store
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_cert: Option<PathBuf>,
+    /// PEM file of the private key of --store-cert
+    #[arg(long, value_name = "FILE", requires = "store")]
+    store_key: Option<PathBuf>,
+    /// User for the sentinels of redis-sentinel://
+    #[arg(long, value_name = "NAME", requires = "store")]
+    store_sentinel_user: Option<String>,
+    /// Password for the sentinels [env: TIDEGATE_STORE_SENTINEL_PASSWORD]
+    #[arg(long, value_name = "PASSWORD", requires = "store")]
+    store_sentinel_password: Option<String>,
+}
+
+impl StoreArgs {
+    /// How to connect to the store of this URL.
+    fn options(&self, url: &str) -> Result<StoreOptions, ConfigError> {
+        let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
+        let variable = || std::env::var("TIDEGATE_STORE_SENTINEL_PASSWORD").ok().filter(|_| url.has_sentinels());
+        let password = match &self.store_sentinel_password {
+            Some(password) => Some(password.as_str().into()),
+            None => variable().map(|password| config::resolve_sentinel_password(&password.into())).transpose()?,
+        };
+        let options = StoreOptions {
+            ca: self.store_ca.clone(),
+            certificate: self.store_cert.clone(),
+            key: self.store_key.clone(),
+            sentinel_user: self.store_sentinel_user.clone(),
+            sentinel_password: password,
+            ..StoreOptions::new(url, STORE_TIMEOUT)
+        };
+        options
+            .validate()
+            .map_err(|OptionMistake { option, problem }| ConfigError(format!("--{option}: {problem}")))?;
+        Ok(options)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -102,14 +139,13 @@ async fn open(
     };
     crate::commands::use_ring();
     let fleet = fleet()?;
-    let url: StoreUrl = url.parse().map_err(|error| ConfigError(format!("--store: {error}")))?;
-    let Some(client) = url.client(args.store_ca.as_deref())? else {
+    let options = args.options(url)?;
+    let keys = FleetKeys::new(&fleet);
+    let Some(store) = RedisStore::open(&options, &keys, Arc::default())? else {
         let text = "--store: an in-memory store (memory:) exists only in a running gateway: use its --control port";
         return Err(ConfigError(text.into()).into());
     };
-    let store = RedisStore::new(client, STORE_TIMEOUT, Arc::default());
-    store.ping().await.with_context(|| format!("--store {url}"))?;
-    let keys = FleetKeys::new(&fleet);
+    store.ping().await.with_context(|| format!("--store {}", options.url))?;
     let fleet = store.fleet(&keys).context("this store has no fleet")?;
     Ok(Target::Store { store: Box::new(store), keys, fleet })
 }
@@ -155,10 +191,24 @@ impl ControlClient {
         path: &str,
         body: Option<String>,
     ) -> anyhow::Result<(StatusCode, Value)> {
+        self.request_with(method, path, body, &[]).await
+    }
+
+    /// The same with further headers.
+    pub async fn request_with(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<(StatusCode, Value)> {
         let url = format!("{}{path}", self.base);
         let mut request = Request::builder().method(method).uri(&url);
         if body.is_some() {
             request = request.header("content-type", "application/json");
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
         }
         if let Some(token) = &self.token {
             request = request.header("authorization", format!("Bearer {token}"));
@@ -198,6 +248,11 @@ impl ControlClient {
             }
         }
     }
+}
+
+/// Whether a request certainly did not reach a gateway: no connection was made.
+pub fn is_unreachable(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|e| e.is_connect()))
 }
 
 /// Parses the body of a response.

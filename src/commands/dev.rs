@@ -37,7 +37,7 @@ pub fn run(args: &DevArgs) -> anyhow::Result<()> {
         read
     })?;
     let config = &start.config;
-    if !matches!(config.store.url, StoreUrl::Memory) && !args.playground_unsafe {
+    if !matches!(config.store.options.url, StoreUrl::Memory) && !args.playground_unsafe {
         let text = "dev: the playground emits to the store, so it accepts memory: only: set --playground-unsafe to let it emit to \
                     this store, or run `tidegate serve`, which has no playground";
         return Err(ConfigError(text.into()).into());

@@ -78,7 +78,7 @@ pub struct ServeFlags {
     #[arg(long, value_name = "ADDRESS")]
     #[serde(rename = "control.listen")]
     control: Option<String>,
-    /// Store URL: redis://, rediss://, redis+unix:// or memory:
+    /// Store URL: redis://, redis-cluster://, redis-sentinel:// (with TLS rediss…), redis+unix:// or memory:
     #[arg(long, value_name = "URL")]
     store: Option<String>,
     /// Name of the fleet on the store: 1 to 64 letters, digits and -_. [default: default]

@@ -26,7 +26,9 @@ use crate::rollout::stage::ActivationError;
 use crate::server::app::{App, Playground};
 use crate::shadow::shadow_policy::ShadowSampling;
 use crate::store::EventStore;
+use crate::store::fleet_keys::FleetKeys;
 use crate::store::memory::MemoryStore;
+use crate::store::options::StoreOptions;
 use crate::store::redis::RedisStore;
 use crate::telemetry::metrics::Metrics;
 use crate::util::clock::system_clock;
@@ -68,7 +70,7 @@ pub async fn compose(
         records.map(LocalCache::open).transpose().context("cache-dir: cannot store the fleet's policy there")?;
     let has_cached_policy = local_cache.as_ref().is_some_and(|cache| matches!(cache.active_record(), Ok(Some(_))));
     let metrics = Arc::new(Metrics::new());
-    let store = open_store(&config.store, has_cached_policy, Arc::clone(&metrics)).await?;
+    let store = open_store(&config.store, &config.fleet_keys, has_cached_policy, Arc::clone(&metrics)).await?;
     let signatures = open_signature_policy(&config, &node)?;
     let observers = Observers::new(config.limits.shadow_concurrency);
     observers.audit.configure(config.live.decisions.clone())?;
@@ -188,36 +190,41 @@ pub async fn join_fleet(app: &Arc<App>, address: SocketAddr, local_cache: Option
 /// without it.
 async fn open_store(
     config: &StoreConfig,
+    keys: &FleetKeys,
     may_be_unreachable: bool,
     metrics: Arc<Metrics>,
 ) -> anyhow::Result<Arc<dyn EventStore>> {
-    let Some(client) = open_client(config)? else {
+    let url = &config.options.url;
+    let Some(store) = open_redis(&config.options, keys, metrics)? else {
         return Ok(Arc::new(MemoryStore::new(config.memory_max_size, config.seed.clone(), system_clock())));
     };
-    let store = RedisStore::new(client, config.timeout, metrics);
     let mut is_warned = false;
     while let Err(error) = store.check().await {
         let unreachable = error.is_transient();
         if unreachable && may_be_unreachable {
-            tracing::warn!(store = %config.url, %error, "starting without the store");
+            tracing::warn!(store = %url, %error, "starting without the store");
             break;
         }
         if !(config.wait && unreachable) {
             let remedy = if unreachable { ": start it, or set --wait-for-store" } else { "" };
-            return Err(anyhow::Error::new(error).context(format!("store {}{remedy}", config.url)));
+            return Err(anyhow::Error::new(error).context(format!("store {url}{remedy}")));
         }
         if !std::mem::replace(&mut is_warned, true) {
-            tracing::warn!(store = %config.url, %error, "waiting for the store");
+            tracing::warn!(store = %url, %error, "waiting for the store");
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     Ok(Arc::new(store))
 }
 
-/// A client of the store; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.
-pub fn open_client(config: &StoreConfig) -> Result<Option<redis::Client>, ConfigError> {
-    let client = config.url.client(config.ca.as_deref());
-    client.map_err(|error| ConfigError(format!("configuration: {error:#}")))
+/// A Redis; `None` for `memory:`. An invalid file of certificates is a mistake in the configuration.
+pub fn open_redis(
+    options: &StoreOptions,
+    keys: &FleetKeys,
+    metrics: Arc<Metrics>,
+) -> Result<Option<RedisStore>, ConfigError> {
+    let store = RedisStore::open(options, keys, metrics);
+    store.map_err(|error| ConfigError(format!("configuration: {error:#}")))
 }
 
 /// The trusted keys, and the greatest sequence that this node activated.

@@ -54,7 +54,7 @@ fn flags_become_options() {
     let Command::Serve(flags) = cli.expect("valid").command else { panic!("serve") };
     let config = Config::validate(flags.layer().expect("a layer").try_into().expect("options")).expect("valid");
     assert_eq!(
-        (config.listen.port(), config.control.port(), config.store.url.to_string()),
+        (config.listen.port(), config.control.port(), config.store.options.url.to_string()),
         (1, 2, "memory:".to_owned())
     );
     assert!(Cli::try_parse_from(["tidegate", "serve", "--allow-all", "--policy", "x"]).is_err());

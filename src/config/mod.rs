@@ -18,7 +18,6 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use ipnet::IpNet;
@@ -32,17 +31,19 @@ use crate::config::reloadable::LiveOptions;
 use crate::config::schema::{LogFormat, Raw, Source};
 use crate::config::server::ServerConfig;
 use crate::config::stream::StreamConfig;
-use crate::config::validate::{check_positive, check_size, parse_address};
+use crate::config::validate::{check_fence, check_positive, check_size, parse_address};
 use crate::egress::Egress;
 use crate::policy::Limits;
 use crate::policy::settings::Settings;
 use crate::store::EventStore;
 use crate::store::fleet_keys::{FleetKeys, FleetName};
 use crate::store::memory::Seed;
+use crate::store::options::{OptionMistake, StoreOptions};
 use crate::store::url::StoreUrl;
 use crate::tokens::Tokens;
 use crate::util::files;
 use crate::util::fingerprint::FileSnapshot;
+use crate::util::hidden::Hidden;
 use crate::wasm::host::PolicyEnv;
 
 /// Maximum size of a configuration file; one with seeds may be large.
@@ -114,11 +115,7 @@ pub struct Config {
 /// The connection to the store.
 #[derive(Debug)]
 pub struct StoreConfig {
-    pub url: StoreUrl,
-    /// PEM file of CA certificates to trust, instead of the system's.
-    pub ca: Option<PathBuf>,
-    /// Timeout for connecting and for each reply.
-    pub timeout: Duration,
+    pub options: StoreOptions,
     /// Whether startup waits until the store replies.
     pub wait: bool,
     /// Maximum bytes of a `memory:` store.
@@ -192,12 +189,15 @@ impl Config {
         let live = LiveOptions::validate(&raw)?;
         let url: StoreUrl = raw.store.reveal().parse().map_err(|error| invalid("store", error))?;
         check_memory_store(&raw.memory_store, &url)?;
-        if raw.store_ca.is_some() && !url.has_tls() {
-            return Err(invalid(
-                "store-ca",
-                "the store is not rediss://, and only TLS has certificates: remove it, or correct `store`",
-            ));
-        }
+        let options = StoreOptions {
+            ca: raw.store_ca,
+            certificate: raw.store_cert,
+            key: raw.store_key,
+            sentinel_user: raw.store_sentinel_user,
+            sentinel_password: raw.store_sentinel_password.as_ref().map(resolve_sentinel_password).transpose()?,
+            ..StoreOptions::new(url.clone(), check_positive("store-timeout", raw.store_timeout.0)?)
+        };
+        options.validate().map_err(|OptionMistake { option, problem }| invalid(option, problem))?;
         let limits = policy::check_limits(&raw.policy)?;
         let trust = TrustedKeys::load(&raw.policy.trusted_keys);
         let rollout = RolloutConfig {
@@ -218,7 +218,7 @@ impl Config {
             let what = "the test cases are those of policy.file, which is not set: remove the option; a push has its own (--cases)";
             return Err(invalid("policy.cases", what));
         }
-        let stream = stream::check_stream(&raw.stream)?;
+        let stream = stream::check_stream(&raw.stream, check_fence(raw.fleet.fence.0)?)?;
         let tokens = policy::load_tokens(&raw.policy.tokens)?;
         let warnings = validate::short_tokens(live.control_token.as_ref(), &live.rest_tokens)
             .chain(tokens.warnings().map(str::to_owned))
@@ -233,9 +233,7 @@ impl Config {
             listen,
             control,
             store: StoreConfig {
-                url,
-                ca: raw.store_ca,
-                timeout: check_positive("store-timeout", raw.store_timeout.0)?,
+                options,
                 wait: raw.wait_for_store,
                 memory_max_size: check_size("memory-store.max-size", raw.memory_store.max_size, 1 << 16, 1 << 40)?,
                 seed: raw.memory_store.seed,
@@ -302,6 +300,12 @@ impl Config {
         let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
+}
+
+/// Replaces references to secrets.
+pub fn resolve_sentinel_password(password: &Hidden) -> Result<Hidden, ConfigError> {
+    let resolved = interpolation::resolve(password.reveal());
+    resolved.map(Hidden::from).map_err(|error| invalid("store-sentinel-password", error))
 }
 
 /// Options of the embedded store need it.

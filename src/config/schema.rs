@@ -98,11 +98,21 @@ section! {
         listen: String = "127.0.0.1:8080".into() => Restart,
         /// The control port.
         control: Control = Control::default() => Table,
-        /// Store URL: `redis://user:password@host:port/database`, `rediss://…`, `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`.
-        /// Databases of one Redis do not separate environments: see [Redis](operations/redis.md). Flag: `--store`.
+        /// Store URL: `redis://user:password@host:port/database`, `redis-cluster://user:password@host1:port,host2:port`,
+        /// `redis-sentinel://user:password@host1:port,host2:port/master-name/database`; over TLS `rediss://…`, `rediss-cluster://…`,
+        /// `rediss-sentinel://…`; `redis+unix:///path.sock?db=0&user=u&pass=p`, `memory:`. Databases of one Redis do not separate
+        /// environments: see [Redis](operations/redis.md). Flag: `--store`.
         store: Hidden = "redis://127.0.0.1:6379".into() => Restart,
-        /// PEM file of CA certificates to trust for `rediss://`, instead of the system's.
+        /// PEM file of CA certificates to trust for TLS to the store, instead of the system's. The file is followed.
         store_ca: Option<PathBuf> = None => Restart,
+        /// PEM file of the client certificate for TLS to the store, with its chain; see [Certificates](#certificates-for-the-store).
+        store_cert: Option<PathBuf> = None => Restart,
+        /// PEM file of the private key of `store-cert`, without a passphrase.
+        store_key: Option<PathBuf> = None => Restart,
+        /// User for the sentinels of `redis-sentinel://`; user and password in the URL are those of the master and its replicas.
+        store_sentinel_user: Option<String> = None => Restart,
+        /// Password for the sentinels, or a [reference](#secrets) to it. Without one, nothing is sent to authenticate there.
+        store_sentinel_password: Option<Hidden> = None => Restart,
         /// Timeout for connecting to the store and for each reply.
         store_timeout: HumanDuration = HumanDuration::from_secs(2) => Restart,
         /// Wait at startup until the store answers, instead of failing. Flag: `--wait-for-store`.
@@ -256,6 +266,9 @@ section! {
         /// Name of this node, in the fleet and for its files below `cache-dir`; unique on the store and below `cache-dir`: up to 64
         /// letters, digits and `-._:[]`. Default: the host name and the bound address.
         node_name: Option<String> = None => Restart,
+        /// How long a node delivers events after its last proof that it reads from the store's current master: at least 1s. It proves that
+        /// every second, with a Sentinel or a Cluster; one server needs no proof.
+        fence: HumanDuration = HumanDuration::from_secs(5) => Restart,
     }
 }
 

@@ -10,8 +10,10 @@ use crate::config::schema::{OPTIONS, Raw};
 use crate::config::{ConfigError, interpolation, mistake};
 
 /// Options that are the path of a file or a directory.
-const PATHS: [&str; 7] = [
+const PATHS: [&str; 9] = [
     "store-ca",
+    "store-cert",
+    "store-key",
     "cache-dir",
     "policy.file",
     "policy.cases",
@@ -102,6 +104,7 @@ fn rebase(table: &mut Table, folder: &Path) {
     if let Some(Value::Array(keys)) = find_mut(table, "policy.trusted-keys") {
         keys.iter_mut().for_each(rebase_path);
     }
+    find_mut(table, "store-sentinel-password").map(rebase_references);
     if let Some(Value::Table(settings)) = find_mut(table, "policy.settings") {
         settings.iter_mut().for_each(|(_, value)| rebase_references(value));
     }
@@ -125,8 +128,11 @@ fn find_mut<'a>(table: &'a mut Table, path: &str) -> Option<&'a mut Value> {
 pub fn list_referenced_files(raw: &Raw) -> Vec<PathBuf> {
     let (settings, profiles) = (raw.policy.settings.values(), raw.policy.tokens.values());
     let secrets = profiles.clone().filter_map(|profile| profile.secret.as_ref());
-    let mut files: Vec<PathBuf> =
-        settings.chain(secrets).flat_map(|text| interpolation::list_files(text.reveal())).collect();
+    let mut files: Vec<PathBuf> = settings
+        .chain(secrets)
+        .chain(&raw.store_sentinel_password)
+        .flat_map(|text| interpolation::list_files(text.reveal()))
+        .collect();
     files.extend(profiles.flat_map(|profile| [&profile.pem, &profile.jwks]).flatten().cloned());
     files.extend(raw.policy.trusted_keys.iter().cloned());
     files.sort();
@@ -214,7 +220,8 @@ mod tests {
     #[test]
     fn referenced_files_are_listed() {
         let raw: Raw = toml::from_str(
-            "[policy]
+            "store-sentinel-password = '${file:/run/sentinel}'
+            [policy]
             file = 'policy.wasm'
             trusted-keys = ['one.pub.pem', 'two.pub.pem']
             settings.pepper = '${file:/run/pepper}${HOME}${file:/run/salt}'
@@ -228,7 +235,16 @@ mod tests {
             d = { jwks-url = 'https://auth.example' }",
         )
         .expect("toml");
-        let expect = ["/run/pepper", "/run/salt", "keys.json", "keys.pem", "one.pub.pem", "secret", "two.pub.pem"];
+        let expect = [
+            "/run/pepper",
+            "/run/salt",
+            "/run/sentinel",
+            "keys.json",
+            "keys.pem",
+            "one.pub.pem",
+            "secret",
+            "two.pub.pem",
+        ];
         assert_eq!(list_referenced_files(&raw), expect.map(PathBuf::from));
     }
 }

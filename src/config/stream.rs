@@ -42,7 +42,7 @@ impl StreamConfig {
 }
 
 /// Validates `[stream]`.
-pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
+pub fn check_stream(raw: &schema::Stream, fence: Duration) -> Result<StreamConfig, ConfigError> {
     let ping_interval = raw.ping_interval.0;
     if !(Duration::from_secs(1)..=Duration::from_secs(70)).contains(&ping_interval) {
         let what = "from 1s to 70s: the stock client gives up after 75 s of silence";
@@ -64,6 +64,7 @@ pub fn check_stream(raw: &schema::Stream) -> Result<StreamConfig, ConfigError> {
             fill_holes: raw.fill_holes,
             max_event_size,
             linger: CHANNEL_LINGER,
+            fence,
         },
     })
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use toml::Value;
 
 use super::*;
@@ -17,7 +19,7 @@ fn every_default_is_valid() {
     let config = load("allow-all = true").expect("valid");
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.control.to_string(), "127.0.0.1:7080");
-    assert_eq!(config.store.url.to_string(), "redis://127.0.0.1:6379");
+    assert_eq!(config.store.options.url.to_string(), "redis://127.0.0.1:6379");
     assert_eq!(config.policy_mode, PolicyMode::AllowAll);
 }
 

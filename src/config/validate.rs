@@ -117,6 +117,15 @@ pub fn canonical_networks(key: &str, networks: &[IpNet]) -> Result<Vec<IpNet>, C
     networks.iter().enumerate().map(checked).collect()
 }
 
+/// How long a proof of the master counts.
+pub fn check_fence(time: Duration) -> Result<Duration, ConfigError> {
+    if (Duration::from_secs(1)..=Duration::from_secs(60)).contains(&time) {
+        return Ok(time);
+    }
+    let what = "must be from 1s to 60s: a node that is cut off delivers events for that long";
+    Err(invalid("fleet.fence", format!("{}: {what}", format_duration(time))))
+}
+
 pub fn parse_fleet_name(name: &str) -> Result<FleetName, ConfigError> {
     name.parse().map_err(|error| invalid("fleet.name", error))
 }

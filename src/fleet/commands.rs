@@ -15,7 +15,7 @@ use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet_keys::FleetKeys;
-use crate::store::{EventStore, ReadLimits, Retention, StoreError};
+use crate::store::{EventStore, ReadLimits, ReadRequest, Retention, StoreError};
 use crate::util::backoff::Backoff;
 
 /// The event name of a command.
@@ -62,12 +62,24 @@ pub enum ResyncReason {
 }
 
 /// How far the stream was read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     /// The last entry that was read.
     at: StreamId,
     /// Entries ever added to the stream, up to that one.
     added: u64,
+    entry: LastEntry,
+}
+
+/// Whether the stream had an entry at the position when that was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LastEntry {
+    /// The stream's state was read, without its entries.
+    Unknown,
+    /// An entry of this id was read: while it is there, the store has lost no command before it.
+    Read,
+    /// There was none, because it was deleted, or the stream is empty.
+    Missing,
 }
 
 /// A node's reply to a command.
@@ -132,6 +144,12 @@ impl Commands {
         self.barrier.is_synced()
     }
 
+    /// Whether this node has proved that it reads from the store's current master, if the store needs that. Without a proof it delivers no
+    /// events.
+    pub fn is_master_proven(&self) -> bool {
+        self.barrier.is_master_proven()
+    }
+
     /// Waits until this node has processed all commands.
     pub async fn wait_synced(&self) {
         self.barrier.wait_synced().await;
@@ -141,6 +159,7 @@ impl Commands {
     pub async fn run(self: Arc<Self>) {
         let (key, mut position) = (self.keys.commands(), None);
         let (mut retry, mut unsubscribed_intervals) = (Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY), 0);
+        let mut failed = false;
         loop {
             let catch_up = tokio::time::timeout(POLL_INTERVAL, self.barrier.wait_work()).await.ok();
             if catch_up.is_none() && !self.barrier.is_synced() {
@@ -167,6 +186,9 @@ impl Commands {
             match read {
                 Ok(at) => {
                     retry.reset();
+                    if std::mem::take(&mut failed) {
+                        tracing::info!("the commands in {key} can be read again: event delivery continues");
+                    }
                     self.barrier.set_read_to(at);
                     if let Some(catch_up) = catch_up {
                         self.barrier.mark_synced(catch_up);
@@ -175,8 +197,11 @@ impl Commands {
                 Err(error) => {
                     // Without a notification too: there may be a command that this node cannot read.
                     self.barrier.mark_unsynced();
+                    let was_failed = std::mem::replace(&mut failed, true);
                     if !error.is_transient() {
                         tracing::error!(%error, "the commands in {key} cannot be read: event delivery is paused");
+                    } else if !was_failed {
+                        tracing::warn!(%error, "the commands in {key} cannot be read for now: event delivery is paused");
                     }
                     tokio::time::sleep(retry.next_delay()).await;
                 }
@@ -195,25 +220,42 @@ impl Commands {
                 *position = Some(self.resync(ResyncReason::Start).await?);
                 continue;
             };
-            let page = self.store.read(&self.keys.commands(), read.at, READ_LIMITS).await?;
+            // The last entry is read again. A store that lost it may have got as many others since, so that neither their number nor their ids
+            // tell of the loss.
+            let reads_again = read.entry != LastEntry::Missing && read.at > StreamId::ZERO;
+            let after = if reads_again { read.at.before() } else { read.at };
+            let mut page = self.store.read(&self.keys.commands(), ReadRequest::with_state(after), READ_LIMITS).await?;
             let state = page.stream.unwrap_or_default();
-            if state.last < read.at || state.added < read.added {
+            let is_there = page.entries.first().is_some_and(|(id, _)| *id == read.at);
+            // Trimming removes the oldest entries, so the stream then begins after the position.
+            let is_lost = read.entry == LastEntry::Read && !is_there && state.first.is_none_or(|first| first < read.at);
+            if state.last < read.at || state.added < read.added || is_lost {
                 *read = self.resync(ResyncReason::StoreReset).await?;
                 continue;
             }
+            if reads_again {
+                read.entry = if is_there { LastEntry::Read } else { LastEntry::Missing };
+            }
+            if is_there {
+                page.entries.remove(0);
+            }
+            let last_entry = page.entries.last().map(|(id, _)| *id);
             for (id, body) in page.entries {
                 self.handle(id, body, batch);
                 // After a long outage there are thousands of commands, and each visits all streams.
                 tokio::task::yield_now().await;
-                *read = Position { at: id, added: read.added + 1 };
+                *read = Position { at: id, added: read.added + 1, entry: LastEntry::Read };
             }
             if page.complete {
                 if state.added != read.added {
                     *read = self.resync(ResyncReason::Missed).await?;
                     continue;
                 }
-                read.at = state.last;
-                return Ok(page.barrier_position);
+                let read_to = page.barrier_position.or(last_entry).unwrap_or(read.at);
+                if read.at != state.last {
+                    *read = Position { at: state.last, entry: LastEntry::Missing, ..*read };
+                }
+                return Ok(read_to);
             }
         }
     }
@@ -227,10 +269,11 @@ impl Commands {
         }
         // Commands after this position are read. The state that the handler reads next contains the effect of those before.
         let limits = ReadLimits { entries: 0, ..READ_LIMITS };
-        let state = self.store.read(&self.keys.commands(), StreamId::ZERO, limits).await?.stream.unwrap_or_default();
+        let request = ReadRequest::with_state(StreamId::ZERO);
+        let state = self.store.read(&self.keys.commands(), request, limits).await?.stream.unwrap_or_default();
         let reason = if reason == ResyncReason::Start && state.added == 0 { ResyncReason::First } else { reason };
         self.handler.resync(reason).await?;
-        Ok(Position { at: state.last, added: state.added })
+        Ok(Position { at: state.last, added: state.added, entry: LastEntry::Unknown })
     }
 
     fn handle(&self, id: StreamId, body: Body, batch: &mut Batch) {
@@ -260,6 +303,12 @@ pub struct CommandReplies {
     pub missing: usize,
 }
 
+/// Sends a command, a JSON object with a `kind`, to all nodes. Returns its id.
+pub async fn send(store: &dyn EventStore, keys: &FleetKeys, command: &Value) -> Result<StreamId, StoreError> {
+    let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
+    store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await
+}
+
 /// Sends a command, a JSON object with a `kind`, to all nodes, and waits until every subscribed node has replied, or until the timeout.
 pub async fn send_and_wait(
     store: &dyn EventStore,
@@ -273,15 +322,17 @@ pub async fn send_and_wait(
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
     };
-    let retention = Retention { max_length: Some(MAX_COMMANDS), expire_seconds: None };
-    let id = store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await?;
+    let id = send(store, keys, command).await?;
     let key = keys.command_replies(id);
     let until = Instant::now() + timeout;
     let (mut replies, mut after, mut received) = (CommandReplies::default(), StreamId::ZERO, 0);
     while received < subscribed && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
         // The command was sent already, so an error of this read must not look like an error of the command.
-        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, after, READ_LIMITS)).await else { continue };
+        let request = ReadRequest::with_state(after);
+        let Ok(Ok(page)) = tokio::time::timeout_at(until, store.read(&key, request, READ_LIMITS)).await else {
+            continue;
+        };
         for (at, body) in page.entries {
             after = at;
             received += 1;

@@ -125,6 +125,8 @@ pub struct RevocationService {
     pub store: Arc<dyn EventStore>,
     pub keys: FleetKeys,
     pending: Mutex<PendingReads>,
+    /// Revocations that this node has written back to the store, and whose command it has not sent yet.
+    unannounced: Mutex<Vec<Revocation>>,
 }
 
 /// What to read from the store again.
@@ -157,7 +159,7 @@ impl RevocationService {
         store: Arc<dyn EventStore>,
         keys: FleetKeys,
     ) -> Self {
-        Self { authorizer, streams, store, keys, pending: Mutex::default() }
+        Self { authorizer, streams, store, keys, pending: Mutex::default(), unannounced: Mutex::default() }
     }
 
     /// Reads revocations, and sets the clock by which they end. With the distance by which that moves the clock, in ms.
@@ -193,6 +195,28 @@ impl RevocationService {
         }
         revocations.replace(self.read(RevocationIds::All).await?.0);
         Ok(())
+    }
+
+    /// Writes back the revocations that this node has and the store has lost, and sends their commands again: a node that did not get them
+    /// before the loss would not read the entries.
+    async fn restore(&self, stored: &[Revocation]) -> Result<(), StoreError> {
+        for revocation in self.authorizer.revocations().list() {
+            // One without an end is that of a command whose entry was not read yet.
+            if revocation.until < u64::MAX && !stored.iter().any(|known| known.id == revocation.id) {
+                let value = json!(*revocation).to_string();
+                if self.store.restore_revocation(&self.keys.revocations(), &revocation.id, &value).await? {
+                    tracing::warn!(id = %revocation.id, "the store has lost an active revocation: it is written back");
+                    self.unannounced.lock().push(Revocation::clone(&revocation));
+                }
+            }
+        }
+        loop {
+            let Some(revocation) = self.unannounced.lock().first().cloned() else { return Ok(()) };
+            let StreamSelector { subject, channel } = revocation.selector;
+            let command = RevocationCommand::Revoke { subject, channel, id: Some(revocation.id.clone()) };
+            commands::send(&*self.store, &self.keys, &json!(command)).await?;
+            self.unannounced.lock().retain(|other| other.id != revocation.id);
+        }
     }
 
     /// Closes the matching streams of this node, after it has removed the matching cached decisions. Returns the number of streams.
@@ -257,13 +281,7 @@ impl CommandHandler for RevocationService {
         let revocations = self.authorizer.revocations();
         if reason == ResyncReason::StoreReset {
             // A store that lost its latest commands may have lost revocations too, although they were not lifted.
-            for revocation in revocations.list() {
-                // One without an end is that of a command whose entry was not read yet.
-                if revocation.until < u64::MAX && !stored.iter().any(|known| known.id == revocation.id) {
-                    let value = json!(*revocation).to_string();
-                    self.store.restore_revocation(&self.keys.revocations(), &revocation.id, &value).await?;
-                }
-            }
+            self.restore(&stored).await?;
             stored.into_iter().for_each(|revocation| {
                 let _ = revocations.add(revocation);
             });

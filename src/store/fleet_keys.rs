@@ -73,6 +73,11 @@ impl FleetKeys {
         self.key("commands")
     }
 
+    /// Pub/sub channel on which one process proves that it gets messages.
+    pub fn canary(&self, process: &str) -> String {
+        self.key(format_args!("canary:{process}"))
+    }
+
     /// Stream of the nodes' replies to one command.
     pub fn command_replies(&self, command: StreamId) -> String {
         self.key(format_args!("commands:replies:{command}"))
@@ -150,6 +155,7 @@ mod tests {
             keys.policy_blob("9f2c…"),
             keys.prepare_reports("5f0c2a9e41b7d608"),
             keys.policy_changed(),
+            keys.canary("0123456789abcdef"),
         ];
         for name in &names {
             assert!(name.starts_with("tidegate:{default}:"), "{name}");

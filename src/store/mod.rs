@@ -2,9 +2,11 @@
 //! in between whose connections it cuts.
 
 pub mod command;
+pub mod emit;
 pub mod fleet;
 pub mod fleet_keys;
 pub mod memory;
+pub mod options;
 pub(crate) mod redis;
 pub mod revocations;
 pub mod slot;
@@ -16,6 +18,7 @@ use async_trait::async_trait;
 
 use crate::event::{Body, NewEvent, StreamId};
 use crate::store::command::{Reply, RestCommand};
+use crate::store::emit::{Attempt, Emitted};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
@@ -62,7 +65,27 @@ pub struct ReadLimits {
     pub max_event: usize,
 }
 
-/// Entries of a stream, with the state of the whole stream at the same moment.
+/// What an [`EventStore::read`] looks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReadRequest {
+    /// The position to read after.
+    pub after: StreamId,
+    /// An entry with the id `after` was read. If it is still there, no entry after it was trimmed.
+    pub is_entry: bool,
+    /// The number of entries after `after` of which notifications arrived.
+    pub notified: usize,
+    /// Whether the page has the state of the stream in any case.
+    pub wants_state: bool,
+}
+
+impl ReadRequest {
+    /// A read after a position, with the state of the stream.
+    pub const fn with_state(after: StreamId) -> Self {
+        Self { after, is_entry: false, notified: 0, wants_state: true }
+    }
+}
+
+/// Entries of a stream at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     /// The entries after the requested position, oldest first.
@@ -71,10 +94,18 @@ pub struct Page {
     pub complete: bool,
     /// The bytes of the next entry, if it alone exceeds the limit.
     pub needs: Option<usize>,
-    /// `None` if the key does not exist.
+    /// Whether the key exists.
+    pub exists: bool,
+    /// The entry with the id [`ReadRequest::after`] is in the stream, if one was read.
+    pub has_after: bool,
+    /// The last id of the stream. Without `stream` it is that of the last entry.
+    pub last: StreamId,
+    /// The state of the stream. `None` if the key does not exist, or if the read was not asked for it and found what it looked for: the
+    /// entry with the id [`ReadRequest::after`], all entries after it, and not fewer than were notified.
     pub stream: Option<StreamState>,
-    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment.
-    pub barrier_position: StreamId,
+    /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment; `None` if it cannot be read at the same
+    /// moment, because it is on another server: then [`EventStore::barrier_position`] has to be asked.
+    pub barrier_position: Option<StreamId>,
 }
 
 /// The state of a stream, as `XINFO STREAM` reports it.
@@ -88,15 +119,10 @@ pub struct StreamState {
     pub length: u64,
     /// The id of the oldest entry.
     pub first: Option<StreamId>,
+    /// The id of the newest entry. It is less than `last` if that entry was deleted.
+    pub last_entry: Option<StreamId>,
     /// The greatest id that `XDEL` deleted; trimming does not count.
     pub max_deleted: StreamId,
-}
-
-impl Page {
-    /// The last id that the stream generated, `0-0` for a key that does not exist.
-    pub fn last(&self) -> StreamId {
-        self.stream.map_or(StreamId::ZERO, |s| s.last)
-    }
 }
 
 /// How much of a stream an emitter keeps.
@@ -144,18 +170,29 @@ pub trait EventStore: KeyLookup {
     /// under its lock.
     fn subscribe(&self, channel: &Arc<str>, client: &Arc<ClientKey>);
     fn unsubscribe(&self, channel: &str);
-    /// Sets the stream whose last id each page reports from now on, at the moment of the read. Called at most once.
+    /// Sets the stream whose last id each page reports from now on, at the moment of the read, where that is possible. Called at most once.
     fn set_barrier_stream(&self, key: &Arc<str>);
-    /// Reads the entries after a position and the stream's state, atomically.
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError>;
+    /// The last entry of the barrier stream, `0-0` without one, of the master: the reply to a request that was sent after the call.
+    async fn barrier_position(&self) -> Result<StreamId, StoreError>;
+    /// Reads the entries after a position, and the stream's state where they do not prove that none is missing, atomically.
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError>;
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
+    /// The same for an event that may be emitted several times, as [`emit::emit`] does: a repeated attempt that finds the entry of an earlier
+    /// one adds nothing, and publishes the notification again. An entry with this token and other content is an invalid command.
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError>;
     /// Reads revocations and the store's time. Writes nothing.
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError>;
     /// Adds a revocation, whose end the store computes by its own clock, and removes those that have ended.
     async fn add_revocation(&self, key: &str, new: NewRevocation<'_>) -> Result<AddedRevocation, StoreError>;
-    /// Writes a revocation that the store has lost, with its end.
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError>;
+    /// Writes a revocation that the store has lost, with its end. False if the store has one of this id.
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError>;
     /// Removes a revocation. False if there is none of this id.
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError>;
     /// Executes a command of the REST protocol.
@@ -168,6 +205,10 @@ pub trait EventStore: KeyLookup {
     /// False if others name another master, or too few of them answer. A store that is one server needs no proof.
     async fn prove_master(&self) -> Result<bool, StoreError> {
         Ok(true)
+    }
+    /// Whether events may be delivered only while [`prove_master`](Self::prove_master) succeeds: another server may take over.
+    fn needs_proof(&self) -> bool {
+        false
     }
     /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;

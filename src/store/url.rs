@@ -1,42 +1,70 @@
 //! The URL of a store. It may contain a password, so `Display` and `Debug` omit user, password and query.
 
+mod list;
+
 use std::fmt;
-use std::path::Path;
 use std::str::FromStr;
 
-use anyhow::Context;
-use redis::{Client, IntoConnectionInfo, ProtocolVersion, TlsCertificates};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
+use redis::{ConnectionAddr, IntoConnectionInfo, ProtocolVersion, RedisConnectionInfo};
 use url::{ParseError, Position, Url};
 
-use crate::util::files;
-
-/// Maximum size of a PEM file of root certificates; the bundle of a Linux distribution has about 250 KB.
-const MAX_CA_BYTES: u64 = 4 << 20;
+use crate::store::url::list::ListScheme;
 
 #[derive(Clone)]
 pub enum StoreUrl {
     /// `memory:`, in this process.
     Memory,
-    /// `redis://`, `rediss://` or `redis+unix://`.
-    Redis {
-        info: Box<redis::ConnectionInfo>,
-        /// The URL without user, password and query.
-        shown: String,
-    },
+    Redis(Box<RedisUrl>),
+}
+
+/// The URL of a Redis, in one of its topologies.
+#[derive(Clone)]
+pub struct RedisUrl {
+    pub topology: Topology,
+    /// User and password of the data nodes, and the number of the database.
+    pub settings: RedisConnectionInfo,
+    /// Whether connections use TLS, those to sentinels as well.
+    pub has_tls: bool,
+    /// The URL without user, password and query.
+    shown: String,
+}
+
+/// The topology of a Redis, with the addresses of a URL.
+#[derive(Clone, Debug)]
+pub enum Topology {
+    /// One server: `redis://`, `rediss://` or `redis+unix://`.
+    Single(ConnectionAddr),
+    /// Some nodes of a cluster, which know the others: `redis-cluster://`, `rediss-cluster://`.
+    Cluster(Vec<Address>),
+    /// Some sentinels, which know the others and the master of this name: `redis-sentinel://`, `rediss-sentinel://`.
+    Sentinel { sentinels: Vec<Address>, master: String },
+}
+
+/// A host and a port.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Address {
+    /// A name or an IP address, without brackets.
+    pub host: String,
+    pub port: u16,
 }
 
 /// Why a text is not a store URL. The error does not contain the text.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreUrlError {
     #[error(
-        "not a store that Tidegate supports: expected memory:, redis://, rediss:// or redis+unix://, \
-         such as redis://user:password@127.0.0.1:6379/0"
+        "not a store that Tidegate supports: expected memory:, redis://, rediss://, redis+unix://, redis-cluster://, rediss-cluster://, \
+         redis-sentinel:// or rediss-sentinel://, such as redis://user:password@127.0.0.1:6379/0"
     )]
     Scheme,
     #[error("not a valid Redis URL{0}: expected redis://user:password@127.0.0.1:6379/0 or redis+unix:///path/to.sock")]
     Invalid(&'static str),
+    #[error("not a valid URL of a Redis Cluster{0}: expected redis-cluster://user:password@host1:6379,host2:6379")]
+    InvalidCluster(&'static str),
+    #[error(
+        "not a valid URL of a Redis with Sentinel{0}: expected redis-sentinel://user:password@host1:26379,host2:26379/master-name/0, with \
+         user and password of the master"
+    )]
+    InvalidSentinel(&'static str),
 }
 
 impl FromStr for StoreUrl {
@@ -45,6 +73,9 @@ impl FromStr for StoreUrl {
     fn from_str(text: &str) -> Result<Self, StoreUrlError> {
         if matches!(text, "memory:" | "memory://" | "memory") {
             return Ok(Self::Memory);
+        }
+        if let Some((scheme, rest)) = ListScheme::split(text) {
+            return Ok(Self::Redis(Box::new(scheme.parse(rest)?)));
         }
         let url = Url::parse(text).map_err(|error| match error {
             ParseError::RelativeUrlWithoutBase => StoreUrlError::Scheme,
@@ -57,9 +88,7 @@ impl FromStr for StoreUrl {
         }
         // The password ended at a / or ?, and its beginning would be taken for a host and a port, which are shown.
         if url.scheme() != "redis+unix" && url[Position::BeforePath..].contains('@') {
-            return Err(StoreUrlError::Invalid(
-                " (in a user or password write @ as %40, / as %2F, ? as %3F, # as %23)",
-            ));
+            return Err(StoreUrlError::Invalid(list::UNESCAPED));
         }
         if let Some(problem) = ignored_part(&url) {
             return Err(StoreUrlError::Invalid(problem));
@@ -68,10 +97,13 @@ impl FromStr for StoreUrl {
             // The crate's error may contain a part of the URL.
             StoreUrlError::Invalid(" (its host, path, database or parameters)")
         })?;
-        // Notifications arrive as push messages, which only RESP3 has.
-        let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
-        let shown = format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath]);
-        Ok(Self::Redis { info: Box::new(info.set_redis_settings(settings)), shown })
+        Ok(Self::Redis(Box::new(RedisUrl {
+            topology: Topology::Single(info.addr().clone()),
+            // Notifications arrive as push messages, which only RESP3 has.
+            settings: info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3),
+            has_tls: url.scheme() == "rediss",
+            shown: format!("{}://{}", url.scheme(), &url[Position::BeforeHost..Position::AfterPath]),
+        })))
     }
 }
 
@@ -92,38 +124,40 @@ fn ignored_part(url: &Url) -> Option<&'static str> {
 impl StoreUrl {
     /// Whether the connection uses TLS.
     pub fn has_tls(&self) -> bool {
-        matches!(self, Self::Redis { shown, .. } if shown.starts_with("rediss:"))
+        matches!(self, Self::Redis(redis) if redis.has_tls)
     }
 
-    /// A client of a Redis; `None` for `memory:`. `ca` is a PEM file of root certificates to trust instead of the system's.
-    pub fn client(&self, ca: Option<&Path>) -> anyhow::Result<Option<Client>> {
-        let Self::Redis { info, .. } = self else { return Ok(None) };
-        let info = (**info).clone();
-        let Some(path) = ca else { return Ok(Some(Client::open(info)?)) };
-        let pem =
-            files::read(path, MAX_CA_BYTES).with_context(|| format!("store-ca: cannot read {}", path.display()))?;
-        anyhow::ensure!(
-            CertificateDer::pem_slice_iter(&pem).any(|certificate| certificate.is_ok()),
-            "store-ca: {}: has no certificate, which begins with -----BEGIN CERTIFICATE-----",
-            files::display(path)
-        );
-        let certificates = TlsCertificates { client_tls: None, root_cert: Some(pem) };
-        Ok(Some(Client::build_with_tls(info, certificates)?))
+    /// Whether the URL names sentinels.
+    pub fn has_sentinels(&self) -> bool {
+        matches!(self, Self::Redis(redis) if matches!(redis.topology, Topology::Sentinel { .. }))
     }
 }
 
 impl fmt::Display for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Memory => "memory:",
-            Self::Redis { shown, .. } => shown,
-        })
+        match self {
+            Self::Memory => f.write_str("memory:"),
+            Self::Redis(redis) => redis.fmt(f),
+        }
     }
 }
 
 impl fmt::Debug for StoreUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port } = self;
+        if host.contains(':') { write!(f, "[{host}]:{port}") } else { write!(f, "{host}:{port}") }
     }
 }
 
@@ -163,30 +197,5 @@ mod tests {
             let error = bad.parse::<StoreUrl>().expect_err(bad).to_string();
             assert!(!error.contains("s3cret") && error.contains("redis://user:password@"), "{error}");
         }
-    }
-
-    #[test]
-    fn file_without_a_certificate_as_ca_is_refused() {
-        let url: StoreUrl = "rediss://redis.example".parse().expect("a store URL");
-        let dir = tempfile::tempdir().expect("a directory");
-        let path = dir.path().join("ca.pem");
-        for text in ["", "no certificate", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n"] {
-            std::fs::write(&path, text).expect("written");
-            let error = url.client(Some(&path)).expect_err(text).to_string();
-            assert!(error.contains("store-ca: ") && error.contains("has no certificate"), "{error}");
-        }
-    }
-
-    #[test]
-    fn fifo_as_ca_is_refused_without_blocking() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let pipe = dir.path().join("pipe");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR).expect("a FIFO");
-        let (sender, result) = std::sync::mpsc::channel();
-        let url: StoreUrl = "rediss://redis.example".parse().expect("a store URL");
-        std::thread::spawn(move || sender.send(url.client(Some(&pipe)).err()));
-        let result = result.recv_timeout(std::time::Duration::from_secs(10)).expect("the read does not block");
-        let error = format!("{:#}", result.expect("refused"));
-        assert!(error.contains("not a regular file"), "{error}");
     }
 }

@@ -124,8 +124,16 @@ impl EventStream {
         for reader in &mut self.readers {
             reader.open(&mut self.positions, cx);
         }
+        let may_deliver = self.context.hub.may_deliver();
+        if !may_deliver {
+            self.readers.iter().for_each(|reader| reader.membership.wait(cx.waker()));
+            self.context.hub.wake_when_delivering();
+        }
         for step in 0..self.readers.len() {
             let i = (self.next_channel + step) % self.readers.len();
+            if !may_deliver && self.readers[i].is_open() {
+                continue;
+            }
             if self.readers[i].advance(&self.context, &mut self.positions, &mut chunk, cx) {
                 self.next_channel = i;
                 break;

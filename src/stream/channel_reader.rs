@@ -2,7 +2,6 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use crate::channel::frame::{Gap, SequencedFrame};
@@ -30,7 +29,7 @@ enum ReadPhase {
     Opened(StartPosition, Cursor, Option<Gap>),
     Live(Cursor),
     /// A page is being read from the store. The number is the end of the event buffer before the read.
-    Reading(Cursor, u64, Pin<Box<dyn Future<Output = ReplayPage> + Send>>),
+    Reading(Cursor, u64, Pin<Box<dyn Future<Output = Option<ReplayPage>> + Send>>),
     Replaying(Cursor, u64, Box<ReplayPage>),
 }
 
@@ -55,6 +54,11 @@ impl ChannelReader {
             | ReadPhase::Opened(StartPosition::From(id), ..) => Some(id.ms),
             _ => None,
         }
+    }
+
+    /// Whether the client knows that the channel is open: what follows are events and gaps.
+    pub const fn is_open(&self) -> bool {
+        !matches!(self.phase, ReadPhase::Opening { .. })
     }
 
     /// Finds where the channel starts, unless that is known. Before any frame is written, so that the first one has all positions.
@@ -107,7 +111,7 @@ impl ChannelReader {
                         PullResult::Full => return true,
                         PullResult::Idle => return chunk.is_full(),
                         PullResult::StoreReset(gap) => {
-                            positions.set(self.number, KnownPosition::At(Position::entry(cursor.position)));
+                            positions.set(self.number, start_of(cursor));
                             context.hub.metrics().gap(gap.reason.as_str());
                             chunk.push_gap(positions, self.membership.name(), gap);
                         }
@@ -119,29 +123,35 @@ impl ChannelReader {
                 }
                 ReadPhase::Reading(cursor, buffer_end, page) => {
                     let Poll::Ready(page) = page.as_mut().poll(cx) else { return false };
-                    self.phase = ReadPhase::Replaying(*cursor, *buffer_end, Box::new(page));
+                    self.phase = match page {
+                        Some(page) => ReadPhase::Replaying(*cursor, *buffer_end, Box::new(page)),
+                        None => ReadPhase::Live(*cursor),
+                    };
                 }
                 ReadPhase::Replaying(cursor, buffer_end, replay) => {
                     let mut pending = replay.pending.lock();
-                    let Some(unsent) = pending.as_mut() else {
-                        // The page was reclaimed.
+                    let unsent = pending.as_mut().filter(|_| self.membership.is_current(replay.token));
+                    let Some(unsent) = unsent else {
+                        // The page was reclaimed, or another master may have taken over since it was read.
                         drop(pending);
-                        let cursor = *cursor;
-                        self.phase = self.reading(context, cursor, false);
+                        let (cursor, is_first) = (*cursor, replay.is_first);
+                        self.phase = self.reading(context, cursor, is_first);
                         continue;
                     };
                     let mut push = |frame: &mut SequencedFrame| chunk.push_frame(positions, self.number, frame);
                     while let Some(frame) = unsent.frames.pop_front_if(&mut push) {
-                        cursor.position = frame.position;
+                        cursor.advance(&frame);
+                        (cursor.is_unchecked, replay.is_first) = (false, false);
                     }
                     if !unsent.frames.is_empty() {
                         return true;
                     }
                     drop(pending);
                     let mut cursor = *cursor;
-                    cursor.position = cursor.position.max(replay.end);
+                    cursor.advance_to(replay.end, true);
+                    cursor.is_unchecked = false;
                     if !replay.page.complete {
-                        cursor.existed_to = replay.page.last();
+                        cursor.existed_to = replay.page.last;
                     }
                     self.membership.rejoin(&mut cursor, &replay.page, *buffer_end);
                     let more = !replay.page.complete && cursor.needs_replay();
@@ -152,8 +162,8 @@ impl ChannelReader {
     }
 
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> ReadPhase {
-        let (client, channel) = (self.membership.client(), Arc::clone(self.membership.name()));
-        let page = read_page(context.clone(), client, channel, cursor, is_first);
+        let (client, source) = (self.membership.client(), self.membership.replay_source());
+        let page = read_page(context.clone(), client, source, cursor, is_first);
         ReadPhase::Reading(cursor, self.membership.buffer_end(), Box::pin(page))
     }
 }

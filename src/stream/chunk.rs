@@ -42,7 +42,7 @@ impl Chunk {
         if self.is_full() {
             return false;
         }
-        positions.set(number, KnownPosition::At(Position::entry(frame.position)));
+        positions.set(number, KnownPosition::At(Position { id: frame.position, is_entry: frame.is_at_entry() }));
         if self.bytes.is_empty() {
             // Most chunks are one event. With the exact capacity there is one allocation, and no copy to shrink it.
             self.bytes.reserve(positions.line_bytes() + frame.bytes.len().min(CHUNK_BYTES));

@@ -8,9 +8,9 @@ use sha2::{Digest, Sha256};
 use crate::channel::membership::StartPosition;
 use crate::event::{StreamId, digits};
 
-/// The sequence of a position that is not the id of an entry: the channel started at a time. As a number it is 0, so readers that do not
-/// know it start there too. Without it, an entry that is not in the stream would look like one that was trimmed.
-const NOT_AN_ENTRY: &str = "00";
+/// Precedes the sequence of a position that is not the id of an entry, such as the time at which a channel started. As a number it changes
+/// nothing, so readers that do not know it start there too. Without it, an entry that is not in the stream would look like one that was lost.
+const NOT_AN_ENTRY: char = '0';
 
 /// The position of a client in one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +22,15 @@ pub struct Position {
 
 impl Position {
     /// The position after an entry.
+    #[cfg(test)]
     pub const fn entry(id: StreamId) -> Self {
         Self { id, is_entry: true }
     }
 
     fn parsed(id: StreamId, seq: &str) -> Self {
         // No entry has the greatest sequence: that is a position just before the next millisecond.
-        Self { id, is_entry: seq != NOT_AN_ENTRY && id.seq != u64::MAX }
+        let is_marked = seq.len() > 1 && seq.starts_with(NOT_AN_ENTRY);
+        Self { id, is_entry: !is_marked && id.seq != u64::MAX }
     }
 
     /// Where a stream starts that resumes from here.
@@ -37,14 +39,17 @@ impl Position {
     }
 
     const fn is_marked(self) -> bool {
-        !self.is_entry && self.id.seq == 0 && self.id.ms > 0
+        !self.is_entry && self.id.seq != u64::MAX && self.id.ms > 0
     }
 }
 
 /// Parses a `last_ack_…`: a time in ms by the browser's clock, or a position.
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
-    let position = || Some(Position::parsed(text.parse().ok()?, text.split_once('-')?.1).start());
+    let position = || {
+        let (id, seq) = (text.parse().ok()?, text.split_once('-')?.1);
+        Some(if seq == "0" { StartPosition::IdOrTime(id) } else { Position::parsed(id, seq).start() })
+    };
     time.or_else(position)
 }
 
@@ -177,7 +182,7 @@ fn parse_entry(entry: &str) -> Option<(ChannelHash, KnownPosition)> {
 
 /// The number of hex digits of the sequence.
 const fn seq_digits(position: Position) -> usize {
-    if position.is_marked() { NOT_AN_ENTRY.len() } else { hex_digits(position.id.seq) }
+    hex_digits(position.id.seq) + if position.is_marked() { NOT_AN_ENTRY.len_utf8() } else { 0 }
 }
 
 /// The number of hex digits of a number.
@@ -209,7 +214,8 @@ mod tests {
         check("0", Some(StartPosition::From(StreamId::ZERO)));
         check("1732464000000", Some(StartPosition::From(StreamId::new(1_732_464_000_000, 0))));
         check("5-7", Some(StartPosition::Id(StreamId::new(5, 7))));
-        check("5-0", Some(StartPosition::Id(StreamId::new(5, 0))));
+        check("5-0", Some(StartPosition::IdOrTime(StreamId::new(5, 0))));
+        check("5-07", Some(StartPosition::Between(StreamId::new(5, 7))));
         check("5-00", Some(StartPosition::Between(StreamId::new(5, 0))));
         check("5-18446744073709551615", Some(StartPosition::Between(StreamId::new(5, u64::MAX))));
         for bad in ["", "abc", "1-2-3", "12345678901234567890", "-1", "1.5", "NaN", "5-", "+5", " 5"] {

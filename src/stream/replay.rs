@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::membership::Cursor;
+use crate::channel::replay_source::{ProofToken, ReplaySource};
+use crate::channel::sequencer::has as is_in;
 use crate::event::{Body, StreamId, user_frame};
-use crate::store::Page;
+use crate::store::{Page, ReadRequest};
 use crate::stream::StreamContext;
 use crate::stream::replay_budget::PendingPage;
 use crate::util::backoff::Backoff;
@@ -26,26 +28,41 @@ pub struct ReplayPage {
     pub page: Page,
     /// The id of the last entry, or the position that was read after.
     pub end: StreamId,
+    /// The page counts as long as the channel's proof from before the read.
+    pub token: ProofToken,
+    /// It is the first page of a replay.
+    pub is_first: bool,
 }
 
-/// Reads one page after a cursor on behalf of a client. It retries until the store answers and the key holds a stream. `is_first` is the
-/// first read of a replay: a deleted entry in the middle of the stream is reported by that read only.
+/// Reads one page after a cursor on behalf of a client. It retries until the store answers, the key holds a stream, and the channel has proven
+/// what it read; `None` if the store was reset, so that the stream continues elsewhere. `is_first` is the first read of a replay: a deleted entry
+/// in the middle of the stream is reported by that read only.
 pub async fn read_page(
     context: StreamContext,
     client: Arc<ClientKey>,
-    channel: Arc<str>,
+    source: ReplaySource,
     cursor: Cursor,
     is_first: bool,
-) -> ReplayPage {
+) -> Option<ReplayPage> {
     let (StreamContext { hub, replay_budget, .. }, after) = (context, cursor.position);
+    let channel = Arc::clone(source.name());
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
+    // Entries that the channel read may have been deleted, so a page contradicts it at most once.
+    let mut is_verified = false;
+    let request = ReadRequest { after, is_entry: cursor.is_entry, notified: 0, wants_state: is_first };
     hub.metrics().replay_page(is_first);
-    let (mut page, permit) = loop {
+    let (mut page, permit, token) = loop {
+        let token = source.proven(&cursor).await?;
         let turn = replay_budget.turns.acquire(&client).await;
         let permit = replay_budget.acquire(bytes).await;
-        match hub.read(&channel, after, bytes).await {
+        match hub.read(&channel, request, bytes).await {
+            Ok(_) if !source.is_current(token) => {}
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
-            Ok(page) => break (page, permit),
+            Ok(page) if !is_verified && source.is_contradicted_by(after, &page, token) => {
+                source.require_proof();
+                is_verified = true;
+            }
+            Ok(page) => break (page, permit, token),
             Err(_) => {
                 // Other replays may use the memory meanwhile.
                 drop((turn, permit));
@@ -57,9 +74,11 @@ pub async fn read_page(
     if let Some((gap, position)) = gap_before(&cursor, is_first, &page) {
         frames.push_back(gap.frame(position, &channel));
     }
-    let mut end = after;
+    let (mut end, received) = (after, source.received(&cursor));
     for (id, body) in page.entries.drain(..) {
-        if body == Body::TooLarge {
+        if id <= cursor.received_to && is_in(&received, id, &body) {
+            // The store lost it and has it again.
+        } else if body == Body::TooLarge {
             let gap = Gap { after: Some(end), resumed: id, certain: true, reason: GapReason::TooLarge };
             frames.push_back(gap.frame(id, &channel));
         } else if let Some((event, data)) = body.into_event() {
@@ -69,7 +88,7 @@ pub async fn read_page(
         end = id;
     }
     frames.iter().filter_map(|frame| frame.gap).for_each(|reason| hub.metrics().gap(reason.as_str()));
-    ReplayPage { pending: replay_budget.add_page(frames, permit), page, end }
+    Some(ReplayPage { pending: replay_budget.add_page(frames, permit), page, end, token, is_first })
 }
 
 /// The gap between a position and the page that was read after it, if entries are or may be missing, and the position of a
@@ -77,10 +96,12 @@ pub async fn read_page(
 fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, StreamId)> {
     let Cursor { position: after, existed_to, is_entry, .. } = *cursor;
     let gap = |resumed, certain| Gap { after: Some(after), resumed, certain, reason: GapReason::Trimmed };
-    let Some(stream) = page.stream else {
+    if !page.exists {
         let resumed = existed_to.max(after);
         return (after > StreamId::ZERO && is_first).then(|| (gap(resumed, existed_to > after), resumed));
-    };
+    }
+    // Otherwise the entry at the position is there, and all that follow.
+    let stream = page.stream?;
     if after >= stream.last {
         return None;
     }
@@ -93,6 +114,14 @@ fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, Stre
             let certain =
                 after == StreamId::ZERO || stream.max_deleted > after || (existed_to > after && first > existed_to);
             (stream.added > stream.length || is_new).then(|| (gap(first, certain), first.before()))
+        }
+        // The entry that the client received is neither there nor trimmed: the store lost it, if it was not deleted.
+        Some(_) if cursor.is_unchecked && is_first && !page.has_after => {
+            let next = page.entries.first().map(|(id, _)| *id);
+            let certain = stream.max_deleted < after && !cursor.is_time;
+            let reason = GapReason::StoreReset;
+            let gap = Gap { after: Some(after), resumed: next.unwrap_or(stream.last), certain, reason };
+            Some((gap, next.map_or(stream.last, StreamId::before)))
         }
         // An entry was deleted somewhere after the position. The position stays, so that a client that reconnects now does
         // not miss the entries before the deleted one.
@@ -119,8 +148,9 @@ mod tests {
     #[test]
     fn gap_is_reported_where_the_store_does_not_prove_continuity() {
         let check = |after, existed_to, first, added, length, max_deleted, expect: Option<(u64, StreamId, bool)>| {
-            let stream = StreamState { last: id(100), added, length, first, max_deleted: id(max_deleted) };
-            let page = Page { stream: Some(stream), ..Page::default() };
+            let (last, last_entry) = (id(100), None);
+            let stream = StreamState { last, added, length, first, last_entry, max_deleted: id(max_deleted) };
+            let page = Page { exists: true, last: stream.last, stream: Some(stream), ..Page::default() };
             let gap = gap_after(after, existed_to, false, &page);
             assert_eq!(gap.map(|(gap, at)| (gap.resumed.ms, at, gap.certain)), expect, "after {after}");
         };
@@ -140,7 +170,7 @@ mod tests {
         assert_eq!(gap_after(5, 0, true, &no_key).map(|(gap, _)| gap.certain), Some(false));
         // Created again: the entry that the client received is not there, and yet none was ever dropped.
         let stream = StreamState { last: id(100), added: 1, length: 1, first: Some(id(100)), ..StreamState::default() };
-        let recreated = Page { stream: Some(stream), ..Page::default() };
+        let recreated = Page { exists: true, stream: Some(stream), ..Page::default() };
         assert_eq!(gap_after(5, 0, true, &recreated).map(|(gap, _)| gap.certain), Some(false));
         assert_eq!(gap_after(5, 0, false, &recreated), None);
     }

@@ -90,6 +90,21 @@ pub struct Metrics {
     pub pubsub_failures: IntCounter,
     /// Subscriptions to a channel that the store refused.
     pub subscriptions_refused: IntCounter,
+    /// Changes of the master that sentinels name.
+    pub master_changes: IntCounter,
+    /// New certificates for the store that are not valid.
+    pub certificate_errors: IntCounter,
+    redirections: IntCounterVec,
+    /// Replies of a cluster about its slots.
+    pub topology_refreshes: IntCounter,
+    /// Attempts to learn the slots of a cluster that no node answered.
+    pub topology_failures: IntCounter,
+    /// Messages of this node to itself through a cluster that did not arrive.
+    pub canary_failures: IntCounter,
+    /// 1 while a cluster says that it is down.
+    pub cluster_down: IntGauge,
+    /// Slots of a cluster that no node serves.
+    pub slots_without_master: IntGauge,
 }
 
 impl Metrics {
@@ -170,6 +185,39 @@ impl Metrics {
                 "tidegate_store_subscriptions_refused_total",
                 "Subscriptions to a channel that the store refused; each is tried again.",
             ),
+            master_changes: builder.counter(
+                "tidegate_store_master_changes_total",
+                "Times that the sentinels named another master than before.",
+            ),
+            certificate_errors: builder.counter(
+                "tidegate_store_certificate_errors_total",
+                "Renewed certificates for the store that are not valid, so that the gateway keeps those that it has.",
+            ),
+            redirections: builder.counters(
+                "tidegate_store_redirections_total",
+                "Commands that a node of a Redis Cluster sent elsewhere: moved (the slot has another master) or ask (it is being moved).",
+                &["kind"],
+            ),
+            topology_refreshes: builder.counter(
+                "tidegate_store_topology_refreshes_total",
+                "Replies of a Redis Cluster about which node is the master of each slot.",
+            ),
+            topology_failures: builder.counter(
+                "tidegate_store_topology_failures_total",
+                "Attempts to learn the masters of a Redis Cluster that no node answered.",
+            ),
+            canary_failures: builder.counter(
+                "tidegate_store_canary_failures_total",
+                "Messages that this node sent to itself through a Redis Cluster and that did not arrive; the second in a row ends the pub/sub connection.",
+            ),
+            cluster_down: builder.gauge(
+                "tidegate_store_cluster_down",
+                "1 while a Redis Cluster says that it is down: slots have no master, or most masters cannot be reached.",
+            ),
+            slots_without_master: builder.gauge(
+                "tidegate_store_slots_without_master",
+                "Slots of a Redis Cluster that no node serves, at the last topology refresh; a failed master serves its slots until it is replaced.",
+            ),
             registry: builder.0,
         }
     }
@@ -182,6 +230,7 @@ impl Metrics {
         }
         stages.iter().for_each(|stage| drop(self.activation_failures.with_label_values(&[stage])));
         gap_reasons.iter().for_each(|reason| drop(self.gaps.with_label_values(&[reason])));
+        ["moved", "ask"].iter().for_each(|kind| drop(self.redirections.with_label_values(&[kind])));
         for port in ["data", "control"] {
             self.connections_accepted.with_label_values(&[port]);
             self.connections.with_label_values(&[port]);
@@ -230,6 +279,11 @@ impl Metrics {
             self.replays.inc();
         }
         self.replay_pages.inc();
+    }
+
+    /// Counts a command that a node of a cluster redirected: `moved` or `ask`.
+    pub fn redirected(&self, kind: &str) {
+        self.redirections.with_label_values(&[kind]).inc();
     }
 
     /// Counts a connection that was refused.

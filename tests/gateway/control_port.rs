@@ -156,3 +156,27 @@ async fn configured_control_token_is_required() {
     assert_eq!(send_request(gateway.control, "GET", "/readyz", &[], "").await.status, 401);
     assert_eq!(send_request(gateway.control, "GET", "/healthz", &[], "").await.status, 200);
 }
+
+#[tokio::test]
+async fn emit_without_a_reply_is_tried_again_and_delivered_once() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    for lost in 0..4 {
+        gateway.store.lose_replies(lost);
+        let body = json!({"channel": "c", "event": "e", "data": lost}).to_string();
+        let reply =
+            send_request(gateway.control, "POST", "/v1/emit", &[("content-type", "application/json")], &body).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.json(), json!({"id": sse.ids("c", 1).await[0].to_string()}));
+    }
+    // A reply that gets lost again and again is an error after a while.
+    gateway.store.lose_replies(usize::MAX);
+    let body = json!({"channel": "c", "event": "e", "data": "x"}).to_string();
+    let reply = send_request(gateway.control, "POST", "/v1/emit", &[("content-type", "application/json")], &body).await;
+    assert_eq!((reply.status, &*reply.code()), (503, "store_unavailable"), "{reply:?}");
+    sse.ids("c", 1).await;
+    gateway.store.lose_replies(0);
+    let last = gateway.store.emit_own("c", "e", &json!("last")).await;
+    assert_eq!(sse.ids("c", 1).await, [last], "each event is delivered once");
+}

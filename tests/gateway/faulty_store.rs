@@ -1,17 +1,20 @@
 //! The embedded store over a link that tests can disconnect, and emitters on the store's side of that link.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::event::{NewEvent, StreamId};
 use tidegate::store::command::{Keep, NewId, Reply, RestCommand, Trim};
+use tidegate::store::emit::{Attempt, Emitted};
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::slot::KeyScope;
-use tidegate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError};
+use tidegate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError,
+};
 use tidegate::util::client_key::ClientKey;
 
 /// The initial time of the store's clock.
@@ -35,6 +38,21 @@ pub struct FaultyStore {
     /// The channels that were read, in this order.
     reads: Mutex<Vec<String>>,
     adds: AtomicU64,
+    /// Whether the gateway has to prove that it reads from the master.
+    needs_proof: AtomicBool,
+    /// Whether such a proof succeeds.
+    is_master: AtomicBool,
+    /// Pages do not show the last command: the commands are on another server, as on a Cluster.
+    is_cluster: AtomicBool,
+    /// A writer holds back all checks of the last command.
+    check_gate: tokio::sync::RwLock<()>,
+    checks: AtomicUsize,
+    /// Pages of channels that reads have returned.
+    pages: AtomicUsize,
+    /// Replies to emits that are lost from now on.
+    lost_replies: AtomicUsize,
+    /// Whether the server with the commands refuses all reads.
+    fails_checks: AtomicBool,
 }
 
 /// Relays notifications from the embedded store to the hub.
@@ -78,6 +96,14 @@ impl FaultyStore {
             lookup_gate: tokio::sync::RwLock::default(),
             reads: Mutex::default(),
             adds: AtomicU64::new(0),
+            needs_proof: AtomicBool::new(false),
+            is_master: AtomicBool::new(true),
+            is_cluster: AtomicBool::new(false),
+            check_gate: tokio::sync::RwLock::default(),
+            checks: AtomicUsize::new(0),
+            pages: AtomicUsize::new(0),
+            lost_replies: AtomicUsize::new(0),
+            fails_checks: AtomicBool::new(false),
         })
     }
 
@@ -146,6 +172,53 @@ impl FaultyStore {
     /// Holds back all look-ups for as long as the guard lives.
     pub async fn hold_lookups(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
         self.lookup_gate.write().await
+    }
+
+    /// A store whose server another one can replace, before a gateway starts on it: the gateway needs proofs of the master.
+    pub fn with_failover(seed: HashMap<String, Seed>) -> Arc<Self> {
+        let store = Self::new(seed);
+        store.needs_proof.store(true, Ordering::Relaxed);
+        store
+    }
+
+    /// Whether the store's server is the master from now on, as others see it. It answers in any case.
+    pub fn set_master(&self, is_master: bool) {
+        self.is_master.store(is_master, Ordering::Relaxed);
+    }
+
+    /// From now on the commands are on another server than the channels.
+    pub fn separate_commands(&self) {
+        self.is_cluster.store(true, Ordering::Relaxed);
+    }
+
+    /// Holds back all checks of the last command for as long as the guard lives.
+    pub async fn hold_checks(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.check_gate.write().await
+    }
+
+    /// The commands cannot be read, or can be read again, as while their server has no successor.
+    pub fn fail_checks(&self, fail: bool) {
+        self.fails_checks.store(fail, Ordering::Relaxed);
+    }
+
+    fn check_commands(&self) -> Result<(), StoreError> {
+        let fails = self.fails_checks.load(Ordering::Relaxed);
+        if fails { Err(StoreError::NotReady("the slot has no master".into())) } else { Ok(()) }
+    }
+
+    /// The replies to the next emits through the gateway get lost after the events were added.
+    pub fn lose_replies(&self, count: usize) {
+        self.lost_replies.store(count, Ordering::Relaxed);
+    }
+
+    /// Number of pages of channels that the gateway has got so far.
+    pub fn pages(&self) -> usize {
+        self.pages.load(Ordering::Relaxed)
+    }
+
+    /// Number of checks of the last command so far.
+    pub fn checks(&self) -> usize {
+        self.checks.load(Ordering::Relaxed)
     }
 
     /// Number of reads of channels so far, by the hub and by streams.
@@ -389,25 +462,63 @@ impl EventStore for FaultyStore {
         self.memory().set_barrier_stream(key);
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         if !is_own(channel) {
             self.reads.lock().expect("no test panics under this lock").push(channel.into());
         }
         let _permit = self.read_gate.read().await;
         self.check_link()?;
+        if is_own(channel) {
+            self.check_commands()?;
+        }
         if self.wrong_types.lock().expect("no test panics under this lock").contains(channel) {
             return Err(StoreError::WrongType);
         }
-        let mut page = self.memory().read(channel, after, limits).await?;
+        let mut page = self.memory().read(channel, request, limits).await?;
         if let Some(stream) = &mut page.stream {
             stream.max_deleted = *self.max_deleted.lock().expect("no test panics under this lock");
         }
+        self.pages.fetch_add(usize::from(!is_own(channel)), Ordering::Relaxed);
+        if self.is_cluster.load(Ordering::Relaxed) {
+            page.barrier_position = None;
+        }
         Ok(page)
+    }
+
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        self.checks.fetch_add(1, Ordering::Relaxed);
+        let _permit = self.check_gate.read().await;
+        self.check_link()?;
+        self.check_commands()?;
+        self.memory().barrier_position().await
+    }
+
+    async fn prove_master(&self) -> Result<bool, StoreError> {
+        self.check_link()?;
+        Ok(self.is_master.load(Ordering::Relaxed))
+    }
+
+    fn needs_proof(&self) -> bool {
+        self.needs_proof.load(Ordering::Relaxed)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
         self.check_link()?;
         self.memory().emit(channel, event, retention).await
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.check_link()?;
+        let emitted = self.memory().emit_once(channel, event, retention, attempt).await?;
+        // The reply is lost, and the entry is not.
+        let left = self.lost_replies.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        if left.is_ok() { Err(StoreError::Unavailable("the reply is lost".into())) } else { Ok(emitted) }
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
@@ -420,7 +531,7 @@ impl EventStore for FaultyStore {
         self.memory().add_revocation(key, new).await
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
         self.check_link()?;
         self.memory().restore_revocation(key, id, value).await
     }

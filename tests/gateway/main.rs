@@ -24,6 +24,7 @@ mod egress;
 mod evaluation_permits;
 mod event_order;
 mod fairness;
+mod fence;
 mod frames;
 mod gaps;
 mod grants;

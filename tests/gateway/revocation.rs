@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tidegate::store::EventStore;
+use tidegate::event::{Body, StreamId};
 use tidegate::store::revocations::RevocationIds;
+use tidegate::store::{EventStore, ReadLimits, ReadRequest};
 use tidegate::stream::registry::EndReason;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -15,6 +16,8 @@ use crate::guests::component;
 use crate::harness::{Gateway, InitialPolicy, wait_until, with_timeout};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
+
+const ALL: ReadLimits = ReadLimits { entries: 1000, bytes: 1 << 20, max_event: 1 << 20 };
 
 /// The stream of the fleet's commands.
 const COMMANDS: &str = "tidegate:{default}:commands";
@@ -407,6 +410,39 @@ async fn store_rollback_ends_all_streams_and_keeps_revocations() {
     assert_eq!(list["revocations"][0]["channel"], "d", "the store has the revocation again: {list}");
     assert_eq!(revoke(&gateway, &json!({"channel": "c"})).await, 1);
     assert_ends(sse).await;
+}
+
+/// Two commands are lost, and two others are added: neither their number nor their ids tell of the loss.
+#[tokio::test]
+async fn loss_of_the_last_commands_is_found_when_others_take_their_place() {
+    let gateway = Gateway::start("").await;
+    revoke(&gateway, &json!({"channel": "x"})).await;
+    revoke(&gateway, &json!({"channel": "d", "for": "1h"})).await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    gateway.store.disconnect();
+    gateway.store.keep_first_entries(COMMANDS, 1).await;
+    for _ in 0..2 {
+        gateway.store.advance_clock(1_000);
+        gateway.store.emit_own(COMMANDS, "command", &json!({"kind": "lift", "id": "unknown"})).await;
+    }
+    gateway.store.reconnect();
+    assert_ends(sse).await;
+    wait_until("the commands are synced", || gateway.app.commands.are_synced()).await;
+    assert_eq!(gateway.request("channel=d").await.code(), "revoked");
+    assert_eq!(listed(&gateway).await, ["d"], "the store has the revocation again");
+    // Its command was sent again, for nodes that did not get it before the loss.
+    let commands =
+        gateway.store.read(COMMANDS, ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read").entries;
+    let is_of = |body: Body, channel: &str| {
+        body.into_event().is_some_and(|(_, data)| data.contains(&format!("\"channel\":\"{channel}\"")))
+    };
+    let (_, last) = commands.into_iter().next_back().expect("a command");
+    assert!(is_of(last, "d"));
+    // It is over.
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    assert_delivers(&gateway, &mut sse, "c").await;
 }
 
 #[tokio::test]

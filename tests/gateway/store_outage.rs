@@ -9,7 +9,7 @@ use crate::client::{Sse, send_request};
 use crate::harness::{Gateway, wait_until};
 
 /// Reads this many pings; any other frame is an error.
-async fn expect_pings(sse: &mut Sse, count: usize) {
+pub async fn expect_pings(sse: &mut Sse, count: usize) {
     let mut pings = 0;
     while pings < count {
         let block = sse.block().await.expect("the stream stays");

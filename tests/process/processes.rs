@@ -293,7 +293,16 @@ pub fn reserved_port() -> u16 {
     let begin = u16::try_from(std::process::id() % 10_000).expect("less than 10,000");
     let offsets = (0..10_000).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
     let mut ports = offsets.map(|offset| 20_000 + (begin + offset) % 10_000);
-    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a port is free")
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    ports.find(|port| is_free(port) && is_own(*port)).expect("a port is free")
+}
+
+/// Reserves a port among the test processes of this machine, until this process ends: its server may start later or be down for a while.
+fn is_own(port: u16) -> bool {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+    let name = SocketAddr::from_abstract_name(format!("tidegate-test-port-{port}")).expect("a name");
+    UnixListener::bind_addr(&name).map(std::mem::forget).is_ok()
 }
 
 /// A file in a directory, as an argument.

@@ -53,6 +53,11 @@ impl Redis {
         self.process.take().expect("Redis runs").kill().await;
     }
 
+    /// Sends a signal by name.
+    pub async fn signal(&self, name: &str) {
+        self.process.as_ref().expect("Redis runs").signal(name).await;
+    }
+
     pub async fn restart(&mut self) {
         let mut command = Command::new(server());
         command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", "", "--dir"]);
@@ -94,7 +99,7 @@ impl Redis {
     }
 }
 
-fn server() -> String {
+pub fn server() -> String {
     std::env::var("REDIS_SERVER").unwrap_or_else(|_| "redis-server".into())
 }
 

@@ -2,10 +2,13 @@
 
 use std::path::Path;
 
+use redis::aio::MultiplexedConnection;
 use redis::cmd;
 use tokio::process::Command;
 
-use crate::processes::{Gateway, path, reserved_port, run, run_tidegate};
+use crate::client::Sse;
+use crate::control_port::metric;
+use crate::processes::{Gateway, path, reserved_port, run, run_tidegate, wait_until};
 use crate::redis_server::{Redis, supports_tls};
 use crate::stores::{assert_store_works, trace_config};
 
@@ -78,4 +81,186 @@ async fn store_over_tls_is_verified_with_the_configured_root() {
             assert!(ended.stderr.contains("store-ca") && ended.stderr.contains(name), "{command}: {}", ended.stderr);
         }
     }
+}
+
+/// Generates a client certificate of the root, and its key.
+async fn client_certificate(dir: &Path, name: &str, days: &str) {
+    let script = format!(
+        "openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr
+         printf 'basicConstraints=CA:FALSE\\n' > {name}.ext
+         openssl x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile {name}.ext -out {name}.pem"
+    );
+    let mut command = Command::new("sh");
+    command.args(["-e", "-c", &script]).current_dir(dir);
+    let ended = run(command, None).await;
+    assert!(ended.status.success(), "{ended:?}");
+}
+
+/// A Redis that requires client certificates of the root, and its URL. It also has a port without TLS.
+async fn strict_redis(dir: &Path) -> (Redis, String) {
+    let (port, file) = (reserved_port(), |name: &str| path(dir, name));
+    let files = [file("server.pem"), file("server.key"), file("ca.pem")];
+    let redis = Redis::start(&[
+        "--tls-port",
+        &port.to_string(),
+        "--tls-cert-file",
+        &files[0],
+        "--tls-key-file",
+        &files[1],
+        "--tls-ca-cert-file",
+        &files[2],
+        "--tls-auth-clients",
+        "yes",
+    ])
+    .await;
+    (redis, format!("rediss://127.0.0.1:{port}"))
+}
+
+/// Lines with the files of a client certificate.
+fn certificate_lines(dir: &Path) -> String {
+    let file = |name: &str| path(dir, name);
+    format!(
+        "store-ca = \"{}\"\nstore-cert = \"{}\"\nstore-key = \"{}\"\n",
+        file("ca.pem"),
+        file("use.pem"),
+        file("use.key")
+    )
+}
+
+fn use_certificate(dir: &Path, name: &str) {
+    for kind in ["pem", "key"] {
+        std::fs::copy(dir.join(format!("{name}.{kind}")), dir.join(format!("use.{kind}"))).expect("copied");
+    }
+}
+
+#[tokio::test]
+async fn mistakes_in_client_certificates_are_reported_with_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificates(dir.path()).await;
+    client_certificate(dir.path(), "one", "2").await;
+    client_certificate(dir.path(), "two", "2").await;
+    client_certificate(dir.path(), "expired", "-1").await;
+    let (redis, store) = strict_redis(dir.path()).await;
+    let config = path(dir.path(), "tidegate.toml");
+    let lines = certificate_lines(dir.path());
+    let run_with = async |toml: &str, command: &str| {
+        std::fs::write(&config, toml).expect("written");
+        run_tidegate(&[command, "--config", &config]).await
+    };
+    let check = async |code: i32, says: &[&str]| {
+        for command in ["serve", "check"] {
+            let toml = format!(
+                "{lines}listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\nstore = \"{store}\"\nallow-all = true"
+            );
+            let ended = run_with(&toml, command).await;
+            assert_eq!(ended.code(), Some(code), "{command}: {ended:?}");
+            assert!(says.iter().all(|part| ended.stderr.contains(part)), "{command}: {}", ended.stderr);
+            let key = std::fs::read_to_string(dir.path().join("use.key")).unwrap_or_default();
+            assert!(key.lines().skip(1).all(|line| !ended.stderr.contains(line)), "{}", ended.stderr);
+        }
+    };
+    check(2, &["store-cert: cannot read", "use.pem"]).await;
+    use_certificate(dir.path(), "one");
+    std::fs::copy(dir.path().join("two.key"), dir.path().join("use.key")).expect("copied");
+    check(2, &["store-key: ", "use.key: is not the key of the first certificate in ", "use.pem"]).await;
+    std::fs::write(dir.path().join("use.key"), "no key").expect("written");
+    check(2, &["store-key: ", "has no private key"]).await;
+    use_certificate(dir.path(), "expired");
+    check(2, &["store-cert: ", "use.pem: expired at ", "renew"]).await;
+    // The key comes back, and all is well.
+    use_certificate(dir.path(), "one");
+    let gateway = Gateway::start(&format!("{lines}{}", trace_config(&store))).await;
+    assert_store_works(gateway, &mut redis.connect().await).await;
+    let file = |name: &str| path(dir.path(), name);
+    let with = [
+        "--store",
+        &store,
+        "--store-ca",
+        &file("ca.pem"),
+        "--store-cert",
+        &file("one.pem"),
+        "--store-key",
+        &file("one.key"),
+    ];
+    let emitted = run_tidegate(&[&["emit", "tls", "e", "1"], &with[..]].concat()).await;
+    assert_eq!(emitted.code(), Some(0), "{emitted:?}");
+    let emitted = run_tidegate(&[&["emit", "tls", "e", "1"], &with[..6]].concat()).await;
+    assert_eq!(emitted.code(), Some(2), "{emitted:?}");
+    assert!(emitted.stderr.contains("--store-cert: a certificate needs its private key"), "{}", emitted.stderr);
+    // The server requires a certificate.
+    let without = format!("store-ca = \"{}\"\n{}", file("ca.pem"), trace_config(&store));
+    let ended =
+        run_with(&format!("listen = \"127.0.0.1:0\"\ncontrol.listen = \"127.0.0.1:0\"\n{without}"), "serve").await;
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    let error = ended.stderr.lines().last().unwrap_or_default();
+    assert!(error.contains("store-cert") && error.contains(&store), "{error}");
+}
+
+#[tokio::test]
+async fn renewed_certificates_are_used_without_a_lost_notification() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificates(dir.path()).await;
+    client_certificate(dir.path(), "one", "2").await;
+    client_certificate(dir.path(), "two", "2").await;
+    let (redis, store) = strict_redis(dir.path()).await;
+    let mut admin = redis.connect().await;
+    use_certificate(dir.path(), "one");
+    // Without reconciliation an event whose notification is lost would arrive late.
+    let gateway = Gateway::start(&format!(
+        "{}stream.reconcile-interval = \"1h\"\n{}",
+        certificate_lines(dir.path()),
+        trace_config(&store)
+    ))
+    .await;
+    let mut streams = Vec::new();
+    for n in 0..40 {
+        let mut stream = Sse::open(gateway.data, &format!("channel=c{n}")).await;
+        stream.connected(&format!("c{n}")).await;
+        streams.push(stream);
+    }
+    let failures = metric(gateway.control, "tidegate_store_pubsub_failures_total").await;
+    let before = tls_clients(&mut admin).await;
+    // A key that does not match is not used.
+    std::fs::copy(dir.path().join("two.key"), dir.path().join("use.key")).expect("copied");
+    gateway.process.stderr.wait_for_text("the new certificates for the store are not used").await;
+    assert!(metric(gateway.control, "tidegate_store_certificate_errors_total").await >= 1.0);
+    let mut round = 0;
+    emit_to_all(&mut admin, &mut streams, &mut round).await;
+    assert_eq!(tls_clients(&mut admin).await, before, "no connection was replaced");
+
+    use_certificate(dir.path(), "two");
+    // Events arrive while connections are replaced.
+    wait_until("all connections are new", async || {
+        emit_to_all(&mut admin, &mut streams, &mut round).await;
+        let now = tls_clients(&mut admin).await;
+        now.iter().all(|client| !before.contains(client)) && now.len() >= before.len()
+    })
+    .await;
+    emit_to_all(&mut admin, &mut streams, &mut round).await;
+    assert_eq!(metric(gateway.control, "tidegate_store_pubsub_failures_total").await, failures);
+    assert!(!gateway.process.stderr.text_so_far().contains("store connection lost"));
+}
+
+/// Emits an event to each channel, and reads it from its stream.
+async fn emit_to_all(admin: &mut MultiplexedConnection, streams: &mut [Sse], round: &mut u64) {
+    *round += 1;
+    for n in 0..streams.len() {
+        let channel = format!("c{n}");
+        let mut add = cmd("XADD");
+        add.arg(&channel).arg("*").arg("data").arg(*round).arg(&["event", "e", "channel", &channel]);
+        let id: String = add.query_async(admin).await.expect("added");
+        let payload = format!(r#"{{"data":{round},"event":"e","channel":"{channel}","id":"{id}"}}"#);
+        let _: u64 = cmd("PUBLISH").arg(&channel).arg(payload).query_async(admin).await.expect("published");
+    }
+    for stream in streams {
+        assert_eq!(stream.data().await, *round);
+    }
+}
+
+/// The ids of the connections of the gateway.
+async fn tls_clients(admin: &mut MultiplexedConnection) -> Vec<u64> {
+    let own: u64 = cmd("CLIENT").arg("ID").query_async(admin).await.expect("an id");
+    let list: String = cmd("CLIENT").arg("LIST").query_async(admin).await.expect("the clients");
+    let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok());
+    ids.filter(|id| *id != own).collect()
 }

@@ -1,4 +1,4 @@
-//! The last entries that were read, by which a channel finds out after a store reset which entries it has delivered.
+//! The last entries that were read, by which a channel finds out which entries the store has lost.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -6,20 +6,25 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use crate::event::{Body, StreamId};
 
 /// More entries than a store that falls back loses as a rule.
-const MAX_ENTRIES: usize = 32;
+pub(super) const MAX_ENTRIES: usize = 64;
+
+/// The id of an entry and a hash of its content: an emitter may use an id again after a reset.
+pub type EntryKey = (StreamId, u64);
 
 #[derive(Debug, Default)]
 pub(super) struct ReadHistory {
     /// The history has every entry that was read after this position.
     after: StreamId,
-    /// Ids in ascending order, and hashes of the content: an emitter may use an id again after a reset.
-    entries: VecDeque<(StreamId, u64)>,
+    /// An entry had the id `after`.
+    is_entry: bool,
+    /// In the order of ids.
+    entries: VecDeque<EntryKey>,
 }
 
 impl ReadHistory {
     /// Begins after this position.
-    pub fn restart(&mut self, position: StreamId) {
-        self.after = position;
+    pub fn restart(&mut self, position: StreamId, is_entry: bool) {
+        (self.after, self.is_entry) = (position, is_entry);
         self.entries.clear();
     }
 
@@ -27,7 +32,7 @@ impl ReadHistory {
         if self.entries.len() == MAX_ENTRIES
             && let Some((evicted, _)) = self.entries.pop_front()
         {
-            self.after = evicted;
+            (self.after, self.is_entry) = (evicted, true);
         }
         self.entries.push_back((id, hash(body)));
     }
@@ -36,24 +41,37 @@ impl ReadHistory {
         self.after
     }
 
+    /// Whether an entry had the id [`Self::after`].
+    pub fn starts_at_entry(&self) -> bool {
+        self.is_entry
+    }
+
     /// Whether an entry with this id was read.
     pub fn has_id(&self, id: StreamId) -> bool {
-        self.find(id).is_some()
+        (self.is_entry && id == self.after) || self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok()
     }
 
-    /// Whether this entry was read.
-    pub fn has(&self, id: StreamId, body: &Body) -> bool {
-        self.find(id).is_some_and(|known| known == hash(body))
+    /// The entries after a position.
+    pub fn entries_after(&self, position: StreamId) -> impl Iterator<Item = EntryKey> {
+        self.entries.range(self.index_after(position)..).copied()
     }
 
-    /// The hash of the content of the entry with this id.
-    fn find(&self, id: StreamId) -> Option<u64> {
-        let index = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.entries.get(index).map(|(_, hash)| *hash)
+    /// Forgets the entries after a position, and returns them. Without it the history begins there.
+    pub fn split_off(&mut self, position: StreamId, is_entry: bool) -> Vec<EntryKey> {
+        let split = self.entries.split_off(self.index_after(position)).into();
+        if position < self.after {
+            self.restart(position, is_entry);
+        }
+        split
+    }
+
+    fn index_after(&self, position: StreamId) -> usize {
+        self.entries.partition_point(|(id, _)| *id <= position)
     }
 }
 
-fn hash(body: &Body) -> u64 {
+/// The hash of the content of an entry.
+pub fn hash(body: &Body) -> u64 {
     let mut hasher = DefaultHasher::new();
     body.hash(&mut hasher);
     hasher.finish()

@@ -5,10 +5,13 @@
 //! is left of them. This is a state machine without clock, task, store or process-wide state: time and pages are arguments.
 
 mod history;
+mod lost;
 mod pending;
+mod proof;
 mod reset;
 mod staged;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,10 +21,15 @@ use tokio::time::Instant;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::sequencer::history::ReadHistory;
+pub use crate::channel::sequencer::history::{EntryKey, hash};
+use crate::channel::sequencer::lost::LostEntries;
+pub use crate::channel::sequencer::lost::has;
 use crate::channel::sequencer::pending::PendingNotifications;
+use crate::channel::sequencer::proof::{Comparison, Proof};
+pub use crate::channel::sequencer::reset::StoreReset;
 use crate::channel::sequencer::staged::{Hole, Staged, StagedQueue};
 use crate::event::{Body, EventNotification, StreamId, user_frame};
-use crate::store::{Page, StreamState};
+use crate::store::{Page, ReadRequest, StreamState};
 
 /// How long an entry that was read before its notification arrived waits for the notification, and missing entries for
 /// theirs. A stock emitter publishes one round trip after it adds the entry. If it dies in between, the channel is delayed by
@@ -39,19 +47,29 @@ pub struct Sequencer {
     delivered_to: StreamId,
     /// Everything up to here was read.
     read_to: StreamId,
+    /// The stream had an entry with the id `read_to`.
+    is_entry: bool,
     /// Entries that were ever added to the stream, up to `read_to`. Trimming leaves no other trace.
     entries_added: u64,
+    /// `entries_added` was compared with the stream's state when everything up to here was read.
+    counted_to: StreamId,
     staged: StagedQueue,
     /// Notifications of entries after `read_to`, or in a staged hole; and of entries before that are not known, until a read shows whether the
     /// store was reset.
     pending: PendingNotifications,
     history: ReadHistory,
+    /// What the last reset lost.
+    lost: LostEntries,
+    /// The store may hold less than before. The next read finds out whether the entries that were read are still there.
+    proof: Option<Proof>,
     /// The last read found no key, so every entry that it will have is added later.
     is_missing: bool,
-    /// The store was reset to before this position, which was delivered. The next read finds the entries that are left.
-    reset_from: Option<StreamId>,
     /// Since a reset `entries_added` is unknown, until the end of the stream is reached.
     is_uncounted: bool,
+    /// A notification named an entry that a read did not find.
+    wants_state: bool,
+    /// The last page began after `read_to`, so another read is needed.
+    is_behind: bool,
 }
 
 impl Sequencer {
@@ -61,20 +79,45 @@ impl Sequencer {
             fill_holes,
             delivered_to: StreamId::ZERO,
             read_to: StreamId::ZERO,
+            is_entry: false,
             entries_added: 0,
+            counted_to: StreamId::ZERO,
             staged: StagedQueue::new(Arc::clone(&budgets)),
             pending: PendingNotifications::new(Arc::clone(&budgets)),
             history: ReadHistory::default(),
+            lost: LostEntries::default(),
+            proof: None,
             is_missing: false,
-            reset_from: None,
             is_uncounted: false,
+            wants_state: false,
+            is_behind: false,
             budgets,
         }
     }
 
-    /// The position to read after.
+    /// Everything up to here was read.
     pub fn read_to(&self) -> StreamId {
         self.read_to
+    }
+
+    /// What the next read looks for.
+    pub fn request(&self) -> ReadRequest {
+        if self.is_missing {
+            return ReadRequest::with_state(StreamId::ZERO);
+        }
+        if let Some(proof) = &self.proof {
+            return proof.request(&self.history);
+        }
+        ReadRequest {
+            after: self.read_to,
+            is_entry: self.is_entry,
+            notified: self
+                .pending
+                .range(self.read_to..=StreamId::MAX)
+                .filter(|known| known.event.id > self.read_to)
+                .count(),
+            wants_state: self.wants_state || self.is_uncounted,
+        }
     }
 
     /// Whether reads have to pause until staged entries were delivered.
@@ -82,30 +125,56 @@ impl Sequencer {
         self.staged.is_full()
     }
 
-    /// Whether there are notifications that no read has checked.
+    /// Whether there are notifications that no read has checked, or entries that a read has to compare.
     pub fn needs_read(&self) -> bool {
-        self.pending.needs_read()
+        self.pending.needs_read() || self.needs_proof() || self.is_behind
+    }
+
+    /// Whether it is unknown if the store still has what was read.
+    pub fn needs_proof(&self) -> bool {
+        self.proof.is_some()
+    }
+
+    /// The store may hold less than before: its master is another one, or notifications were lost. The caller drops the page of a read that
+    /// began before.
+    pub fn require_proof(&mut self) {
+        self.proof = Some(Proof::default());
+    }
+
+    /// Whether an entry with this id was read, as far as is remembered.
+    pub fn has_read(&self, id: StreamId) -> bool {
+        self.history.has_id(id)
+    }
+
+    /// Whether the last reset lost the entry with this id, and the store has it again.
+    pub fn has_returned(&self, id: StreamId) -> bool {
+        self.lost.has_returned(id)
+    }
+
+    /// Whether this page of another read shows that the store was reset: in this range it lacks an entry that was read, or has one that was not.
+    pub fn is_contradicted_by(&self, range: RangeInclusive<StreamId>, page: &Page) -> bool {
+        // What is before the first entry may be trimmed, and of a stream without entries nothing is left to compare.
+        let Some(first) = page.stream.map_or(Some(StreamId::ZERO), |stream| stream.first) else { return false };
+        let start = self.history.after().max(first.before()).max(*range.start());
+        let last = page.entries.last().map_or(start, |(id, _)| *id);
+        let end = if page.complete { *range.end() } else { last.min(*range.end()) };
+        let read = self.history.entries_after(start).take_while(|(id, _)| *id <= end);
+        let present = page.entries.iter().filter(|(id, _)| *id > start && *id <= end);
+        !read.eq(present.map(|(id, body)| (*id, hash(body))))
     }
 
     /// Starts at the end of the stream that this page was read from.
     pub fn open(&mut self, page: &Page) {
-        self.pending.retain(|id, _| id > page.last());
-        self.restart(page.last());
-        self.entries_added = page.stream.map_or(0, |stream| stream.added);
-        self.is_missing = page.stream.is_none();
-        (self.reset_from, self.is_uncounted) = (None, false);
-    }
-
-    fn restart(&mut self, position: StreamId) {
+        let stream = page.stream.unwrap_or_default();
+        self.pending.retain(|id, _| id > stream.last);
         self.staged.clear();
-        self.delivered_to = position;
-        self.read_to = position;
-        self.history.restart(position);
-    }
-
-    /// Whether the store was reset, and a read has to find the entries that are left.
-    pub fn is_resetting(&self) -> bool {
-        self.reset_from.is_some()
+        (self.delivered_to, self.read_to, self.counted_to) = (stream.last, stream.last, stream.last);
+        self.is_entry = stream.last > StreamId::ZERO && stream.last_entry == Some(stream.last);
+        self.history.restart(stream.last, self.is_entry);
+        self.lost.replace(Vec::new());
+        self.entries_added = stream.added;
+        self.is_missing = !page.exists;
+        (self.proof, self.is_uncounted, self.wants_state, self.is_behind) = (None, false, false, false);
     }
 
     /// Takes in a notification. Returns whether a read is needed.
@@ -138,88 +207,165 @@ impl Sequencer {
     /// A read begins. It finds the entries of all notifications that have arrived.
     pub fn begin_read(&mut self) {
         self.pending.begin_read();
+        self.is_behind = false;
     }
 
-    /// Takes in the page of a read after `read_to`. Entries wait until `deadline` for their notifications; `None` for a read
+    /// Takes in the page of a read for [`Self::request`]. Entries wait until `deadline` for their notifications; `None` for a read
     /// that catches up after a lost link, where the notifications were lost with it.
     ///
-    /// Returns a gap if the store was reset: the stream ended before the position that was read, and all staged entries were dropped. A
-    /// second read, from before the entries that were read last, has found where the streams have to continue.
-    pub fn absorb(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<Gap> {
+    /// Returns a reset if the store lost entries that were read: all staged entries were dropped, and streams continue after the position of
+    /// the reset.
+    pub fn absorb(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<StoreReset> {
         self.pending.complete_read();
-        let Some(stream) = page.stream else { return self.absorb_no_stream(deadline.is_none()) };
-        if stream.last < self.read_to {
-            self.begin_reset(&stream);
-            return None;
+        if !page.exists {
+            return self.absorb_no_stream();
         }
-        self.is_missing = false;
-        let gap = self.reset_from.take().map(|after| self.finish_reset(after, &page));
-        let after = self.read_to;
-        let entries: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > after).collect();
-        let end = if page.complete { stream.last } else { entries.last().map_or(after, |(id, _)| *id) };
+        if std::mem::take(&mut self.is_missing) {
+            return self.absorb_new_stream(page, deadline, now);
+        }
+        let Some(stream) = page.stream else {
+            self.absorb_entries(page, true, deadline, now);
+            return None;
+        };
+        let Some(proof) = self.proof else {
+            if self.is_contradictory(&page, &stream) {
+                self.require_proof();
+            } else {
+                let is_anchored = page.has_after;
+                self.absorb_entries(page, is_anchored, deadline, now);
+            }
+            return None;
+        };
+        let start = proof.request(&self.history).after;
+        let (common, certain) = match proof.compare(&self.history, &page, &stream, self.read_to) {
+            Comparison::Unfinished(proof) => {
+                self.proof = Some(proof);
+                return None;
+            }
+            Comparison::Proven { common } => {
+                self.proof = None;
+                if common.is_some() || self.trimmed(&page, &stream) >= 0 {
+                    let is_anchored = common == Some(self.read_to);
+                    self.absorb_entries(page, is_anchored, deadline, now);
+                    return None;
+                }
+                (None, false)
+            }
+            Comparison::Diverged { common, certain } => (common, certain),
+        };
+        let reset = self.reset(common, certain, start, &page, &stream);
+        if !self.is_behind {
+            let is_anchored = self.is_entry;
+            self.absorb_entries(page, is_anchored, deadline, now);
+        }
+        Some(reset)
+    }
+
+    /// Whether the state of the stream shows that it holds less than before, or may do so.
+    fn is_contradictory(&self, page: &Page, stream: &StreamState) -> bool {
+        // The last entry that was read is neither there nor trimmed.
+        let is_last_missing = self.is_entry
+            && !page.has_after
+            && (stream.added == stream.length || stream.first.is_some_and(|first| first <= self.read_to));
+        is_last_missing || stream.last < self.read_to || self.trimmed(page, stream) < 0
+    }
+
+    /// The number of entries that were trimmed or deleted before they were read; negative if the stream counts fewer than were read. Until the
+    /// end of the stream is reached, only the trimmed ones before its first entry can be counted.
+    fn trimmed(&self, page: &Page, stream: &StreamState) -> i128 {
         let added = i128::from(stream.added) - i128::from(self.entries_added);
-        let read = entries.len() as i128;
-        // Entries that were trimmed before they were read. Until the end of the stream is reached, only the trimmed ones
-        // before its first entry can be counted.
-        let trimmed = if self.is_uncounted {
+        if self.is_uncounted {
             0
         } else if page.complete {
-            added - read
-        } else if stream.first.is_some_and(|first| first > after) {
+            added - page.entries.iter().filter(|(id, _)| *id > self.read_to).count() as i128
+        } else if stream.first.is_some_and(|first| first > self.read_to) {
             added - i128::from(stream.length)
         } else {
             0
-        };
-        self.entries_added = if page.complete {
-            stream.added
-        } else {
-            self.entries_added.saturating_add_signed((read + trimmed.max(0)) as i64)
-        };
-        self.is_uncounted &= !page.complete;
-        self.read_to = end;
+        }
+    }
 
+    /// Stages the entries of a page that are after `read_to`. `is_anchored` means that the stream has an entry with the id `read_to`.
+    fn absorb_entries(&mut self, page: Page, is_anchored: bool, deadline: Option<Instant>, now: Instant) {
+        let after = self.read_to;
+        let trimmed = page.stream.map_or(0, |stream| self.trimmed(&page, &stream));
+        let entries: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > after).collect();
+        let last = entries.last().map(|(id, _)| *id);
+        let end = if page.complete { page.last.max(after) } else { last.unwrap_or(after) };
+        self.entries_added = match page.stream {
+            Some(stream) if page.complete => stream.added,
+            _ => self.entries_added.saturating_add_signed((entries.len() as i128 + trimmed.max(0)) as i64),
+        };
+        self.is_entry = last.map_or(is_anchored && end == after, |last| last == end);
+        self.read_to = end;
         let deadline = deadline.filter(|_| !self.budgets.staged.is_exhausted());
-        if trimmed < 0 {
-            // The stream has fewer entries than were counted and yet reaches further: it was reset and has grown since.
-            self.staged.push(Staged::StoreReset);
-        } else if trimmed > 0 {
-            let count = u64::try_from(trimmed).unwrap_or(u64::MAX);
-            // Trimming removes the oldest entries, so they were before the first one that was read.
-            let resumed = entries.first().map_or(end, |(id, _)| *id);
-            self.staged.push(Staged::Hole(self.hole(count, after, resumed, &stream, deadline, now)));
+        if let Some(stream) = page.stream {
+            if let Ok(count @ 1..) = u64::try_from(trimmed) {
+                // Trimming removes the oldest entries, so they were before the first one that was read.
+                let resumed = entries.first().map_or(end, |(id, _)| *id);
+                // If the last entry is there, nothing after it was trimmed: others were deleted, perhaps before it.
+                let from = if is_anchored { self.counted_to } else { after };
+                self.staged.push(Staged::Hole(self.hole(count, (from, after), resumed, &stream, deadline, now)));
+            }
+            // An entry that the proof found is there, whatever the stream counts.
+            self.is_uncounted = !page.complete && (self.is_uncounted || trimmed < 0);
+            self.counted_to = end;
+            self.wants_state = false;
         }
         for (id, body) in entries {
             self.history.push(id, &body);
+            self.lost.read(id, &body);
             let entry = self.stage(id, body, deadline);
             self.staged.push(entry);
         }
         // The other notifications have no entry here. In a hole it may have been trimmed. After the end of the stream it may follow, unless
         // the read began after the notification: then that was forged, or is of another database of this Redis.
         let holes: Vec<&Hole> = self.staged.holes().collect();
+        let mut is_missed = false;
         self.pending.retain(|id, is_checked| {
+            is_missed |= id > after && id <= end;
             if id <= end { holes.iter().any(|hole| hole.may_contain(id)) } else { !(page.complete && is_checked) }
         });
-        gap
+        // The count of entries tells whether it was deleted.
+        self.wants_state |= is_missed && page.stream.is_none();
     }
 
     /// The key does not exist: it expired or was deleted. Nothing proves that the entries of notifications existed.
-    fn absorb_no_stream(&mut self, is_catch_up: bool) -> Option<Gap> {
-        self.is_missing = true;
-        if let Some(after) = self.reset_from.take() {
-            self.open(&Page::default());
-            return Some(reset::gap(after, StreamId::ZERO));
+    fn absorb_no_stream(&mut self) -> Option<StoreReset> {
+        let was_missing = std::mem::replace(&mut self.is_missing, true);
+        if !was_missing {
+            // They may return, as with another server.
+            let read = self.history.split_off(StreamId::ZERO, false);
+            self.lost.replace(read);
+            self.history.restart(self.read_to, false);
+            self.is_entry = false;
         }
+        let is_proof = self.proof.take().is_some();
         let mut is_notified = false;
         let (delivered_to, read_to) = (self.delivered_to, self.read_to);
         self.pending.retain(|id, is_checked| {
             is_notified |= id > read_to && is_checked;
             (id > delivered_to && id <= read_to) || !is_checked
         });
-        // Entries may have been added and deleted: unnoticed without a subscription, and as notified with one.
-        if std::mem::take(&mut self.entries_added) > 0 && (is_catch_up || is_notified) {
-            self.staged.push(Staged::StoreReset);
-        }
-        None
+        // Entries may have been added and deleted: unnoticed by another server or without a subscription, and as notified otherwise.
+        let existed = std::mem::take(&mut self.entries_added) > 0;
+        (self.is_uncounted, self.wants_state) = (false, false);
+        (existed && (is_proof || is_notified)).then(|| self.reset_to_nothing())
+    }
+
+    /// The first page of a key that did not exist before: all its entries are new.
+    fn absorb_new_stream(&mut self, page: Page, deadline: Option<Instant>, now: Instant) -> Option<StoreReset> {
+        self.proof = None;
+        let stream = page.stream.unwrap_or_default();
+        let is_after = stream.first.is_none_or(|first| first > self.read_to) && stream.last > self.read_to;
+        let reset = (!is_after && self.read_to > StreamId::ZERO).then(|| {
+            self.is_missing = true;
+            let reset = self.reset(None, true, StreamId::ZERO, &page, &stream);
+            self.is_missing = false;
+            reset
+        });
+        self.absorb_entries(page, false, deadline, now);
+        reset
     }
 
     fn stage(&mut self, id: StreamId, body: Body, deadline: Option<Instant>) -> Staged {
@@ -236,12 +382,12 @@ impl Sequencer {
         Staged::Event { id, frame: self.event_frame(id, &event, &data) }
     }
 
-    /// The hole that `count` entries after `after` left that were trimmed before they were read. Trimming removes the oldest entries, so
+    /// The hole that `count` entries after `from` left that were trimmed before they were read. Trimming removes the oldest entries, so
     /// notifications supply ids before the first entry that the stream still has. One that catches up does not wait for any.
     fn hole(
         &self,
         count: u64,
-        after: StreamId,
+        (from, after): (StreamId, StreamId),
         end: StreamId,
         stream: &StreamState,
         deadline: Option<Instant>,
@@ -249,8 +395,8 @@ impl Sequencer {
     ) -> Hole {
         let last = stream.first.map_or(stream.last, StreamId::before).max(after);
         match deadline.filter(|_| self.fill_holes && last > after) {
-            Some(deadline) => Hole { count, end, after, last, deadline },
-            None => Hole { count, end, after, last: after, deadline: now },
+            Some(deadline) => Hole { count, from, end, after, last, deadline },
+            None => Hole { count, from, end, after, last: after, deadline: now },
         }
     }
 
@@ -277,12 +423,6 @@ impl Sequencer {
                     out(gap.frame(id, &self.channel));
                 }
                 Staged::Hole(hole) => self.fill(&hole, &mut out),
-                Staged::StoreReset => {
-                    let next = self.next_staged();
-                    let resumed = next.unwrap_or(self.read_to);
-                    let reason = GapReason::StoreReset;
-                    out(self.gap(next, Gap { after: Some(after), resumed, certain: false, reason }));
-                }
             }
         }
         self.delivered_to = self.read_to;
@@ -308,7 +448,7 @@ impl Sequencer {
         }
         if (ids.len() as u64) < hole.count {
             let next = ids.first().copied().or_else(|| self.next_staged());
-            let (after, resumed) = (Some(self.delivered_to), hole.end);
+            let (after, resumed) = (Some(hole.from.min(self.delivered_to)), hole.end);
             out(self.gap(next, Gap { after, resumed, certain: true, reason: GapReason::Trimmed }));
         }
         for id in ids {

@@ -1,35 +1,78 @@
 //! How a channel continues after the store fell back to an older state: after the last entry that is left of
 //! those that it delivered.
 
-use crate::channel::frame::{Gap, GapReason};
+use std::sync::Arc;
+
 use crate::channel::sequencer::Sequencer;
+use crate::channel::sequencer::history::EntryKey;
 use crate::event::StreamId;
 use crate::store::{Page, StreamState};
 
-impl Sequencer {
-    /// The stream ends before the position that was read. Chooses the position for a read that finds the entries that are left of those that
-    /// were delivered, and those that were added since: after the last entries that were read, or before the first one of which a
-    /// notification arrived. All entries of a key that did not exist meanwhile were added since.
-    pub(super) fn begin_reset(&mut self, stream: &StreamState) {
-        let after = self.reset_from.unwrap_or(self.delivered_to);
-        let kept = if self.is_missing { StreamId::ZERO } else { self.history.after().min(stream.last) };
-        let notified = self.pending.range(StreamId::ZERO..=stream.last).next().map(|first| first.event.id.before());
-        self.staged.clear();
-        self.read_to = notified.map_or(kept, |notified| notified.min(kept));
-        self.delivered_to = self.read_to;
-        self.reset_from = Some(after);
-    }
-
-    /// Continues after the last entry of this page that is known.
-    pub(super) fn finish_reset(&mut self, after: StreamId, page: &Page) -> Gap {
-        let known = page.entries.iter().take_while(|(id, body)| self.history.has(*id, body)).last();
-        let resumed = known.map_or(self.read_to, |(id, _)| *id);
-        self.restart(resumed);
-        self.is_uncounted = true;
-        gap(after, resumed)
-    }
+/// A reset of the store, and where the channel continues.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreReset {
+    /// The position after which the channel delivers what the store has.
+    pub position: StreamId,
+    /// The last entry that was delivered and is left; `None` if no such entry is known.
+    pub common: Option<StreamId>,
+    /// The entry that is delivered next, or the last id of the stream.
+    pub resumed: StreamId,
+    /// The store proves that entries are lost.
+    pub certain: bool,
+    /// The last entries that were read after `position`.
+    pub lost: Arc<[EntryKey]>,
 }
 
-pub(super) const fn gap(after: StreamId, resumed: StreamId) -> Gap {
-    Gap { after: Some(after), resumed, certain: true, reason: GapReason::StoreReset }
+impl Sequencer {
+    /// Continues after the entry `common`. The page was read after the position `start`.
+    pub(super) fn reset(
+        &mut self,
+        common: Option<StreamId>,
+        certain: bool,
+        start: StreamId,
+        page: &Page,
+        stream: &StreamState,
+    ) -> StoreReset {
+        let next = page.entries.first().map(|(id, _)| *id);
+        let (position, resumed) = match common {
+            Some(common) => (common, None),
+            // All entries of a key that did not exist meanwhile were added since.
+            None if self.is_missing => (StreamId::ZERO, stream.first),
+            // Entries before those that are remembered may be old ones, except those that were notified.
+            None => match self.pending.range(StreamId::ZERO..=start.min(stream.last)).next() {
+                Some(notified) => (notified.event.id.before(), Some(notified.event.id)),
+                None => (next.map_or(stream.last, StreamId::before), next),
+            },
+        };
+        let is_entry = common.is_some() || (position == stream.last && stream.last_entry == Some(position));
+        self.restart_after(position, is_entry);
+        let resumed = resumed.or_else(|| {
+            let following = page.entries.iter().filter(|(id, _)| *id > position);
+            let is_new = |(id, body): &&(StreamId, _)| !self.lost.has(*id, body);
+            following.clone().find(is_new).map(|(id, _)| *id)
+        });
+        self.is_uncounted = true;
+        // Otherwise the page has the entries after the position.
+        self.is_behind = position < start;
+        let lost = Arc::clone(self.lost.entries());
+        StoreReset { position, common, resumed: resumed.unwrap_or(stream.last), certain, lost }
+    }
+
+    /// The key does not exist any more, and entries may be lost.
+    pub(super) fn reset_to_nothing(&mut self) -> StoreReset {
+        self.restart_after(StreamId::ZERO, false);
+        let lost = Arc::clone(self.lost.entries());
+        StoreReset { position: StreamId::ZERO, common: None, resumed: StreamId::ZERO, certain: false, lost }
+    }
+
+    fn restart_after(&mut self, position: StreamId, is_entry: bool) {
+        let split = self.history.split_off(position, is_entry);
+        // Those of a key that does not exist were lost before.
+        if !self.is_missing {
+            self.lost.replace(split);
+        }
+        self.staged.clear();
+        (self.delivered_to, self.read_to, self.counted_to, self.is_entry) = (position, position, position, is_entry);
+        (self.proof, self.wants_state) = (None, false);
+    }
 }

@@ -34,13 +34,14 @@ pub(super) enum Staged {
     TooLarge(StreamId),
     /// Entries before `end` that were trimmed before they were read.
     Hole(Hole),
-    StoreReset,
 }
 
 #[derive(Debug)]
 pub(super) struct Hole {
     /// The number of missing entries.
     pub count: u64,
+    /// They were added after this position.
+    pub from: StreamId,
     /// The first entry after them that was read, or the end of the stream.
     pub end: StreamId,
     /// The ids that the missing entries may have: they are greater than `after`, and at most `last`.
@@ -60,7 +61,7 @@ impl Staged {
     pub fn id(&self) -> Option<StreamId> {
         match self {
             Self::Event { id, .. } | Self::Untyped { id, .. } | Self::Skip(id) | Self::TooLarge(id) => Some(*id),
-            Self::Hole(_) | Self::StoreReset => None,
+            Self::Hole(_) => None,
         }
     }
 

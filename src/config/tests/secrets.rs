@@ -4,8 +4,10 @@ use super::*;
 
 const SECRET: &str = "S3cretMarker";
 /// Options whose values are paths, which errors show unless they cannot be meant as paths.
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 10] = [
     "store-ca",
+    "store-cert",
+    "store-key",
     "cache-dir",
     "policy.file",
     "policy.cases",

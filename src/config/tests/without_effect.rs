@@ -49,6 +49,22 @@ fn values_without_an_effect_are_errors() {
     check("server.trusted-proxies = ['10.0.0.0/8', '10.0.0.1/8']", &["server.trusted-proxies[1]: ", "10.0.0.1/32"]);
     check("store-ca = 'ca.pem'", &["store-ca: ", "rediss://"]);
     check("store = 'memory:'\nstore-ca = 'ca.pem'", &["store-ca: ", "rediss://"]);
+    let tls = "store = 'rediss://h'";
+    check("store-cert = 'c.pem'\nstore-key = 'k.pem'", &["store-cert: ", "rediss://"]);
+    check("store = 'redis-sentinel://h/m'\nstore-key = 'k.pem'", &["store-key: ", "rediss-sentinel://"]);
+    check(&format!("{tls}\nstore-cert = 'c.pem'"), &["store-cert: ", "set store-key"]);
+    check(&format!("{tls}\nstore-key = 'k.pem'"), &["store-key: ", "set store-cert"]);
+    for store in ["redis://h", "redis-cluster://h", "memory:"] {
+        let store = format!("store = '{store}'");
+        check(&format!("{store}\nstore-sentinel-password = 'p'"), &["store-sentinel-password: ", "redis-sentinel://"]);
+        check(&format!("{store}\nstore-sentinel-user = 'u'"), &["store-sentinel-user: ", "redis-sentinel://"]);
+    }
+    let sentinel = "store = 'redis-sentinel://h/m'";
+    check(&format!("{sentinel}\nstore-sentinel-user = 'u'"), &["store-sentinel-user: ", "set store-sentinel-password"]);
+    check(&format!("{sentinel}\nstore-sentinel-password = ''"), &["store-sentinel-password: ", "empty"]);
+    check(&format!("{sentinel}\nstore-sentinel-password = '${{NOT_SET}}'"), &["store-sentinel-password: ", "NOT_SET"]);
+    check("store = 'redis-cluster://h/1'", &["store: ", "a cluster has no other one"]);
+    check("store = 'redis-sentinel://h'", &["store: ", "the name of the master is missing"]);
     check("store = 'redis://h?db=2'", &["store: ", "the database is the path"]);
     check("listen = '127.0.0.1:7080'", &["control.listen: ", "127.0.0.1:7080", "listen"]);
     check("listen = '0.0.0.0:7080'", &["control.listen: "]);
@@ -56,7 +72,9 @@ fn values_without_an_effect_are_errors() {
     check("log.filter = 'warning'", &["log.filter: ", "warn,tidegate=debug"]);
     check("memory-store.max-size = '8MiB'", &["memory-store.max-size: ", "memory:"]);
     check("policy.cases = 'x.toml'", &["policy.cases: ", "policy.file"]);
-    for option in ["store-ca", "cache-dir", "policy.file", "policy.shadow.file", "decisions.log"] {
+    for option in
+        ["store-ca", "store-cert", "store-key", "cache-dir", "policy.file", "policy.shadow.file", "decisions.log"]
+    {
         check(&format!("{option} = ''"), &["tidegate.toml: ", option, "the path is empty"]);
     }
     check("redis-rest.tokens = ['one', 'two words']", &["redis-rest.tokens[1]: ", "white space"]);
@@ -87,6 +105,8 @@ fn values_without_an_effect_are_errors() {
         "policy.lookup.prefixes = ['session:', 'sessions:', '{user}:', 'page:/a?b=', 't']",
         "policy.egress.hosts = ['https://a.example', 'http://a.example', 'https://a.example:8443', 'https://1.1.1.1']",
         "policy.lookup.max-lookups = 0",
+        "store = 'redis-sentinel://u:p@h/m'\nstore-sentinel-user = 'u'\nstore-sentinel-password = 'p'",
+        "store = 'rediss-cluster://u:p@h'\nstore-cert = 'c.pem'\nstore-key = 'k.pem'\nstore-ca = 'ca.pem'",
         "server.trusted-proxies = ['10.0.0.0/8', '10.1.0.0/16', '0.0.0.0/0']",
     ] {
         if let Err(error) = load(&format!("allow-all = true\n{valid}")) {

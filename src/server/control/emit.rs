@@ -1,5 +1,7 @@
 //! `POST /v1/emit`
 
+use std::time::Duration;
+
 use http::Request;
 use hyper::body::Incoming;
 use serde::Deserialize;
@@ -13,6 +15,7 @@ use crate::server::app::App;
 use crate::server::body::{BODY_TIMEOUT, BodyLimits, ExpectedBody, from_json, json_bytes};
 use crate::server::respond::{self, Response};
 use crate::store::Retention;
+use crate::store::emit::{self, Attempt, EmitToken};
 
 /// Body of `POST /v1/emit`.
 #[derive(Deserialize)]
@@ -43,6 +46,11 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u64>, D::Error> {
 /// store copies several times.
 const EMIT_MEMORY_FACTOR: usize = 12;
 
+/// The header with the client's own key of an emit, the same in each of its attempts.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+/// An emit without a reply is tried again for this time.
+const EMIT_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Emits an event. The playground uses it, too.
 pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, ApiError> {
     let expected =
@@ -54,6 +62,12 @@ pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, Api
         timeout: BODY_TIMEOUT,
         memory: Some((&mut memory, EMIT_MEMORY_FACTOR)),
     };
+    // A key of the client's own may be that of an attempt before this one.
+    let key = request.headers().get(IDEMPOTENCY_KEY).map(|key| key.to_str().unwrap_or_default().parse());
+    let key: Option<EmitToken> = key
+        .transpose()
+        .map_err(|_| ApiError::InvalidParameter("Idempotency-Key: 1 to 128 visible ASCII characters".into()))?;
+    let (token, is_repeated) = key.map_or_else(|| (EmitToken::new(), false), |key| (key, true));
     let body = json_bytes(request, limits).await?;
     let Emit { channel, event, data, max_length, expire_seconds } = from_json(&body, &expected)?;
     app.check_channel(&channel)?;
@@ -63,6 +77,11 @@ pub async fn emit(app: &App, request: Request<Incoming>) -> Result<Response, Api
         return Err(ApiError::EventTooLarge { max_bytes });
     }
     let retention = Retention { max_length, expire_seconds };
-    let id = app.hub.store().emit(&channel, &event, retention).await?;
-    Ok(respond::ok(json!({ "id": id.to_string() })))
+    let attempt = Attempt { token: &token, is_repeated };
+    let emitted = emit::emit(&**app.hub.store(), &channel, &event, retention, attempt, EMIT_TIMEOUT).await?;
+    let mut answer = json!({ "id": emitted.id.to_string() });
+    if emitted.is_uncertain {
+        answer["uncertain"] = true.into();
+    }
+    Ok(respond::ok(answer))
 }

@@ -25,6 +25,8 @@ pub enum StoreState {
     Ok,
     /// It answers, but fleet commands cannot be read: event delivery is paused.
     Unsynced,
+    /// It answers, but this node has no proof that it is the current master: event delivery is paused.
+    Unproven,
     /// It does not answer.
     Unavailable,
 }
@@ -49,6 +51,7 @@ impl App {
     /// This node's readiness now.
     pub async fn readiness(&self) -> Readiness {
         let store = match timeout(PING_TIMEOUT, self.hub.store().ping()).await {
+            Ok(Ok(())) if !self.commands.is_master_proven() => StoreState::Unproven,
             Ok(Ok(())) if timeout(SYNC_TIMEOUT, self.commands.wait_synced()).await.is_ok() => StoreState::Ok,
             Ok(Ok(())) => StoreState::Unsynced,
             _ => StoreState::Unavailable,

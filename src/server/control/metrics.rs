@@ -52,6 +52,12 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         )
         .set(synced.into());
     builder
+        .gauge(
+            "tidegate_store_master_proven",
+            "1 if this node has a recent proof that it reads from the store's current master, or needs none; event delivery is paused while 0.",
+        )
+        .set(app.commands.is_master_proven().into());
+    builder
         .gauge("tidegate_revocations_active", "Active revocations; each refuses matching clients until it expires.")
         .set(count(app.authorizer.revocations().list().len()));
     builder

@@ -176,7 +176,7 @@ fn start_positions(query: Query, header: Option<&[u8]>, grant: &Grant) -> (Vec<C
         };
         // What a browser sends if it is disconnected before the channel is open. A time is in its URL.
         let position = match requested {
-            StartPosition::Id(id) => KnownPosition::At(Position { id, is_entry: true }),
+            StartPosition::Id(id) | StartPosition::IdOrTime(id) => KnownPosition::At(Position { id, is_entry: true }),
             StartPosition::Between(id) => KnownPosition::At(Position { id, is_entry: false }),
             StartPosition::Unknown => KnownPosition::Unusable,
             StartPosition::Tail | StartPosition::From(_) => KnownPosition::None,

@@ -11,10 +11,13 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, NewId, Reply, RestCommand, TEXT_OVERHEAD_BYTES, bound};
-use crate::store::memory::state::{MemoryState, text_bytes};
+use crate::store::emit;
+use crate::store::emit::{Attempt, Emitted, TOKEN_FIELD};
+use crate::store::memory::state::{EntryFields, LookUp, MemoryState, text_bytes};
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState, revocations,
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+    revocations,
 };
 use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
@@ -63,6 +66,11 @@ impl MemoryStore {
         if self.seed.contains_key(key) { Err(StoreError::WrongType) } else { Ok(()) }
     }
 
+    fn barrier_position_in(&self, state: &MemoryState) -> StreamId {
+        let stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
+        stream.map_or(StreamId::ZERO, |stream| stream.last)
+    }
+
     /// Returns whether the channel is subscribed.
     fn publish(&self, channel: &str, payload: &str) -> bool {
         let is_subscribed = self.state().subscribed.contains(channel);
@@ -70,6 +78,47 @@ impl MemoryStore {
             handler.notified(channel, payload.as_bytes());
         }
         is_subscribed
+    }
+}
+
+impl MemoryStore {
+    /// Adds an event, unless an earlier attempt has added it, and publishes its notification.
+    fn emit_event(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Option<Attempt<'_>>,
+    ) -> Result<Emitted, StoreError> {
+        self.check_is_stream(channel)?;
+        let mut fields =
+            vec![("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
+        fields.extend(attempt.map(|attempt| (TOKEN_FIELD, attempt.token.as_str())));
+        let fields: EntryFields = fields.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
+        let now = (self.clock)();
+        let emitted = {
+            let mut state = self.state();
+            let attempt = attempt.filter(|attempt| attempt.is_repeated);
+            let earlier =
+                attempt.map_or(LookUp::Absent, |attempt| state.look_up(channel, attempt.token.as_str(), &fields));
+            match earlier {
+                LookUp::Found(id) => Emitted { id, is_uncertain: false },
+                LookUp::Conflict(id) => return Err(emit::conflict(id)),
+                LookUp::Absent | LookUp::Unknown => {
+                    let id = state.add(channel, NewId::Auto, now, fields)?;
+                    if let Some(max) = retention.max_length {
+                        state.trim(channel, &Keep::MaxLen(max));
+                    }
+                    if let Some(seconds) = retention.expire_seconds {
+                        state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
+                    }
+                    state.evict(self.barrier_stream.get());
+                    Emitted { id, is_uncertain: matches!(earlier, LookUp::Unknown) }
+                }
+            }
+        };
+        self.publish(channel, &format!(r#"{},"id":"{}"}}"#, notification_head(channel, event), emitted.id));
+        Ok(emitted)
     }
 }
 
@@ -98,22 +147,21 @@ impl EventStore for MemoryStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        Ok(self.barrier_position_in(&self.state()))
+    }
+
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         self.check_is_stream(channel)?;
         let state = self.state();
-        let barrier_stream = self.barrier_stream.get().and_then(|key| state.streams.get(key));
-        let barrier_position = barrier_stream.map_or(StreamId::ZERO, |stream| stream.last);
+        let barrier_position = Some(self.barrier_position_in(&state));
         let mut page = Page { complete: true, barrier_position, ..Page::default() };
         let Some(stream) = state.streams.get(channel) else { return Ok(page) };
-        page.stream = Some(StreamState {
-            last: stream.last,
-            added: stream.added,
-            length: stream.entries.len() as u64,
-            first: stream.entries.front().map(|(id, _)| *id),
-            max_deleted: StreamId::ZERO,
-        });
+        page.exists = true;
         let mut used = 0;
-        let from = stream.entries.partition_point(|(id, _)| *id <= after);
+        let from = stream.entries.partition_point(|(id, _)| *id <= request.after);
+        let at = from.checked_sub(1).and_then(|at| stream.entries.get(at));
+        page.has_after = request.is_entry && at.is_some_and(|(id, _)| *id == request.after);
         for (id, fields) in stream.entries.range(from..) {
             let size = text_bytes(fields);
             let body = if size > limits.max_event {
@@ -128,28 +176,32 @@ impl EventStore for MemoryStore {
             };
             page.entries.push((*id, body));
         }
+        let is_proven = page.has_after && page.complete && page.entries.len() >= request.notified;
+        page.stream = (request.wants_state || !is_proven).then(|| StreamState {
+            last: stream.last,
+            added: stream.added,
+            length: stream.entries.len() as u64,
+            first: stream.entries.front().map(|(id, _)| *id),
+            last_entry: stream.entries.back().map(|(id, _)| *id),
+            max_deleted: StreamId::ZERO,
+        });
+        let last_entry = page.entries.last().map_or(request.after, |(id, _)| *id);
+        page.last = page.stream.map_or(last_entry, |stream| stream.last);
         Ok(page)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        self.check_is_stream(channel)?;
-        let fields = [("data", &*event.text), ("event", &*event.event), ("channel", channel), ("type", event.encoding)];
-        let fields = fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();
-        let now = (self.clock)();
-        let id = {
-            let mut state = self.state();
-            let id = state.add(channel, NewId::Auto, now, fields)?;
-            if let Some(max) = retention.max_length {
-                state.trim(channel, &Keep::MaxLen(max));
-            }
-            if let Some(seconds) = retention.expire_seconds {
-                state.set_expiry(channel, now.saturating_add(seconds.saturating_mul(1000)));
-            }
-            state.evict(self.barrier_stream.get());
-            id
-        };
-        self.publish(channel, &format!(r#"{},"id":"{id}"}}"#, notification_head(channel, event)));
-        Ok(id)
+        Ok(self.emit_event(channel, event, retention, None)?.id)
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.emit_event(channel, event, retention, Some(attempt))
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
@@ -176,9 +228,12 @@ impl EventStore for MemoryStore {
         Ok(AddedRevocation { now, until: Some(until) })
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        self.state().revocations.entry(key.into()).or_default().insert(id.into(), value.into());
-        Ok(())
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
+        let mut state = self.state();
+        let stored = state.revocations.entry(key.into()).or_default();
+        let is_missing = !stored.contains_key(id);
+        stored.entry(id.into()).or_insert_with(|| value.into());
+        Ok(is_missing)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {

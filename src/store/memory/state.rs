@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::event::StreamId;
 use crate::store::StoreError;
 use crate::store::command::{Keep, NewId};
+use crate::store::emit::{LOOK_BACK_ENTRIES, LOOK_BACK_TIME, TOKEN_FIELD};
 use crate::util::allocation::allocation;
 
 /// What a stream costs in addition to its name and its entries, in the maps of streams.
@@ -51,7 +52,35 @@ pub(super) fn text_bytes(fields: &[(String, String)]) -> usize {
     fields.iter().map(|(name, value)| name.len() + value.len()).sum()
 }
 
+/// Whether a stream has the entry of an earlier attempt to emit an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LookUp {
+    Found(StreamId),
+    /// The entry with this token has other fields.
+    Conflict(StreamId),
+    Absent,
+    /// It is not there, and may have been.
+    Unknown,
+}
+
 impl MemoryState {
+    /// Looks for the entry with this token among the latest ones.
+    pub fn look_up(&self, key: &str, token: &str, fields: &[(String, String)]) -> LookUp {
+        let Some(stream) = self.streams.get(key) else { return LookUp::Absent };
+        let oldest = stream.last.ms.saturating_sub(u64::try_from(LOOK_BACK_TIME.as_millis()).unwrap_or(u64::MAX));
+        let latest = stream.entries.iter().rev();
+        let mut looked_at = 0;
+        for (id, entry) in latest.take_while(|(id, _)| id.ms >= oldest).take(LOOK_BACK_ENTRIES) {
+            if entry.iter().any(|(name, value)| name == TOKEN_FIELD && value == token) {
+                return if entry == fields { LookUp::Found(*id) } else { LookUp::Conflict(*id) };
+            }
+            looked_at += 1;
+        }
+        let has_older = stream.entries.front().is_some_and(|(first, _)| first.ms < oldest);
+        let is_whole = stream.added == stream.entries.len() as u64;
+        if looked_at < LOOK_BACK_ENTRIES && (has_older || is_whole) { LookUp::Absent } else { LookUp::Unknown }
+    }
+
     pub fn expire(&mut self, now: u64) {
         while let Some((at, key)) = self.expiries.first().cloned().filter(|(at, _)| *at <= now) {
             self.expiries.remove(&(at, Arc::clone(&key)));

@@ -26,7 +26,7 @@ impl TestStore {
     }
 
     async fn ids(&self) -> Vec<String> {
-        let page = self.store.read("c", StreamId::ZERO, ALL).await.expect("read");
+        let page = self.store.read("c", ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read");
         page.entries.iter().map(|(id, _)| id.to_string()).collect()
     }
 }
@@ -48,7 +48,7 @@ async fn trimming_does_not_change_the_number_of_added_entries() {
     for _ in 0..5 {
         w.emit("x", Retention { max_length: Some(2), ..Retention::default() }).await;
     }
-    let page = w.store.read("c", StreamId::ZERO, ALL).await.expect("read");
+    let page = w.store.read("c", ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read");
     let state = page.stream.expect("a stream");
     assert_eq!((state.added, state.length, state.first), (5, 2, Some(StreamId::new(1_000, 3))));
     assert_eq!(w.ids().await, ["1000-3", "1000-4"]);
@@ -61,7 +61,7 @@ async fn a_stream_expires() {
     w.now.store(1_999, Ordering::Relaxed);
     assert_eq!(w.ids().await.len(), 1);
     w.now.store(2_000, Ordering::Relaxed);
-    assert!(w.store.read("c", StreamId::ZERO, ALL).await.expect("read").stream.is_none());
+    assert!(w.store.read("c", ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read").stream.is_none());
     assert_eq!(w.store.state().bytes, 0);
 }
 
@@ -75,7 +75,7 @@ async fn a_full_store_drops_the_oldest_of_all_streams() {
         let state = w.store.state();
         assert!(state.bytes <= 2_000, "{}", state.bytes);
     }
-    let page = w.store.read("d", StreamId::ZERO, ALL).await.expect("read");
+    let page = w.store.read("d", ReadRequest::with_state(StreamId::ZERO), ALL).await.expect("read");
     assert_eq!(page.entries.last().map(|(id, _)| id.ms), Some(1_049));
     let too_large = NewEvent::new("e", &"x".repeat(3_000).into());
     assert!(matches!(w.store.emit("c", &too_large, Retention::default()).await, Err(StoreError::InvalidCommand(_))));
@@ -89,12 +89,13 @@ async fn a_page_is_bounded() {
         w.emit(&"x".repeat(size), Retention::default()).await;
     }
     let limits = ReadLimits { entries: 10, bytes: 1_000, max_event: 10_000 };
-    let page = w.store.read("c", StreamId::ZERO, limits).await.expect("read");
+    let page = w.store.read("c", ReadRequest::with_state(StreamId::ZERO), limits).await.expect("read");
     assert_eq!((page.entries.len(), page.complete, page.needs), (2, false, None));
-    let page = w.store.read("c", page.entries[1].0, limits).await.expect("read");
+    let page = w.store.read("c", ReadRequest::with_state(page.entries[1].0), limits).await.expect("read");
     let needs = page.needs.expect("a larger limit is needed");
     assert!(page.entries.is_empty() && needs > 5_000);
-    let page = w.store.read("c", StreamId::new(1_000, 1), ReadLimits { bytes: needs, ..limits }).await.expect("read");
+    let after = ReadRequest::with_state(StreamId::new(1_000, 1));
+    let page = w.store.read("c", after, ReadLimits { bytes: needs, ..limits }).await.expect("read");
     assert_eq!(page.entries.len(), 2);
     assert!(page.complete && matches!(page.entries[1].1, Body::TooLarge));
 }
@@ -108,7 +109,10 @@ async fn look_ups_read_the_seed() {
     assert!(!w.store.set_contains("team", "bob").await.expect("a reply"));
     assert_eq!(w.store.hash_get("h", "f").await.expect("a reply"), Some(b"v".to_vec()));
     assert!(matches!(w.store.get("team").await, Err(StoreError::WrongType)));
-    assert!(matches!(w.store.read("team", StreamId::ZERO, ALL).await, Err(StoreError::WrongType)));
+    assert!(matches!(
+        w.store.read("team", ReadRequest::with_state(StreamId::ZERO), ALL).await,
+        Err(StoreError::WrongType)
+    ));
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use redis::{RedisError, ServerError};
+use redis::{ErrorKind, RedisError, ServerError, Value};
 
 use crate::store::StoreError;
 
@@ -11,7 +11,11 @@ const SCRIPT_SUFFIX: &str = " script: ";
 
 impl From<RedisError> for StoreError {
     fn from(error: RedisError) -> Self {
-        let Some(reply) = first_reply(&error) else { return Self::Unavailable(describe(&error)) };
+        let Some(reply) = first_reply(&error) else {
+            // Of the options, not of a server that may recover.
+            let is_mistake = error.kind() == ErrorKind::InvalidClientConfig;
+            return if is_mistake { Self::Refused(describe(&error)) } else { Self::Unavailable(describe(&error)) };
+        };
         match reply.code() {
             "WRONGTYPE" => Self::WrongType,
             // The server or its place in a deployment is in a state that passes.
@@ -35,6 +39,16 @@ pub(super) fn command_error(error: RedisError) -> StoreError {
 /// Whether the server replied this error, so that the connection is intact.
 pub(super) fn is_reply(error: &RedisError) -> bool {
     first_reply(error).is_some()
+}
+
+/// Whether the server replied that it is a replica, so that it did not execute the command.
+pub(super) fn is_read_only(result: Result<&Value, &RedisError>) -> bool {
+    const CODE: &str = "READONLY";
+    match result {
+        Ok(Value::ServerError(reply)) => reply.code() == CODE,
+        Ok(_) => false,
+        Err(error) => first_reply(error).is_some_and(|reply| reply.code() == CODE),
+    }
 }
 
 /// The error that the server replied, if the error is not one of the connection; of a pipeline the first one.
@@ -65,7 +79,7 @@ fn describe(error: &RedisError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use redis::{Value, parse_redis_value};
+    use redis::parse_redis_value;
 
     use super::*;
 

@@ -4,25 +4,30 @@
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value};
 
+use crate::store::redis::cluster::route::{ClusterLink, ClusterRoute};
 use crate::store::redis::node_link::NodeLink;
 
 #[derive(Clone)]
 pub(crate) enum Link {
     /// All keys are on one node.
     Node(NodeLink),
+    /// Each slot is on a node of its own.
+    Cluster(ClusterLink),
 }
 
 /// The way to one node, for commands with keys of one slot.
 #[derive(Clone)]
 pub(crate) enum Route {
     Node(NodeLink),
+    Cluster(Box<ClusterRoute>),
 }
 
 impl Link {
     /// The way to the node that has this key.
-    pub fn to(&self, _key: &str) -> Route {
+    pub fn to(&self, key: &str) -> Route {
         match self {
             Self::Node(node) => Route::Node(node.clone()),
+            Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to(key))),
         }
     }
 
@@ -30,6 +35,7 @@ impl Link {
     pub fn to_any(&self) -> Route {
         match self {
             Self::Node(node) => Route::Node(node.clone()),
+            Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to_any())),
         }
     }
 }
@@ -38,6 +44,7 @@ impl ConnectionLike for Route {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Node(node) => node.req_packed_command(command),
+            Self::Cluster(route) => route.req_packed_command(command),
         }
     }
 
@@ -49,12 +56,14 @@ impl ConnectionLike for Route {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Node(node) => node.req_packed_commands(commands, offset, count),
+            Self::Cluster(route) => route.req_packed_commands(commands, offset, count),
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
             Self::Node(node) => node.get_db(),
+            Self::Cluster(route) => route.get_db(),
         }
     }
 }

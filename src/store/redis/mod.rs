@@ -4,32 +4,47 @@
 //! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
 //! read, so that they delay neither; and one for components.
 
+mod certificates;
+mod cluster;
+pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
 mod link;
 mod node_link;
 pub(crate) mod notifications;
+mod sentinel;
+mod servers;
+mod single;
 pub(crate) mod subscriptions;
+mod validity;
 
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{Client, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
+use parking_lot::Mutex;
+use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
+use crate::store::emit;
+use crate::store::emit::{Attempt, Emitted, LOOK_BACK_BYTES, LOOK_BACK_ENTRIES, LOOK_BACK_TIME};
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
+use crate::store::options::StoreOptions;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
-use crate::store::redis::node_link::{FixedNode, NodeLink};
 use crate::store::redis::notifications::NotificationSubscriber;
+use crate::store::redis::servers::Servers;
+use crate::store::redis::single::MasterWatcher;
 use crate::store::revocations::{
     AddedRevocation, MAX_REVOCATION_BYTES, MAX_STORED_REVOCATIONS, NewRevocation, RevocationIds, StoredRevocations,
 };
-use crate::store::{EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, Retention, StoreError, StreamState};
+use crate::store::url::StoreUrl;
+use crate::store::{
+    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+};
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
 
@@ -53,50 +68,88 @@ pub struct RedisStore {
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
-    client: Client,
+    /// The last entry of the barrier stream that a read found. It saves the next read a look at the stream's state.
+    known_barrier: Mutex<StreamId>,
+    servers: Servers,
+    watcher: Arc<MasterWatcher>,
     timeout: Duration,
     metrics: Arc<Metrics>,
 }
 
 impl RedisStore {
-    /// Connects when a connection is first used. `timeout` bounds connecting and each reply.
-    pub fn new(client: Client, timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        let node = Arc::new(FixedNode(client.clone()));
-        let link = |reply_timeout| Link::Node(NodeLink::new(Arc::clone(&node) as Arc<_>, timeout, reply_timeout));
-        Self {
-            live: link(timeout),
-            bulk: link(timeout),
-            ranges: link(timeout),
-            blobs: link(timeout.max(MIN_BLOB_TIMEOUT)),
+    /// Connects when a connection is first used. `None` for `memory:`. `keys` are those of the fleet. An error is a mistake in the
+    /// configuration. Needs a runtime.
+    pub fn open(options: &StoreOptions, keys: &FleetKeys, metrics: Arc<Metrics>) -> anyhow::Result<Option<Self>> {
+        let (StoreUrl::Redis(url), timeout) = (&options.url, options.timeout) else { return Ok(None) };
+        let watcher = Arc::<MasterWatcher>::default();
+        let servers = Servers::open(url, options, keys, &watcher, &metrics)?;
+        Ok(Some(Self {
+            live: servers.link(timeout, timeout, true),
+            bulk: servers.link(timeout, timeout, true),
+            ranges: servers.link(timeout, timeout, false),
+            blobs: servers.link(timeout, timeout.max(MIN_BLOB_TIMEOUT), false),
             read: Script::new(include_str!("read.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
-            client,
+            known_barrier: Mutex::default(),
+            servers,
+            watcher,
             timeout,
             metrics,
-        }
+        }))
     }
 
-    /// Checks that the server replies and is not too old.
+    /// Checks that the servers reply, are of the kind that the URL says, and are not too old.
     pub async fn check(&self) -> Result<(), StoreError> {
-        self.ping().await?;
-        let info: String = cmd("INFO").arg("server").query_async(&mut self.live.to_any()).await.unwrap_or_default();
-        let version = info.lines().find_map(|line| line.strip_prefix("redis_version:"));
-        // If the server hides its version, the first read finds out.
-        match version.and_then(|v| v.split('.').next()?.trim().parse::<u32>().ok()) {
-            Some(major) if major < 7 => Err(too_old()),
-            _ => Ok(()),
-        }
+        self.servers.check(&self.live, self.timeout).await
     }
 
     /// The numbers of the server's other databases that hold keys. Their publishers and subscribers are those of this database, too.
     pub async fn other_databases(&self) -> Result<Vec<i64>, StoreError> {
+        if !self.servers.share_one_node() {
+            // A cluster has one database.
+            return Ok(Vec::new());
+        }
         let keyspace: String = cmd("INFO").arg("keyspace").query_async(&mut self.live.to_any()).await?;
-        let own = self.client.get_connection_info().redis_settings().db();
+        let own = self.servers.database();
         Ok(databases(&keyspace).filter(|database| *database != own).collect())
+    }
+}
+
+impl RedisStore {
+    /// Runs `emit.lua`. Without an attempt the entry gets no token.
+    async fn run_emit(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Option<Attempt<'_>>,
+    ) -> Result<Emitted, StoreError> {
+        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
+        let looks_up = attempt.is_some_and(|attempt| attempt.is_repeated);
+        let (id, outcome): (StreamId, String) = self
+            .emit
+            .key(channel)
+            .arg(&event.text)
+            .arg(&event.event)
+            .arg(event.encoding)
+            .arg(notification_head(channel, event))
+            .arg(option(retention.max_length))
+            .arg(option(retention.expire_seconds))
+            .arg(attempt.map_or("", |attempt| attempt.token.as_str()))
+            .arg(if looks_up { "1" } else { "" })
+            .arg(LOOK_BACK_ENTRIES)
+            .arg(LOOK_BACK_TIME.as_secs() * 1_000)
+            .arg(LOOK_BACK_BYTES)
+            .invoke_async(&mut self.bulk.to(channel))
+            .await?;
+        match &*outcome {
+            "conflict" => Err(emit::conflict(id)),
+            outcome => Ok(Emitted { id, is_uncertain: outcome == "uncertain" }),
+        }
     }
 }
 
@@ -118,36 +171,41 @@ impl FromRedisValue for StreamId {
     }
 }
 
-/// The state and the entries of a stream, as `read.lua` returns them.
-type StreamReply =
-    (StreamId, Option<u64>, u64, Option<StreamId>, StreamId, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>);
+/// The entries of a stream and perhaps its state, as `read.lua` returns them.
+type StreamReply = (bool, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>, Option<StateReply>);
+type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId);
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Parses the reply of `read.lua`.
-fn parse_page(reply: Value) -> Result<Page, StoreError> {
+/// Parses the reply of `read.lua` to a read after this position.
+fn parse_page(after: StreamId, has_barrier: bool, reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
-    let Some((last, added, length, first, max_deleted, complete, needs, entries)) = stream else {
+    let barrier_position = has_barrier.then_some(barrier_position);
+    let Some((has_after, complete, needs, entries, state)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
     };
     let body = |fields: Option<Fields>| match fields {
         Some(fields) => Body::from_fields(fields.iter().map(|(name, value)| (&**name, &**value))),
         None => Body::TooLarge,
     };
-    Ok(Page {
-        entries: entries.into_iter().map(|(id, fields)| (id, body(fields))).collect(),
-        complete,
-        needs,
-        stream: Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, max_deleted }),
-        barrier_position,
-    })
+    let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, body(fields))).collect();
+    let stream = match state {
+        Some((last, added, length, first, last_entry, max_deleted)) => {
+            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, last_entry, max_deleted })
+        }
+        None => None,
+    };
+    let last = stream.map_or_else(|| entries.last().map_or(after, |(id, _)| *id), |stream| stream.last);
+    Ok(Page { entries, complete, needs, exists: true, has_after, last, stream, barrier_position })
 }
 
 #[async_trait]
 impl EventStore for RedisStore {
     fn start(&self, handler: Weak<dyn NotificationHandler>) {
+        self.watcher.set(Weak::clone(&handler));
         self.subscriber.get_or_init(|| {
-            NotificationSubscriber::start(self.client.clone(), self.timeout, handler, Arc::clone(&self.metrics))
+            let source = self.servers.notifications(self.timeout);
+            NotificationSubscriber::start(source, self.timeout, handler, Arc::clone(&self.metrics))
         });
     }
 
@@ -167,38 +225,53 @@ impl EventStore for RedisStore {
         let _ = self.barrier_stream.set(Arc::clone(key));
     }
 
-    async fn read(&self, channel: &str, after: StreamId, limits: ReadLimits) -> Result<Page, StoreError> {
+    async fn barrier_position(&self) -> Result<StreamId, StoreError> {
+        let Some(key) = self.barrier_stream.get() else { return Ok(StreamId::ZERO) };
+        let mut last = cmd("XREVRANGE");
+        last.arg(&**key).arg("+").arg("-").arg("COUNT").arg(1);
+        let last: Vec<(StreamId, Value)> = last.query_async(&mut self.live.to(key)).await?;
+        Ok(last.first().map_or(StreamId::ZERO, |(id, _)| *id))
+    }
+
+    async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
         let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
         let mut connection = link.to(channel);
         let mut read = self.read.key(channel);
-        if let Some(key) = self.barrier_stream.get() {
+        if let Some(key) = self.barrier_stream.get().filter(|_| self.servers.share_one_node()) {
             read.key(&**key);
         }
+        let known_barrier = *self.known_barrier.lock();
         let reply: Value = read
-            .arg(after.to_string())
+            .arg(request.after.to_string())
             .arg(limits.entries)
             .arg(limits.bytes)
             .arg(limits.max_event)
+            .arg(u8::from(request.is_entry))
+            .arg(request.notified)
+            .arg(u8::from(request.wants_state))
+            .arg(known_barrier.to_string())
             .invoke_async(&mut connection)
             .await?;
-        parse_page(reply)
+        let page = parse_page(request.after, self.servers.share_one_node(), reply)?;
+        if let Some(position) = page.barrier_position {
+            *self.known_barrier.lock() = position;
+        }
+        Ok(page)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
-        let option = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
-        let id = self
-            .emit
-            .key(channel)
-            .arg(&event.text)
-            .arg(&event.event)
-            .arg(event.encoding)
-            .arg(notification_head(channel, event))
-            .arg(option(retention.max_length))
-            .arg(option(retention.expire_seconds))
-            .invoke_async(&mut self.bulk.to(channel))
-            .await?;
-        Ok(id)
+        Ok(self.run_emit(channel, event, retention, None).await?.id)
+    }
+
+    async fn emit_once(
+        &self,
+        channel: &str,
+        event: &NewEvent,
+        retention: Retention,
+        attempt: Attempt<'_>,
+    ) -> Result<Emitted, StoreError> {
+        self.run_emit(channel, event, retention, Some(attempt)).await
     }
 
     async fn revocations(&self, key: &str, ids: RevocationIds<'_>) -> Result<StoredRevocations, StoreError> {
@@ -232,8 +305,8 @@ impl EventStore for RedisStore {
         Ok(AddedRevocation { now, until })
     }
 
-    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<(), StoreError> {
-        Ok(cmd("HSET").arg(key).arg(id).arg(value).exec_async(&mut self.bulk.to(key)).await?)
+    async fn restore_revocation(&self, key: &str, id: &str, value: &str) -> Result<bool, StoreError> {
+        Ok(cmd("HSETNX").arg(key).arg(id).arg(value).query_async(&mut self.bulk.to(key)).await?)
     }
 
     async fn remove_revocation(&self, key: &str, id: &str) -> Result<bool, StoreError> {
@@ -279,6 +352,10 @@ impl EventStore for RedisStore {
 
     fn fleet(&self, keys: &FleetKeys) -> Option<Arc<dyn FleetStore>> {
         Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
+    }
+
+    async fn prove_master(&self) -> Result<bool, StoreError> {
+        self.servers.prove_master(&self.live).await
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -29,6 +29,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
         reconcile_interval: Duration::from_secs(5),
         max_event_size: 8 << 20,
         linger: Duration::from_secs(30),
+        fence: Duration::from_secs(5),
     };
     let store = Arc::new(MemoryStore::new(16 << 20, HashMap::new(), system_clock()));
     let hub = Hub::start(Arc::<MemoryStore>::clone(&store), settings, Arc::default());

@@ -1,0 +1,82 @@
+//! The channel as a replay sees it: what a stream reads from the store by itself counts only while the channel has proven that the store still
+//! has what the channel read.
+
+use std::sync::Arc;
+
+use crate::channel::membership::Cursor;
+use crate::channel::sequencer::EntryKey;
+use crate::channel::{Channel, ChannelState};
+use crate::event::StreamId;
+use crate::store::Page;
+
+/// When a channel was proven. A page that was read later counts until another master may have taken over.
+#[derive(Clone, Copy, Debug)]
+pub struct ProofToken {
+    takeovers: u64,
+    epoch: u32,
+    /// The channel had read everything up to here.
+    read_to: StreamId,
+}
+
+pub struct ReplaySource(Arc<Channel>);
+
+impl ReplaySource {
+    pub(super) fn new(channel: &Arc<Channel>) -> Self {
+        Self(Arc::clone(channel))
+    }
+
+    pub fn name(&self) -> &Arc<str> {
+        &self.0.name
+    }
+
+    /// Waits until the channel is proven. `None` if the store was reset since the cursor was checked: its stream has to pull first.
+    pub async fn proven(&self, cursor: &Cursor) -> Option<ProofToken> {
+        loop {
+            // Before the look at the state, so that no wake-up is lost in between.
+            let proven = self.0.proven.notified();
+            if let Some(token) = self.0.state.lock().proof_token() {
+                return (token.epoch == cursor.epoch()).then_some(token);
+            }
+            proven.await;
+        }
+    }
+
+    /// Whether a page counts that was read after this token was obtained.
+    pub fn is_current(&self, token: ProofToken) -> bool {
+        self.0.is_current(token)
+    }
+
+    /// Whether a page that was read after this position, after the token was obtained, shows that the store was reset, unnoticed by the channel.
+    pub fn is_contradicted_by(&self, after: StreamId, page: &Page, token: ProofToken) -> bool {
+        let state = self.0.state.lock();
+        state.opened && state.sequencer.is_contradicted_by(after..=token.read_to, page)
+    }
+
+    /// Makes the channel prove what it read.
+    pub fn require_proof(&self) {
+        self.0.require_proof(self.0.state.lock());
+    }
+
+    /// The entries that the stream of this cursor may have received before the last reset.
+    pub fn received(&self, cursor: &Cursor) -> Arc<[EntryKey]> {
+        let state = self.0.state.lock();
+        let reset = state.resets.current().filter(|_| cursor.received_to > cursor.position);
+        reset.map_or_else(Arc::default, |reset| Arc::clone(&reset.lost))
+    }
+}
+
+impl Channel {
+    pub(super) fn is_current(&self, token: ProofToken) -> bool {
+        let now = self.state.lock().proof_token();
+        now.is_some_and(|now| (now.takeovers, now.epoch) == (token.takeovers, token.epoch))
+    }
+}
+
+impl ChannelState {
+    /// `None` while the channel is not proven.
+    fn proof_token(&self) -> Option<ProofToken> {
+        let (epoch, read_to) = (self.resets.epoch(), self.sequencer.read_to());
+        let token = ProofToken { takeovers: self.takeovers, epoch, read_to };
+        (!self.opened || !self.sequencer.needs_proof()).then_some(token)
+    }
+}

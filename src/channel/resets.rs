@@ -1,0 +1,111 @@
+//! What a channel remembers of the last resets of its store: where streams continue that were behind, and which entries were lost.
+
+use std::collections::VecDeque;
+
+use crate::channel::sequencer::StoreReset;
+use crate::event::StreamId;
+
+/// A stream that misses more resets than these gets some entries twice, if the oldest of them went back further than the others.
+const MAX_RESETS: usize = 4;
+
+#[derive(Debug, Default)]
+pub(super) struct Resets {
+    /// Grows with each reset. A cursor of an older epoch may be beyond the end of the stream.
+    epoch: u32,
+    /// The last one began the epoch.
+    last: VecDeque<StoreReset>,
+}
+
+impl Resets {
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// Starts a new epoch.
+    pub fn push(&mut self, reset: StoreReset) {
+        self.epoch = self.epoch.wrapping_add(1);
+        self.last.push_back(reset);
+        if self.last.len() > MAX_RESETS
+            && let (Some(oldest), Some(next)) = (self.last.pop_front(), self.last.front_mut())
+            && oldest.position < next.position
+        {
+            (next.position, next.common) = (oldest.position, oldest.common);
+        }
+    }
+
+    /// The reset that began this epoch.
+    pub fn current(&self) -> Option<&StoreReset> {
+        self.last.back()
+    }
+
+    /// The one of the resets after an epoch that went back furthest: streams of that epoch continue there.
+    pub fn furthest_since(&self, epoch: u32) -> Option<&StoreReset> {
+        let count = usize::try_from(self.epoch.wrapping_sub(epoch)).unwrap_or(usize::MAX);
+        let known = self.last.len().saturating_sub(count);
+        self.last.range(known..).min_by_key(|reset| reset.position)
+    }
+
+    /// The reset that lost the entry with this id, with the position after which a client continues that has received it.
+    pub fn that_lost(&self, id: StreamId) -> Option<&StoreReset> {
+        let (mut position, mut found) = (id, None);
+        for reset in &self.last {
+            // Where the client would have continued may be lost, too.
+            if position > reset.position && (found.is_some() || has_id(reset, position)) {
+                (position, found) = (reset.position, Some(reset));
+            }
+        }
+        found
+    }
+}
+
+fn has_id(reset: &StoreReset, id: StreamId) -> bool {
+    reset.lost.binary_search_by_key(&id, |(id, _)| *id).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(ms: u64) -> StreamId {
+        StreamId::new(ms, 0)
+    }
+
+    fn resets(of: &[(u64, &[u64])]) -> Resets {
+        let mut resets = Resets::default();
+        for (position, lost) in of {
+            let (position, lost) = (id(*position), lost.iter().map(|ms| (id(*ms), 0)).collect());
+            resets.push(StoreReset { position, common: Some(position), resumed: position, certain: true, lost });
+        }
+        resets
+    }
+
+    #[test]
+    fn stream_that_missed_resets_continues_after_the_one_that_went_back_furthest() {
+        let check = |positions: &[u64], missed: u32, expect: Option<u64>| {
+            let resets = resets(&positions.iter().map(|position| (*position, &[][..])).collect::<Vec<_>>());
+            let reset = resets.furthest_since(resets.epoch() - missed);
+            assert_eq!(reset.map(|reset| reset.position.ms), expect, "{missed} of {positions:?}");
+        };
+        check(&[4, 7], 0, None);
+        check(&[4, 7], 1, Some(7));
+        check(&[4, 7], 2, Some(4));
+        // More than are kept.
+        check(&[3, 6, 7, 8, 9, 9], 1, Some(9));
+        check(&[3, 6, 7, 8, 9, 9], 4, Some(3));
+        check(&[3, 6, 7, 8, 9, 9], 6, Some(3));
+    }
+
+    #[test]
+    fn lost_id_has_the_position_where_its_client_continues() {
+        let check = |resets: &Resets, lost, expect: Option<u64>| {
+            assert_eq!(resets.that_lost(id(lost)).map(|reset| reset.position.ms), expect, "{lost}");
+        };
+        let resets = resets(&[(5, &[6, 7]), (4, &[5, 8]), (6, &[9])]);
+        check(&resets, 5, Some(4));
+        check(&resets, 7, Some(4));
+        check(&resets, 8, Some(4));
+        check(&resets, 9, Some(6));
+        check(&resets, 4, None);
+        check(&resets, 10, None);
+    }
+}
