@@ -264,14 +264,14 @@ impl Channel<'_> {
         self.view.items.iter().any(|(_, item)| matches!(item, Observed::Gap(gap) if contains(gap)))
     }
 
-    /// Each delivered entry that did not survive needs a later gap that reports a store reset. The gap begins before the entry if the gateway
-    /// knows the last common one.
+    /// Each delivered entry that did not survive needs a later gap. The gap begins before the entry if the gateway knows the last common one.
+    /// It reports a store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
     fn check_losses(&self, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
         // The least position to which a later gap goes back.
         let mut back: Option<Id> = None;
         for (at, item) in self.view.items.iter().rev() {
             match item {
-                Observed::Gap(gap) if gap.reason == Reason::StoreReset => {
+                Observed::Gap(gap) if matches!(gap.reason, Reason::StoreReset | Reason::Trimmed) => {
                     back = Some(back.map_or(least(gap), |back| back.min(least(gap))));
                 }
                 Observed::Event(id, token) if !self.set.contains(&(*id, *token)) => {

@@ -121,9 +121,9 @@ fn loss_without_gap_is_found() {
     };
     assert_eq!(broken(with(vec![event(13, 3)])), [Rule::LossWithoutGap]);
     // A gap of another reason does not report it.
-    let gap = Gap { after: Some(id(11)), resumed: id(13), certain: true, reason: Reason::Trimmed };
-    let trimmed = Item::Gap { channel: 0, gap };
-    assert_eq!(broken(with(vec![trimmed, event(13, 3)])), [Rule::LossWithoutGap]);
+    let gap = Gap { after: Some(id(11)), resumed: id(13), certain: true, reason: Reason::UnknownPosition };
+    let unknown = Item::Gap { channel: 0, gap };
+    assert_eq!(broken(with(vec![unknown, event(13, 3)])), [Rule::LossWithoutGap]);
     // A gap that begins after the lost entry is counted.
     let outside = history(with(vec![reset(Some(12), 12), event(13, 3)]));
     let (figures, violations) = check(&[outside], &evidence());
