@@ -5,6 +5,7 @@
 mod bindings;
 mod clients;
 mod control;
+mod faults;
 mod full_run;
 mod go;
 mod guests;
@@ -34,6 +35,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   control            fuzz the control port with its OpenAPI document, check metrics and alerts
   clients            make the clients in Python and Go that tests/e2e runs
   protocol           run the scripts of docs/protocol.md against a Redis and a gateway
+  faults [<options>] run gateways on a Redis, a cluster and a group with sentinels that fail, and compare what clients receive;
+                     options: --seed N, --minutes M, --only cluster|sentinel|single, --durable, --clients N, --replay LOG, --write
   bless              write the golden files in tests/golden, and tables of the documents";
 
 fn main() -> Result<()> {
@@ -47,6 +50,7 @@ fn main() -> Result<()> {
         ["control"] => control::run(),
         ["clients"] => clients::run(),
         ["protocol"] => control::protocol(),
+        ["faults", options @ ..] => faults::run(options),
         ["words"] => words::run(),
         ["bless"] => bless(),
         _ => bail!("{USAGE}"),

@@ -1,12 +1,13 @@
 //! `cargo xtask test`: all suites, on a fresh machine too. With `--full`, at their full size, and with a report.
 
+use std::env;
 use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
 use crate::step::{self, skip, step};
-use crate::{bindings, clients, control, full_run, guests, root, sdks, words};
+use crate::{bindings, clients, control, faults, full_run, guests, root, sdks, words};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
 const PROGRAMS: [(&str, &[&str]); 7] = [
@@ -35,11 +36,12 @@ pub struct Area {
 }
 
 /// All areas, the quick ones first. `guests` builds components that `rust` and `e2e` load.
-pub const AREAS: [Area; 6] = [
+pub const AREAS: [Area; 7] = [
     Area { name: "style", run: style },
     Area { name: "guests", run: guests },
     Area { name: "rust", run: rust },
     Area { name: "packages", run: packages },
+    Area { name: "faults", run: store_faults },
     Area { name: "control", run: |_| control::run().and_then(|()| control::protocol()) },
     Area { name: "e2e", run: end_to_end },
 ];
@@ -121,6 +123,18 @@ fn packages(size: Size) -> Result<()> {
     let mut tests =
         cargo(["test", "--workspace", "--locked", "--test", "process", "--", "--include-ignored", PACKAGES]);
     step("packages of each language", tests.env("TIDEGATE_SOAK", "full"))
+}
+
+/// The fault suite: a short run with a fixed seed, which a failure repeats, or a long one with a new seed.
+fn store_faults(size: Size) -> Result<()> {
+    for (name, reason) in faults::unavailable() {
+        skip(name, reason);
+    }
+    let options: &[&str] = match size {
+        Size::Quick => &["--seed", "13", "--minutes", "1"],
+        Size::Full => &["--minutes", "30", "--write"],
+    };
+    step("stores that fail", Command::new(env::current_exe()?).arg("faults").args(options))
 }
 
 fn end_to_end(size: Size) -> Result<()> {
