@@ -582,7 +582,7 @@ mod tests {
         assert!(start.elapsed() <= timeout, "{:?}", start.elapsed());
     }
 
-    /// While the store was away, the statuses of all nodes have expired, and one of them comes back later than the other.
+    /// While the store was away, the statuses of all nodes have expired, and one of them is live again later than the other.
     #[tokio::test(start_paused = true)]
     async fn outage_of_the_store_does_not_count_nodes_as_dead() {
         let late = Behaviour::Late(STATUS_EXPIRY - Duration::from_secs(1));

@@ -82,7 +82,7 @@ pub enum RestoreOutcome {
     BlobMissing,
 }
 
-/// Whether what was written to a server is on another one, too.
+/// Whether the last writes to a server are on another one, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Replication {
     /// A replica has it.
