@@ -85,7 +85,7 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
         let nodes = count(revoked.missing as u64, "node");
         print_warning(&format!("{nodes} did not report in time how many streams were closed there"));
     }
-    print(args.json, &json!(revoked), || {
+    let result = print(args.json, &json!(revoked), || {
         let (streams, nodes) = (count(revoked.streams, "stream"), count(revoked.nodes.len() as u64, "node"));
         let mut text = format!("closed {streams} on {nodes}\n");
         if let Some(Revocation { id, until, .. }) = &revoked.revocation {
@@ -94,7 +94,14 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
             text += &revoked.now.map(|now| describe_clock(Some(now))).unwrap_or_default();
         }
         text
-    })
+    });
+    result?;
+    ensure!(
+        !revoked.not_replicated,
+        "it is not replicated: {} did not confirm it, and no replica of the store is known to have it, so that a failover may lose it: revoke again",
+        count(revoked.missing as u64, "node")
+    );
+    Ok(())
 }
 
 async fn list(target: &Target, as_json: bool) -> anyhow::Result<()> {

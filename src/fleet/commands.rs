@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::hub::Hub;
 use crate::event::{Body, NewEvent, StreamId};
+use crate::fleet::node_status::live_nodes;
 use crate::store::command::{Reply, RestCommand};
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::{EventStore, ReadLimits, ReadRequest, Retention, StoreError};
@@ -299,8 +300,14 @@ impl Commands {
 pub struct CommandReplies {
     /// The replies, by node name.
     pub by_node: BTreeMap<String, Value>,
-    /// Subscribed nodes that did not reply in time.
+    /// Subscribed or live nodes that did not reply in time.
     pub missing: usize,
+}
+
+/// The names of the live nodes. The report about a command does not fail because they cannot be listed.
+async fn live_names(store: &dyn EventStore, keys: &FleetKeys) -> Vec<String> {
+    let Some(fleet) = store.fleet(keys) else { return Vec::new() };
+    live_nodes(&*fleet).await.unwrap_or_default().into_iter().map(|node| node.name).collect()
 }
 
 /// Sends a command, a JSON object with a `kind`, to all nodes. Returns its id.
@@ -309,24 +316,29 @@ pub async fn send(store: &dyn EventStore, keys: &FleetKeys, command: &Value) -> 
     store.emit(&keys.commands(), &NewEvent::new(COMMAND_EVENT, command), retention).await
 }
 
-/// Sends a command, a JSON object with a `kind`, to all nodes, and waits until every subscribed node has replied, or until the timeout.
+/// Sends a command, a JSON object with a `kind`, to all nodes, and waits until every node has replied that is subscribed or live, or until the
+/// timeout.
 pub async fn send_and_wait(
     store: &dyn EventStore,
     keys: &FleetKeys,
     command: &Value,
     timeout: Duration,
 ) -> Result<CommandReplies, StoreError> {
-    // Redis answers to a publish with the number of subscribers.
+    // Redis answers to a publish with the number of subscribers; on a Cluster with those of one server, which are some of the live nodes.
     let ping = RestCommand::Publish { key: keys.commands(), message: json!({ "type": "ping" }).to_string() };
     let subscribed = match store.command(&ping).await? {
         Reply::Int(count) => usize::try_from(count).unwrap_or(0),
         _ => 0,
     };
+    let live = live_names(store, keys).await;
     let id = send(store, keys, command).await?;
     let key = keys.command_replies(id);
     let until = Instant::now() + timeout;
     let (mut replies, mut after, mut received) = (CommandReplies::default(), StreamId::ZERO, 0);
-    while received < subscribed && Instant::now() < until {
+    let is_complete = |received, replies: &CommandReplies| {
+        received >= subscribed && live.iter().all(|name| replies.by_node.contains_key(name))
+    };
+    while !is_complete(received, &replies) && Instant::now() < until {
         tokio::time::sleep(REPLY_POLL_INTERVAL).await;
         // The command was sent already, so an error of this read must not look like an error of the command.
         let request = ReadRequest::with_state(after);
@@ -347,6 +359,11 @@ pub async fn send_and_wait(
         }
     }
     replies.missing = subscribed.saturating_sub(received);
+    if !is_complete(received, &replies) {
+        // A node that has ended meanwhile is not missed.
+        let live = live_names(store, keys).await;
+        replies.missing = replies.missing.max(live.iter().filter(|name| !replies.by_node.contains_key(*name)).count());
+    }
     Ok(replies)
 }
 

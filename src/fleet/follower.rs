@@ -13,6 +13,7 @@ use crate::fleet::record;
 use crate::fleet::record::{
     ActiveRecord, FAILED_STAGE_RETRY_DELAY, MissingBlob, PendingPush, PrepareReport, STORE_RETRY_DELAY, stage_error,
 };
+use crate::fleet::write_back::WriteBack;
 use crate::rollout::pipeline::PreparedPolicy;
 use crate::rollout::stage::{Stage, StageError};
 
@@ -35,6 +36,7 @@ pub struct ActiveFollower {
     prepared: Option<(ActiveRecord, PreparedPolicy)>,
     /// The pending record that this node has reported about.
     reported: Option<Vec<u8>>,
+    write_back: WriteBack,
 }
 
 /// Why the policy of a record cannot be used, and the delay before the node tries it again.
@@ -56,8 +58,19 @@ impl From<MissingBlob> for FollowError {
 }
 
 impl ActiveFollower {
-    pub const fn new(node: Arc<NodeContext>, cache: LocalCache, changes: mpsc::Sender<StateChange>) -> Self {
-        Self { node, cache, changes, applied: None, error: None, failed: None, prepared: None, reported: None }
+    pub fn new(node: Arc<NodeContext>, cache: LocalCache, changes: mpsc::Sender<StateChange>) -> Self {
+        let write_back = WriteBack::default();
+        Self {
+            node,
+            cache,
+            changes,
+            applied: None,
+            error: None,
+            failed: None,
+            prepared: None,
+            reported: None,
+            write_back,
+        }
     }
 
     /// Activates the fleet's policy at start: that of the active record, or else the one in the local cache. Without either, the gateway
@@ -104,8 +117,19 @@ impl ActiveFollower {
     }
 
     pub async fn run(mut self, mut records: watch::Receiver<PolicyRecords>) {
-        while records.changed().await.is_ok() {
+        loop {
+            let write_back = async {
+                match self.write_back.due_at() {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = records.changed() => if changed.is_err() { return },
+                () = write_back => {}
+            }
             let PolicyRecords { active, pending, .. } = records.borrow_and_update().clone();
+            self.write_back(active.as_deref()).await;
             match active {
                 Some(record) => self.follow_active(&record).await,
                 None if self.node.authorizer.active().is_none() => self.set_error(Some(NOTHING_PUSHED.into())).await,
@@ -122,6 +146,21 @@ impl ActiveFollower {
                 Some(_) => {}
             }
         }
+    }
+
+    /// Writes this node's record back, if the store has lost it.
+    async fn write_back(&mut self, stored: Option<&[u8]>) {
+        let keys = self.node.rollout.signatures().trusted_keys;
+        if !self.write_back.is_due(&keys, stored, self.applied.as_ref()) {
+            return;
+        }
+        let (Some(own), cache) = (self.applied.clone(), self.cache.clone()) else { return };
+        let record = own.clone();
+        let bundle = async move {
+            let read = tokio::task::spawn_blocking(move || cache.bundle(&record)).await;
+            read.unwrap_or_else(|error| Err(error.to_string()))
+        };
+        self.write_back.write(&*self.node.store, stored, &own, bundle).await;
     }
 
     async fn set_error(&mut self, error: Option<String>) {

@@ -22,9 +22,9 @@ use crate::store::fleet::{FleetStore, HeartbeatReply};
 use crate::util::clock::now_ms;
 
 /// Time between heartbeats. A change of the state causes one at once.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// Life of a node's status in the store: a node without a heartbeat for this time is not live.
-const STATUS_EXPIRY: Duration = Duration::from_secs(5);
+pub(super) const STATUS_EXPIRY: Duration = Duration::from_secs(5);
 /// Characters of a shadow policy's error, so that a status with both errors stays within a record.
 const MAX_SHADOW_ERROR_CHARS: usize = 500;
 

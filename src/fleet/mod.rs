@@ -5,6 +5,7 @@
 //! blobs against their digests, and pushes against their signatures.
 
 pub mod commands;
+mod commit;
 pub(crate) mod follower;
 pub(crate) mod heartbeat;
 pub(crate) mod local_cache;
@@ -15,3 +16,4 @@ pub(crate) mod record;
 pub(crate) mod revocation;
 pub(crate) mod shadow;
 pub(crate) mod status;
+mod write_back;

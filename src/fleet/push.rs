@@ -1,22 +1,23 @@
 //! A push: all live nodes prepare the policy, then the push is committed once, or not at all.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::artifact::digest::Digest;
 use crate::artifact::signature::key::TrustedKeys;
 use crate::artifact::signature::{MAX_SEQUENCE, Signature, Statement};
+use crate::fleet::commit::{PreparedPush, StoreOutage};
+use crate::fleet::heartbeat::HEARTBEAT_INTERVAL;
 use crate::fleet::node_status::{NodeStatus, managed_nodes};
 use crate::fleet::record;
-use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, active, stage_error};
+use crate::fleet::record::{ActiveRecord, PendingPush, PrepareReport, PushId, ShadowPush, stage_error};
 use crate::fleet::status::FleetStatus;
 use crate::rollout::pipeline::MAX_CASES;
 use crate::rollout::stage::StageError;
 use crate::store::StoreError;
-use crate::store::fleet::{Commit, CommitOutcome, FleetStore};
+use crate::store::fleet::{Commit, FleetStore};
 use crate::util::clock::now_ms;
 use crate::wasm::load_error::MAX_COMPONENT_BYTES;
 
@@ -26,6 +27,11 @@ pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(25);
 const PENDING_EXPIRY: Duration = Duration::from_secs(10);
 /// Time between renewals of the pending record.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// The part of the time limit of a push that is left for the commit and the activation: a quarter, and at most this time.
+const COMMIT_SHARE: u32 = 4;
+const MAX_COMMIT_TIME: Duration = Duration::from_secs(15);
+/// Time to remove the pending record of a push that is given up.
+const WITHDRAW_TIME: Duration = Duration::from_secs(1);
 /// Life of blobs that neither the history nor the shadow record keeps: of a push before its commit, and of a removed shadow policy.
 pub(super) const BLOB_EXPIRY: Duration = Duration::from_secs(3600);
 
@@ -41,7 +47,7 @@ pub struct Bundle {
 pub struct PushOptions {
     /// Prepare only.
     pub dry_run: bool,
-    /// Time limit for all nodes to prepare, and again for all to activate.
+    /// Time limit of the whole push.
     pub timeout: Duration,
     /// Whether to commit even if no live node can prepare the policy.
     pub allow_no_nodes: bool,
@@ -61,6 +67,9 @@ pub struct Pushed {
     pub nodes: Vec<ActivatedNode>,
     /// Time from the commit to the last node's activation, in ms.
     pub duration_ms: u64,
+    /// No node has confirmed the commit, and no replica of the store: a failover may lose it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_replicated: bool,
 }
 
 /// A node that has activated the policy, or prepared it for a dry run.
@@ -81,7 +90,8 @@ pub struct NodeFailure {
     pub failure: StageError,
 }
 
-/// Why a push failed. Only `Replaced`, `CommitLost`, `CommitUnknown` and `ActivationTimeout` can follow a commit.
+/// Why a push failed. Only `Replaced`, `CommitLost`, `CommitUnknown` and `ActivationTimeout` can follow a commit: the first says that another
+/// policy is active, the others how to find out which one is.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     #[error(transparent)]
@@ -119,14 +129,22 @@ pub enum PushError {
     Expired,
     #[error("the push was committed, and then another push replaced it, sequence {0}")]
     Replaced(u64),
-    #[error("the push was committed, and then the store lost it; some nodes may have activated it: push it again")]
-    CommitLost,
-    /// The store did not answer at the commit or after it.
     #[error(
-        "the store did not answer to the commit: `tidegate policy status` shows whether the policy is active, and where: {0}"
+        "the push was committed, and then the store lost it; some nodes may have activated it: run `tidegate policy status`, and push it again"
     )]
-    CommitUnknown(#[source] StoreError),
-    #[error("the push is committed, but after {timeout:?} the policy is not active on {}", nodes.join(", "))]
+    CommitLost,
+    /// The store failed before the commit, or a commit without a reply was not executed.
+    #[error("{0}; nothing was changed anywhere")]
+    NotCommitted(#[source] StoreError),
+    #[error("the store did not answer within {0:?}; nothing was changed anywhere")]
+    StoreTimeout(Duration),
+    /// The store did not answer at the commit or after it.
+    #[error("it is unknown whether the policy is active, and where: run `tidegate policy status`: {0}")]
+    CommitUnknown(String),
+    #[error(
+        "the push is committed, but after {timeout:?} the policy is not active on {}: run `tidegate policy status`",
+        nodes.join(", ")
+    )]
     ActivationTimeout {
         timeout: Duration,
         /// The names of the nodes, with their errors.
@@ -155,56 +173,112 @@ fn describe_failures(nodes: &[NodeFailure]) -> String {
 
 /// Pushes a policy to all live nodes: all of them activate it, or none. The sequence has to be greater than that of the active record, if
 /// one of these keys signed that record; a forged record must not prevent the push. The nodes check the sequence in any case.
+///
+/// It ends within the timeout: the last part of it, at most [`MAX_COMMIT_TIME`], is left for the commit and the activation.
 pub async fn push(
     store: &dyn FleetStore,
     keys: &TrustedKeys,
     bundle: Bundle,
     options: PushOptions,
 ) -> Result<Pushed, PushError> {
-    let expected = store.active().await?;
-    let record = next_record(store, &bundle, options.rollback_of).await?;
-    if let Some(current) = expected.as_deref().and_then(|json| record::parse::<ActiveRecord>(json).ok())
-        && record.sequence <= current.sequence
-        && current.prove(keys).is_ok()
-    {
-        return Err(PushError::SequenceNotIncreasing { sequence: record.sequence, current: current.sequence });
-    }
-    if !options.allow_no_nodes && managed_nodes(store).await?.is_empty() {
-        return Err(PushError::NoNodes);
-    }
-    store.forget_expired_nodes().await?;
-    let blobs = store_blobs(store, &record, &bundle).await?;
-    let pending = record::to_json(&PendingPush { record: record.clone() });
-    if !store.set_pending(&pending, PENDING_EXPIRY).await? {
-        return Err(PushError::InProgress);
-    }
-    let prepared = wait_prepared(store, &record, &pending, options).await;
+    let deadline = Instant::now() + options.timeout;
+    let commit_time = (options.timeout / COMMIT_SHARE).min(MAX_COMMIT_TIME);
+    let prepare_time = options.timeout.saturating_sub(if options.dry_run { Duration::ZERO } else { commit_time });
+    let prepare = Prepare { store, keys, options, prepare_time, until: Instant::now() + prepare_time };
+    let (record, expected, pending, blobs) = prepare.begin(&bundle).await?;
+    let push = PreparedPush { store, record, pending: &pending, timeout: options.timeout, deadline };
+    let prepared = prepare.wait_prepared(&push.record, &pending).await;
     if options.dry_run || prepared.is_err() {
-        // A pending record that cannot be removed now expires.
-        let withdrawn = store.remove_pending(&pending).await;
-        let nodes = prepared?;
-        withdrawn?;
+        // There is little time left, if any; a pending record that cannot be removed expires.
+        let deadline = Instant::now() + WITHDRAW_TIME.min(commit_time);
+        let push = PreparedPush { deadline, ..push };
+        push.withdraw().await;
         let prepared_node = |node: NodeStatus| ActivatedNode { name: node.name, address: node.address, after_ms: 0 };
-        let nodes = nodes.into_iter().map(prepared_node).collect();
-        return Ok(Pushed { record, activated: false, nodes, duration_ms: 0 });
+        let nodes = prepared?.into_iter().map(prepared_node).collect();
+        return Ok(Pushed { record: push.record, activated: false, nodes, duration_ms: 0, not_replicated: false });
     }
-    let committed_at = Instant::now();
-    let ended_shadow = ended_shadow(store, &record).await?;
+    let ended_shadow = prepare.bounded(ended_shadow(store, &push.record)).await;
+    let ended_shadow = match ended_shadow {
+        Ok(ended_shadow) => ended_shadow,
+        Err(error) => {
+            push.withdraw().await;
+            return Err(error);
+        }
+    };
+    let record = record::to_json(&push.record);
     let commit = Commit {
         expected_active: expected.as_deref(),
         pending: &pending,
-        record: &record::to_json(&record),
+        record: &record,
         ended_shadow: ended_shadow.as_deref(),
         blobs: &blobs,
     };
-    match store.commit(commit).await.map_err(PushError::CommitUnknown)? {
-        CommitOutcome::Committed => wait_activated(store, record, committed_at, options.timeout).await,
-        CommitOutcome::Conflict => {
-            store.remove_pending(&pending).await?;
-            Err(PushError::Superseded)
-        }
-        CommitOutcome::Expired | CommitOutcome::BlobMissing => Err(PushError::Expired),
+    push.commit(commit).await
+}
+
+/// The record of a push, the active record that it replaces, the pending record, and the digests of its blobs.
+type BegunPush = (ActiveRecord, Option<Vec<u8>>, String, Vec<String>);
+
+/// The part of a push before the commit. What fails here changes nothing.
+struct Prepare<'a> {
+    store: &'a dyn FleetStore,
+    keys: &'a TrustedKeys,
+    options: PushOptions,
+    /// The time limit of this part, for messages, and its end.
+    prepare_time: Duration,
+    until: Instant,
+}
+
+impl Prepare<'_> {
+    /// Awaits an operation of the store until the end of this part.
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, PushError> {
+        let done = timeout_at(self.until, work).await;
+        done.map_err(|_| PushError::StoreTimeout(self.prepare_time))?.map_err(PushError::NotCommitted)
     }
+
+    /// Stores the policy, and makes it the one that nodes prepare.
+    async fn begin(&self, bundle: &Bundle) -> Result<BegunPush, PushError> {
+        let Self { store, options, .. } = *self;
+        let record = timeout_at(self.until, next_record(store, bundle, options.rollback_of)).await;
+        let record = record.map_err(|_| PushError::StoreTimeout(self.prepare_time))??;
+        self.check_sequence(&record, self.bounded(store.active()).await?.as_deref())?;
+        if !options.allow_no_nodes && !self.bounded(has_nodes(store)).await? {
+            return Err(PushError::NoNodes);
+        }
+        self.bounded(store.forget_expired_nodes()).await?;
+        let blobs = self.bounded(store_blobs(store, &record, bundle)).await?;
+        let pending = record::to_json(&PendingPush { record: record.clone() });
+        if !self.bounded(store.set_pending(&pending, PENDING_EXPIRY)).await? {
+            return Err(PushError::InProgress);
+        }
+        // From now on no other push and no node changes the active record.
+        let expected = self.bounded(store.active()).await?;
+        self.check_sequence(&record, expected.as_deref())?;
+        Ok((record, expected, pending, blobs))
+    }
+
+    fn check_sequence(&self, record: &ActiveRecord, active: Option<&[u8]>) -> Result<(), PushError> {
+        let current = active.and_then(|json| record::parse::<ActiveRecord>(json).ok());
+        match current.filter(|current| record.sequence <= current.sequence && current.prove(self.keys).is_ok()) {
+            Some(current) => {
+                Err(PushError::SequenceNotIncreasing { sequence: record.sequence, current: current.sequence })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether a node lives whose policy the fleet manages. After an outage of the store the statuses of all nodes have expired, until their next
+/// heartbeats.
+async fn has_nodes(store: &dyn FleetStore) -> Result<bool, StoreError> {
+    let begun_at = Instant::now();
+    while managed_nodes(store).await?.is_empty() {
+        if begun_at.elapsed() >= 2 * HEARTBEAT_INTERVAL {
+            return Ok(false);
+        }
+        tokio::time::sleep(POLL_INTERVAL).await;
+    }
+    Ok(true)
 }
 
 /// The shadow record to remove with the commit of a push: a policy that becomes active is not a shadow policy any more.
@@ -259,18 +333,58 @@ pub(super) async fn next_record(
     Ok(ActiveRecord { sequence, component, cases, signature, pushed_at, push_id, rollback_of })
 }
 
-/// Waits until every live node has prepared the policy.
-async fn wait_prepared(
-    store: &dyn FleetStore,
-    record: &ActiveRecord,
-    pending: &str,
-    options: PushOptions,
-) -> Result<Vec<NodeStatus>, PushError> {
-    let (start, mut renewed_at) = (Instant::now(), Instant::now());
-    loop {
-        let live = managed_nodes(store).await?;
+impl Prepare<'_> {
+    /// Waits until every live node has prepared the policy.
+    async fn wait_prepared(&self, record: &ActiveRecord, pending: &str) -> Result<Vec<NodeStatus>, PushError> {
+        let (mut renewed_at, mut outage, mut last_waiting) = (Instant::now(), StoreOutage::default(), Vec::new());
+        loop {
+            let begun_at = Instant::now();
+            let read = self.bounded(self.read_reports(record)).await;
+            outage.observe(begun_at, read.is_err());
+            let (live, waiting) = match read {
+                // The store may have another master soon.
+                Err(PushError::NotCommitted(error)) if error.is_transient() && Instant::now() < self.until => {
+                    tokio::time::sleep(POLL_INTERVAL).await;
+                    continue;
+                }
+                // It ended during a read.
+                Err(PushError::StoreTimeout(timeout)) if !last_waiting.is_empty() => {
+                    return Err(PushError::PrepareTimeout { timeout, nodes: last_waiting });
+                }
+                read => read?,
+            };
+            let waiting = waiting?;
+            if waiting.is_empty() || renewed_at.elapsed() > RENEW_INTERVAL {
+                renewed_at = Instant::now();
+                // If there is no node left, the store may have lost its data, and the pending record with it.
+                match self.bounded(self.store.renew_pending(pending, PENDING_EXPIRY)).await {
+                    Ok(true) => {}
+                    Ok(false) => return Err(PushError::Expired),
+                    Err(PushError::NotCommitted(error)) if error.is_transient() => outage.observe(begun_at, true),
+                    Err(error) => return Err(error),
+                }
+            }
+            if waiting.is_empty() && outage.is_over() {
+                return if live.is_empty() && !self.options.allow_no_nodes {
+                    Err(PushError::NoNodes)
+                } else {
+                    Ok(live)
+                };
+            }
+            if Instant::now() >= self.until {
+                return Err(PushError::PrepareTimeout { timeout: self.prepare_time, nodes: waiting });
+            }
+            last_waiting = waiting;
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+    }
+
+    /// The live nodes, and the names of those that have not reported. One failure is enough to end the push, so that it does not wait for the
+    /// other nodes.
+    async fn read_reports(&self, record: &ActiveRecord) -> Result<(Vec<NodeStatus>, Waiting), StoreError> {
+        let live = managed_nodes(self.store).await?;
         let names: Vec<&str> = live.iter().map(|node| &*node.name).collect();
-        let reports = store.reports(record.push_id.as_str(), &names).await?;
+        let reports = self.store.reports(record.push_id.as_str(), &names).await?;
         let (mut failures, mut waiting) = (Vec::new(), Vec::new());
         for (node, report) in live.iter().zip(reports) {
             let report = report.and_then(|json| record::parse::<PrepareReport>(&json).ok());
@@ -283,79 +397,22 @@ async fn wait_prepared(
                 }
             }
         }
-        // One failure is enough to end the push, so it does not wait for the other nodes.
-        if !failures.is_empty() {
-            return Err(PushError::PrepareFailed(failures));
-        }
-        if waiting.is_empty() || renewed_at.elapsed() > RENEW_INTERVAL {
-            renewed_at = Instant::now();
-            // If there is no node left, the store may have lost its data, and the pending record with it.
-            if !store.renew_pending(pending, PENDING_EXPIRY).await? {
-                return Err(PushError::Expired);
-            }
-        }
-        if waiting.is_empty() {
-            return if live.is_empty() && !options.allow_no_nodes { Err(PushError::NoNodes) } else { Ok(live) };
-        }
-        if start.elapsed() >= options.timeout {
-            return Err(PushError::PrepareTimeout { timeout: options.timeout, nodes: waiting });
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
+        let waiting = if failures.is_empty() { Ok(waiting) } else { Err(PushError::PrepareFailed(failures)) };
+        Ok((live, waiting))
     }
 }
 
-/// Waits until every live node has activated the policy.
-async fn wait_activated(
-    store: &dyn FleetStore,
-    record: ActiveRecord,
-    committed_at: Instant,
-    timeout: Duration,
-) -> Result<Pushed, PushError> {
-    let mut activated = BTreeMap::new();
-    let elapsed_ms = || u64::try_from(committed_at.elapsed().as_millis()).unwrap_or(u64::MAX);
-    loop {
-        let read = async { Ok::<_, StoreError>((managed_nodes(store).await?, active(store).await?)) };
-        let is_over = committed_at.elapsed() > timeout;
-        match read.await {
-            // The push is committed: a short outage of the store does not change that.
-            Err(error) if is_over => return Err(PushError::CommitUnknown(error)),
-            Err(_) => {}
-            // A node that has not read the record yet will not read it any more.
-            Ok((_, None)) => return Err(PushError::CommitLost),
-            Ok((_, Some(active))) if active.push_id != record.push_id => {
-                return Err(PushError::Replaced(active.sequence));
-            }
-            Ok((live, _)) => {
-                let (done, waiting): (Vec<NodeStatus>, Vec<NodeStatus>) =
-                    live.into_iter().partition(|node| node.push_id.as_ref() == Some(&record.push_id));
-                for NodeStatus { name, address, .. } in done {
-                    let node = || ActivatedNode { name: name.clone(), address, after_ms: elapsed_ms() };
-                    activated.entry(name.clone()).or_insert_with(node);
-                }
-                if waiting.is_empty() {
-                    let nodes = activated.into_values().collect();
-                    return Ok(Pushed { record, activated: true, nodes, duration_ms: elapsed_ms() });
-                }
-                if is_over {
-                    let describe = |node: NodeStatus| match node.error {
-                        Some(error) => format!("{} ({error})", node.name),
-                        None => node.name,
-                    };
-                    let nodes = waiting.into_iter().map(describe).collect();
-                    return Err(PushError::ActivationTimeout { timeout, nodes });
-                }
-            }
-        }
-        tokio::time::sleep(POLL_INTERVAL).await;
-    }
-}
+/// The names of the nodes that have not reported, or the failures that were reported.
+type Waiting = Result<Vec<String>, PushError>;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::heartbeat::STATUS_EXPIRY;
     use crate::fleet::node_status::fixtures::test_status;
+    use crate::fleet::record::active;
     use crate::rollout::stage::Stage;
-    use crate::store::fleet::tests::MemoryFleetStore;
+    use crate::store::fleet::tests::{CommitFault, MemoryFleetStore};
 
     #[test]
     fn failure_of_several_nodes_is_described_once() {
@@ -386,20 +443,34 @@ mod tests {
     enum Behaviour {
         Prepares,
         Fails(StageError),
+        /// The second heartbeat comes after this time.
+        Late(Duration),
         /// Another push is committed while this one is prepared.
         ReplacesActive(String),
     }
 
     /// Sends heartbeats as a node does: prepares the pending policy, and activates that of the active record.
     async fn run_node(store: MemoryFleetStore, name: &'static str, behaviour: Behaviour) {
-        let mut status = test_status(name);
+        let (mut status, mut is_first) = (test_status(name), true);
         loop {
             let heartbeat = store.heartbeat(name, &record::to_json(&status), Duration::from_secs(5), 0).await;
-            let reply = heartbeat.expect("the store is available");
-            if let Some(pending) = reply.pending.expect("it can be read") {
+            let Ok(reply) = heartbeat else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let pending = reply.pending.expect("it can be read");
+            if let Behaviour::Late(delay) = behaviour
+                && pending.is_none()
+                && std::mem::replace(&mut is_first, false)
+            {
+                // Its next heartbeat comes late.
+                tokio::time::sleep(delay).await;
+                continue;
+            }
+            if let Some(pending) = pending {
                 let PendingPush { record } = record::parse(&pending).expect("a pending push");
                 let failure = match &behaviour {
-                    Behaviour::Prepares => None,
+                    Behaviour::Prepares | Behaviour::Late(_) => None,
                     Behaviour::Fails(failure) => Some(failure.clone()),
                     Behaviour::ReplacesActive(other) => {
                         store.replace_active(other);
@@ -407,8 +478,7 @@ mod tests {
                     }
                 };
                 let report = PrepareReport { instance: status.instance.clone(), failure };
-                let reported = store.report(record.push_id.as_str(), name, &record::to_json(&report)).await;
-                reported.expect("the store is available");
+                let _ = store.report(record.push_id.as_str(), name, &record::to_json(&report)).await;
             }
             let active = reply.active.expect("it can be read");
             status.push_id = active.and_then(|active| Some(record::parse::<ActiveRecord>(&active).ok()?.push_id));
@@ -426,8 +496,11 @@ mod tests {
     }
 
     async fn push_component(store: &MemoryFleetStore, component: &str) -> Result<Pushed, PushError> {
+        push_within(store, component, Duration::from_secs(10)).await
+    }
+
+    async fn push_within(store: &MemoryFleetStore, component: &str, timeout: Duration) -> Result<Pushed, PushError> {
         let bundle = Bundle { component: component.into(), cases: None, signature: None };
-        let timeout = Duration::from_secs(10);
         let options = PushOptions { dry_run: false, timeout, allow_no_nodes: false, rollback_of: None };
         push(store, &TrustedKeys::default(), bundle, options).await
     }
@@ -467,6 +540,65 @@ mod tests {
         assert!(matches!(error, PushError::Superseded), "{error}");
         assert_eq!(store.active().await.expect("read"), Some(other.into_bytes()));
         assert_eq!(store.pending(), None, "the push is withdrawn");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn commit_without_a_reply_is_resolved() {
+        for fault in [CommitFault::LosesReply, CommitFault::LosesCommit] {
+            let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", Behaviour::Prepares)]).await;
+            store.set_commit_fault(Some(fault));
+            let pushed = push_within(&store, "component", Duration::from_secs(60)).await;
+            let stored = active(&store).await.expect("read");
+            match (fault, pushed) {
+                (CommitFault::LosesReply, Ok(pushed)) => {
+                    assert_eq!((stored, pushed.nodes.len()), (Some(pushed.record), 2));
+                }
+                (CommitFault::LosesCommit, Err(PushError::NotCommitted(_))) => {
+                    assert_eq!((stored, store.pending()), (None, None), "it cannot be committed later");
+                }
+                (fault, pushed) => panic!("{fault:?}: {pushed:?}"),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn push_ends_within_its_timeout_when_the_store_hangs() {
+        let timeout = Duration::from_secs(20);
+        for (fault, is_unknown) in [(CommitFault::Hangs, true), (CommitFault::LosesStore, true)] {
+            let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares)]).await;
+            store.set_commit_fault(Some(fault));
+            let start = Instant::now();
+            let error = push_within(&store, "component", timeout).await.expect_err("no reply");
+            assert_eq!(matches!(error, PushError::CommitUnknown(_)), is_unknown, "{error}");
+            assert!(error.to_string().contains("run `tidegate policy status`"), "{error}");
+            assert!(start.elapsed() <= timeout + Duration::from_millis(1), "{:?}", start.elapsed());
+        }
+        // Before the commit.
+        let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares)]).await;
+        store.set_hanging(true);
+        let start = Instant::now();
+        let error = push_within(&store, "component", timeout).await.expect_err("no reply");
+        assert!(error.to_string().contains("nothing was changed anywhere"), "{error}");
+        assert!(start.elapsed() <= timeout, "{:?}", start.elapsed());
+    }
+
+    /// While the store was away, the statuses of all nodes have expired, and one of them is live again later than the other.
+    #[tokio::test(start_paused = true)]
+    async fn outage_of_the_store_does_not_count_nodes_as_dead() {
+        let late = Behaviour::Late(STATUS_EXPIRY - Duration::from_secs(1));
+        let (store, _nodes) = fleet_of(&[("a", Behaviour::Prepares), ("b", late)]).await;
+        let outage = async {
+            while store.pending().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            store.set_unavailable(true);
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            store.remove_statuses();
+            store.set_unavailable(false);
+        };
+        let (pushed, ()) = tokio::join!(push_within(&store, "component", Duration::from_secs(60)), outage);
+        let names: Vec<String> = pushed.expect("pushed").nodes.into_iter().map(|node| node.name).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 
     #[tokio::test(start_paused = true)]

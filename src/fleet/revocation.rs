@@ -19,9 +19,9 @@ use crate::authz::authorizer::Authorizer;
 use crate::authz::cache::CacheSelector;
 use crate::authz::revocation_list::{Revocation, RevocationList};
 use crate::fleet::commands;
-use crate::fleet::commands::{CommandHandler, CommandReplies, ResyncReason};
-use crate::fleet::node_status::live_nodes;
+use crate::fleet::commands::{CommandHandler, ResyncReason};
 use crate::policy::stream_selector::StreamSelector;
+use crate::store::fleet::Replication;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::revocations::{NewRevocation, RevocationIds};
 use crate::store::{EventStore, StoreError};
@@ -40,6 +40,8 @@ const CLOCK_READ_INTERVAL: Duration = Duration::from_secs(10);
 const MAX_CLOCK_DRIFT_MS: u64 = 1_000;
 /// Time limit for the nodes to reply with the number of streams that they closed.
 const REPLY_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time limit for a replica of the store to confirm a revocation that not every node has confirmed: replicas report every second.
+const REPLICATION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An operator's request: which access to revoke, and for how long.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -65,6 +67,9 @@ pub struct RevocationResult {
     pub nodes: BTreeMap<String, u64>,
     /// Subscribed or live nodes that did not reply in time; they apply the revocation nevertheless.
     pub missing: usize,
+    /// Neither every node has replied, nor is a replica of the store known to have the revocation: a failover may lose it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not_replicated: bool,
     /// The stored revocation, where a duration was given.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revocation: Option<Revocation>,
@@ -349,23 +354,21 @@ pub async fn revoke(
     let id = revocation.as_ref().map(|revocation| revocation.id.clone());
     let command = RevocationCommand::Revoke { subject, channel, id };
     let replies = commands::send_and_wait(store, keys, &json!(command), REPLY_TIMEOUT).await?;
-    let silent = live_without_reply(store, keys, &replies).await;
     if let Some(duration) = duration.filter(|duration| started.elapsed() >= *duration) {
         return Err(RevokeError::Ended(duration));
     }
     let nodes: BTreeMap<String, u64> =
         replies.by_node.into_iter().filter_map(|(node, streams)| Some((node, streams.as_u64()?))).collect();
-    let missing = replies.missing.max(silent);
-    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing, revocation, now })
+    let missing = replies.missing;
+    let not_replicated = missing > 0 && may_be_lost(store, keys).await;
+    Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing, not_replicated, revocation, now })
 }
 
-/// The number of live nodes that have not replied. A node that has just lost its link is not subscribed any more, but its status has not
-/// expired.
-async fn live_without_reply(store: &dyn EventStore, keys: &FleetKeys, replies: &CommandReplies) -> usize {
-    let Some(fleet) = store.fleet(keys) else { return 0 };
-    // The report does not fail because the nodes cannot be listed.
-    let live = live_nodes(&*fleet).await.unwrap_or_default();
-    live.iter().filter(|node| !replies.by_node.contains_key(&node.name)).count()
+/// Whether a failover may lose the last writes to the fleet's keys: the store has replicas, and none is known to have it. If the replicas
+/// cannot be asked, that is not known, and counts as lost.
+async fn may_be_lost(store: &dyn EventStore, keys: &FleetKeys) -> bool {
+    let Some(fleet) = store.fleet(keys) else { return false };
+    !matches!(fleet.replication(REPLICATION_TIMEOUT).await, Ok(Replication::Confirmed))
 }
 
 /// A revocation without its end, as it is passed to the store.

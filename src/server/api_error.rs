@@ -225,7 +225,8 @@ impl ApiError {
             Self::Store(cause)
             | Self::Revoke(RevokeError::Store(cause))
             | Self::RevokedOnThisNodeOnly { cause, .. }
-            | Self::Push(PushError::Store(cause)) => classify_store(cause),
+            | Self::Push(PushError::Store(cause) | PushError::NotCommitted(cause)) => classify_store(cause),
+            Self::Push(PushError::StoreTimeout(_)) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::Command(CommandError::Unknown(_)) => (S::BAD_REQUEST, "unknown_command"),
             Self::Command(_) => (S::BAD_REQUEST, "invalid_command"),
             Self::EventTooLarge { .. } => (S::PAYLOAD_TOO_LARGE, "event_too_large"),
@@ -283,6 +284,12 @@ impl ApiError {
             Self::Decision(_) => "this request could not be decided".into(),
             Self::Store(StoreError::Unavailable(_)) | Self::Push(PushError::Store(StoreError::Unavailable(_))) => {
                 "the store does not answer".into()
+            }
+            Self::Push(PushError::NotCommitted(StoreError::Unavailable(_))) => {
+                "the store does not answer; nothing was changed anywhere".into()
+            }
+            Self::Push(PushError::CommitUnknown(_)) => {
+                "it is unknown whether the policy is active, and where: run `tidegate policy status`".into()
             }
             Self::Internal(_) => "internal error; the gateway's log has the cause".into(),
             _ => self.to_string(),

@@ -60,6 +60,39 @@ pub enum CommitOutcome {
     BlobMissing,
 }
 
+/// A record that a node writes back, because the store has lost it.
+#[derive(Clone, Copy, Debug)]
+pub struct Restore<'a> {
+    /// The active record that the store has; nothing is written if it has changed.
+    pub expected_active: Option<&'a [u8]>,
+    pub record: &'a str,
+    /// SHA-256 of the record's blobs, in hexadecimal digits.
+    pub blobs: &'a [String],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestoreOutcome {
+    /// The record is the active one.
+    Restored,
+    /// The active record has changed.
+    Conflict,
+    /// A push is in progress.
+    PushInProgress,
+    /// The store has lost a blob, too.
+    BlobMissing,
+}
+
+/// Whether the last writes to a server are on another one, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replication {
+    /// A replica has it.
+    Confirmed,
+    /// There are replicas, and none is known to have it.
+    Missing,
+    /// The server has no replica.
+    NoReplica,
+}
+
 /// One fleet's state in a store.
 #[async_trait]
 pub trait FleetStore: Send + Sync + 'static {
@@ -122,6 +155,12 @@ pub trait FleetStore: Send + Sync + 'static {
 
     /// Makes a record the active one, atomically, or changes nothing.
     async fn commit(&self, commit: Commit<'_>) -> Result<CommitOutcome, StoreError>;
+
+    /// Makes a record the active one again, atomically, or changes nothing.
+    async fn restore_active(&self, restore: Restore<'_>) -> Result<RestoreOutcome, StoreError>;
+
+    /// Waits until a replica has all that was written before this call, or until the timeout.
+    async fn replication(&self, timeout: Duration) -> Result<Replication, StoreError>;
 }
 
 #[cfg(test)]

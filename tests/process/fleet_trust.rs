@@ -31,16 +31,15 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
     let set = async |redis: &mut redis::aio::MultiplexedConnection, key: &str, value: &[u8]| {
         let () = cmd("SET").arg(key).arg(value).query_async(redis).await.expect("Redis answers");
     };
-    let wait_for_error = async |reason: &str| {
-        wait_until(reason, async || {
-            let status = fleet.succeeds(&["status"]).await;
-            status["nodes"][0]["error"].as_str().is_some_and(|error| error.contains(reason))
-        })
-        .await;
+    // The node reports it, and then writes the record of its own policy back.
+    let is_refused = async |node: &Gateway, redis: &mut redis::aio::MultiplexedConnection, own: &[u8], reason: &str| {
+        node.process.stderr.wait_for_text(reason).await;
+        wait_until("the record is written back", async || get(redis, "tidegate:{default}:policy:active").await == own)
+            .await;
     };
     let current = get(&mut redis, "tidegate:{default}:policy:active").await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
-    wait_for_error("sequence number 1 is less than 7").await;
+    is_refused(&a, &mut redis, &current, "sequence number 1 is less than 7").await;
     // The first sequence in the text is that of the record; the second is that of the signature.
     let text = String::from_utf8(first.clone()).expect("JSON");
     set(
@@ -49,17 +48,16 @@ async fn older_policy_is_activated_only_with_a_new_signature() {
         text.replacen("\"sequence\":1,", "\"sequence\":8,", 1).as_bytes(),
     )
     .await;
-    wait_for_error("its sequence number is not the one that was signed").await;
+    is_refused(&a, &mut redis, &current, "its sequence number is not the one that was signed").await;
     set(&mut redis, "tidegate:{default}:policy:active", b"{").await;
-    wait_for_error("cannot be parsed").await;
+    is_refused(&a, &mut redis, &current, "cannot be parsed").await;
     assert_eq!(status(a.data).await, 200, "the active policy stays");
     // The same holds after a restart.
     a.process.kill().await;
     set(&mut redis, "tidegate:{default}:policy:active", &first).await;
     let a = fleet.node("a").await;
     assert_eq!(status(a.data).await, 200, "the local copy is active");
-    wait_for_error("sequence number 1 is less than 7").await;
-    set(&mut redis, "tidegate:{default}:policy:active", &current).await;
+    is_refused(&a, &mut redis, &current, "sequence number 1 is less than 7").await;
 
     fleet.fails(&["rollback", "--key", "other.pem"], "no trusted key").await;
     let ended = fleet.policy(&["rollback"]).await;

@@ -36,6 +36,7 @@ mod fleet;
 mod fleet_faults;
 mod fleet_shadow;
 mod fleet_trust;
+mod fleet_write_back;
 mod forged_records;
 mod go;
 mod hostile_components;

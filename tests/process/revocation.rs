@@ -26,6 +26,14 @@ fn json_of(ended: &ProcessOutput) -> Value {
     serde_json::from_str(&ended.stdout).expect("JSON")
 }
 
+/// The result of a revocation that neither every node nor a replica has confirmed: the command prints it, and fails.
+fn unconfirmed(ended: &ProcessOutput) -> Value {
+    assert!(ended.code() == Some(1) && ended.stderr.contains("it is not replicated"), "{ended:?}");
+    let result: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+    assert_eq!(result["not_replicated"], true, "{result}");
+    result
+}
+
 async fn assert_ended(mut sse: Sse) {
     assert_eq!(sse.frame().await["type"], "reconnect");
     assert_eq!(sse.next().await, None);
@@ -63,6 +71,17 @@ async fn revocation_ends_and_counts_streams_on_both_nodes() {
     pipe.zadd("tidegate:{default}:nodes", "cut-off", 1);
     let () = pipe.query_async(&mut admin).await.expect("written");
     let output = run_tidegate(&["revoke", "--all", "--json", "--control", &control]).await;
+    let expected = json!({"streams": 0, "nodes": {"a": 0, "b": 0}, "missing": 1, "not_replicated": true});
+    assert_eq!(unconfirmed(&output), expected);
+    // A replica that has it is enough.
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &redis.port.to_string()]).await;
+    wait_until("the replica follows", async || {
+        let role: String =
+            redis::cmd("INFO").arg("replication").query_async(&mut replica.connect().await).await.expect("a text");
+        role.contains("master_link_status:up")
+    })
+    .await;
+    let output = run_tidegate(&["revoke", "--all", "--json", "--control", &control]).await;
     assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0, "b": 0}, "missing": 1}));
 }
 
@@ -95,7 +114,8 @@ async fn revocation_survives_node_starts_and_a_redis_restart() {
     assert_eq!((status(&a, "news").await, status(&b, "news").await), (403, 403));
     wait_until("both nodes receive commands", async || {
         let output = run_tidegate(&["revoke", "--subject", "unknown", "--json", "--store", &redis.url()]).await;
-        json_of(&output)["nodes"] == json!({"a": 0, "b": 0})
+        // Until then the nodes are live and do not reply.
+        serde_json::from_str::<Value>(&output.stdout).is_ok_and(|result| result["nodes"] == json!({"a": 0, "b": 0}))
     })
     .await;
     let store = redis.url();
@@ -140,7 +160,8 @@ async fn suspended_node_applies_missed_commands_before_delivering_events() {
     assert_eq!(sse.data().await, 1);
     b.process.signal("STOP").await;
     let output = run_tidegate(&["revoke", "--channel", "news", "--json", "--control", &a.control.to_string()]).await;
-    assert_eq!(json_of(&output), json!({"streams": 0, "nodes": {"a": 0}, "missing": 1}));
+    let expected = json!({"streams": 0, "nodes": {"a": 0}, "missing": 1, "not_replicated": true});
+    assert_eq!(unconfirmed(&output), expected);
     assert!(output.stderr.contains("1 node did not report"), "{output:?}");
     emit("2").await;
     b.process.signal("CONT").await;

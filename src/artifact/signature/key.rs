@@ -64,6 +64,11 @@ impl TrustedKeys {
         self
     }
 
+    /// Whether one of the keys has this id.
+    pub fn has_key(&self, id: &str) -> bool {
+        self.0.iter().any(|key| key_id(key) == id)
+    }
+
     /// Whether policies must be signed.
     pub fn require_signatures(&self) -> bool {
         !self.0.is_empty()

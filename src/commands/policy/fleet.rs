@@ -27,18 +27,38 @@ use crate::util::printable::printable;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::PolicyEnv;
 
+/// Time for the upload of a policy to a gateway and for its answer, in addition to the timeout of the change.
+const ANSWER_TIME: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Args)]
 pub struct WaitingArgs {
-    /// Abort without changes if a node has not prepared the policy after this time; at most 1h through a gateway
+    /// Time limit of the whole change; the last quarter, at most 15s, is for the activation. At most 1h through a gateway
     #[arg(long, value_name = "TIME", value_parser = parse_argument, default_value = "2m")]
     pub timeout: Duration,
 }
 
 impl WaitingArgs {
     /// A path of the control port with the timeout as its parameter.
-    pub fn path(&self, path: &str) -> String {
+    fn path(&self, path: &str) -> String {
         // The control port refuses 0.
-        format!("{path}?timeout-ms={}", self.timeout.as_millis().max(1))
+        let separator = if path.contains('?') { '&' } else { '?' };
+        format!("{path}{separator}timeout-ms={}", self.timeout.as_millis().max(1))
+    }
+
+    /// Sends a request whose answer comes within the timeout.
+    pub async fn call(
+        &self,
+        gateway: &ControlClient,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<Value> {
+        let path = self.path(path);
+        let call = gateway.call(method, &path, Some(body));
+        let answer = tokio::time::timeout(self.timeout.saturating_add(ANSWER_TIME), call).await;
+        answer.context(
+            "the gateway does not answer: it is unknown whether the policy is active: run `tidegate policy status`",
+        )?
     }
 
     pub const fn options(&self) -> PushOptions {
@@ -123,6 +143,9 @@ fn describe_push(pushed: &Pushed) -> String {
         return format!("{} can be activated on {nodes}; nothing was changed\n", record.component);
     }
     let mut text = format!("{} is active on {nodes}, sequence {}\n", record.component, record.sequence);
+    if pushed.not_replicated {
+        text += "it is not replicated: no replica of the store and no node has confirmed it, so that a failover may lose it\n";
+    }
     for node in &pushed.nodes {
         let (name, address) = (printable(&node.name), printable(&node.address));
         text += &format!("  {name}  {address}  {} ms after the commit\n", node.after_ms);

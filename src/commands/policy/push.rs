@@ -43,9 +43,9 @@ pub async fn run(args: &PushArgs) -> anyhow::Result<()> {
             push_and_print(&*fleet, signer.keys(), bundle, options, args.json).await
         }
         Target::Gateway(gateway) => {
-            let path = args.waiting.path("/v1/policy") + if args.dry_run { "&dry-run" } else { "" };
-            let answer = gateway.call(Method::PUT, &path, Some(request_body(&bundle).to_string())).await?;
-            print_change(&answer, args.json)
+            let path = if args.dry_run { "/v1/policy?dry-run" } else { "/v1/policy" };
+            let body = request_body(&bundle).to_string();
+            print_change(&args.waiting.call(&gateway, Method::PUT, path, body).await?, args.json)
         }
     }
 }

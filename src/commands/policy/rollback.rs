@@ -54,8 +54,8 @@ pub async fn run(args: &RollbackArgs) -> anyhow::Result<()> {
                             sequence and --key";
                 return Err(ConfigError(text.into()).into());
             }
-            let path = args.waiting.path("/v1/policy/rollback");
-            print_change(&gateway.call(Method::POST, &path, Some(body.to_string())).await?, args.json)
+            let path = "/v1/policy/rollback";
+            print_change(&args.waiting.call(gateway, Method::POST, path, body.to_string()).await?, args.json)
         }
     }
 }

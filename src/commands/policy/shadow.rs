@@ -163,7 +163,7 @@ pub async fn promote(args: &PromoteArgs) -> anyhow::Result<()> {
         let signature = signer.sign_again(&target, &what(shadow.digest), proof).await?;
         body = json!({ "digest": shadow.digest, "signature": signature.map(|signature| signature.text()) });
     }
-    let answer = gateway.call(Method::POST, &args.waiting.path("/v1/policy/promote"), Some(body.to_string())).await?;
+    let answer = args.waiting.call(gateway, Method::POST, "/v1/policy/promote", body.to_string()).await?;
     if args.json || answer["nodes"].is_array() {
         return print_change(&answer, args.json);
     }

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use parking_lot::Mutex;
 
 use crate::store::StoreError;
-use crate::store::fleet::{Commit, CommitOutcome, FleetStore, HeartbeatReply, MAX_HISTORY, RecordRead};
+use crate::store::fleet::{
+    Commit, CommitOutcome, FleetStore, HeartbeatReply, MAX_HISTORY, RecordRead, Replication, Restore, RestoreOutcome,
+};
 use crate::store::fleet_keys::FleetKeys;
 
 /// The state of one fleet. Clones share it.
@@ -18,9 +20,24 @@ pub struct MemoryFleetStore {
     state: Arc<Mutex<FleetStoreState>>,
 }
 
+/// What happens to the next commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitFault {
+    /// It is executed, and the reply gets lost.
+    LosesReply,
+    /// It gets lost.
+    LosesCommit,
+    /// It gets lost, and the store stays unavailable.
+    LosesStore,
+    /// The store does not answer to it.
+    Hangs,
+}
+
 #[derive(Default)]
 struct FleetStoreState {
     unavailable: bool,
+    hanging: bool,
+    commit_fault: Option<CommitFault>,
     statuses: BTreeMap<String, Vec<u8>>,
     active: Option<Vec<u8>>,
     pending: Option<Vec<u8>>,
@@ -34,6 +51,20 @@ impl MemoryFleetStore {
     /// From now on every call fails, or none.
     pub fn set_unavailable(&self, unavailable: bool) {
         self.state.lock().unavailable = unavailable;
+    }
+
+    /// From now on no read of the active record is answered, or every one.
+    pub fn set_hanging(&self, hanging: bool) {
+        self.state.lock().hanging = hanging;
+    }
+
+    pub fn set_commit_fault(&self, fault: Option<CommitFault>) {
+        self.state.lock().commit_fault = fault;
+    }
+
+    /// Removes the statuses of all nodes, as if they had expired.
+    pub fn remove_statuses(&self) {
+        self.state.lock().statuses.clear();
     }
 
     /// The record that nodes prepare for a push.
@@ -90,6 +121,9 @@ impl FleetStore for MemoryFleetStore {
     }
 
     async fn active(&self) -> RecordRead {
+        if self.state.lock().hanging {
+            std::future::pending::<()>().await;
+        }
         self.with(|state| state.active.clone())
     }
 
@@ -151,7 +185,18 @@ impl FleetStore for MemoryFleetStore {
     }
 
     async fn commit(&self, commit: Commit<'_>) -> Result<CommitOutcome, StoreError> {
-        self.with(|state| {
+        let fault = self.state.lock().commit_fault.take();
+        let lost = Err(StoreError::Unavailable("the reply is lost".into()));
+        match fault {
+            Some(CommitFault::Hangs) => std::future::pending().await,
+            Some(CommitFault::LosesStore) => {
+                self.set_unavailable(true);
+                return lost;
+            }
+            Some(CommitFault::LosesCommit) => return lost,
+            Some(CommitFault::LosesReply) | None => {}
+        }
+        let outcome = self.with(|state| {
             if state.active.as_deref() != commit.expected_active {
                 return CommitOutcome::Conflict;
             }
@@ -167,6 +212,30 @@ impl FleetStore for MemoryFleetStore {
             state.history.truncate(MAX_HISTORY);
             state.shadow.take_if(|shadow| Some(&**shadow) == commit.ended_shadow);
             CommitOutcome::Committed
+        });
+        if fault.is_some() { lost } else { outcome }
+    }
+
+    async fn restore_active(&self, restore: Restore<'_>) -> Result<RestoreOutcome, StoreError> {
+        self.with(|state| {
+            if state.active.as_deref() != restore.expected_active {
+                return RestoreOutcome::Conflict;
+            }
+            if state.pending.is_some() {
+                return RestoreOutcome::PushInProgress;
+            }
+            if restore.blobs.iter().any(|hex| !state.blobs.contains_key(hex)) {
+                return RestoreOutcome::BlobMissing;
+            }
+            state.active = Some(restore.record.into());
+            if !state.history.iter().any(|record| record == restore.record.as_bytes()) {
+                state.history.insert(0, restore.record.into());
+            }
+            RestoreOutcome::Restored
         })
+    }
+
+    async fn replication(&self, _timeout: Duration) -> Result<Replication, StoreError> {
+        Ok(Replication::NoReplica)
     }
 }

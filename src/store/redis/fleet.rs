@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use redis::{AsyncCommands, RedisError, Script, SetExpiry, SetOptions, Value, cmd, pipe};
+use tokio::time::Instant;
 
 use crate::store::StoreError;
 use crate::store::fleet::{
-    Commit, CommitOutcome, FleetStore, HeartbeatReply, MAX_HISTORY, MAX_RECORD_BYTES, RecordRead,
+    Commit, CommitOutcome, FleetStore, HeartbeatReply, MAX_HISTORY, MAX_RECORD_BYTES, RecordRead, Replication, Restore,
+    RestoreOutcome,
 };
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::redis::link::{Link, Route};
@@ -264,6 +266,59 @@ impl FleetStore for RedisFleetStore {
             "expired" => CommitOutcome::Expired,
             _ => CommitOutcome::BlobMissing,
         })
+    }
+
+    async fn restore_active(&self, restore: Restore<'_>) -> Result<RestoreOutcome, StoreError> {
+        let script = Script::new(include_str!("restore_active.lua"));
+        let mut call = script.key(self.keys.active_policy());
+        call.key(self.keys.pending_policy()).key(self.keys.policy_history());
+        for hex in restore.blobs {
+            call.key(self.keys.policy_blob(hex));
+        }
+        call.arg(restore.expected_active.unwrap_or_default()).arg(restore.record).arg(self.keys.policy_changed());
+        let outcome: String = call.invoke_async(&mut self.quick()).await?;
+        Ok(match &*outcome {
+            "done" => RestoreOutcome::Restored,
+            "conflict" => RestoreOutcome::Conflict,
+            "pending" => RestoreOutcome::PushInProgress,
+            _ => RestoreOutcome::BlobMissing,
+        })
+    }
+
+    async fn replication(&self, timeout: Duration) -> Result<Replication, StoreError> {
+        wait_replicated(self.quick(), &self.keys.active_policy(), timeout).await
+    }
+}
+
+/// How far replicas are, as `replication.lua` returns it.
+type ReplicationState = (String, String, String, bool);
+
+/// Between two looks at the replicas. They report to their master every second.
+const REPLICATION_POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Waits until a replica of the server with this key has all that was written there before this call, or until the timeout.
+pub(super) async fn wait_replicated(mut route: Route, key: &str, timeout: Duration) -> Result<Replication, StoreError> {
+    let script = Script::new(include_str!("replication.lua"));
+    let call = script.key(key);
+    let deadline = Instant::now() + timeout;
+    let (id, written, ..): ReplicationState = call.invoke_async(&mut route).await?;
+    loop {
+        let (current_id, _, replica, _): ReplicationState = call.invoke_async(&mut route).await?;
+        let offset = |text: &str| text.parse::<u64>().unwrap_or(0);
+        if current_id != id {
+            // Another server has taken over; it may lack what was written.
+            return Ok(Replication::Missing);
+        }
+        if replica.is_empty() {
+            return Ok(Replication::NoReplica);
+        }
+        if offset(&replica) >= offset(&written) {
+            return Ok(Replication::Confirmed);
+        }
+        if Instant::now() >= deadline {
+            return Ok(Replication::Missing);
+        }
+        tokio::time::sleep(REPLICATION_POLL_INTERVAL).await;
     }
 }
 
