@@ -285,8 +285,8 @@ impl Membership {
             return;
         }
         cursor.next_index = if page.exists {
-            if page.complete {
-                cursor.advance_to(page.last, false);
+            if let Some(last) = page.last().filter(|_| page.complete) {
+                cursor.advance_to(last, false);
             }
             channel.buffer.index_after(cursor.position)
         } else {

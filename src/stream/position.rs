@@ -22,6 +22,7 @@ pub struct Position {
 
 impl Position {
     /// The position after an entry.
+    #[cfg(test)]
     pub const fn entry(id: StreamId) -> Self {
         Self { id, is_entry: true }
     }
@@ -270,7 +271,9 @@ mod tests {
             assert_eq!(position.start(), start, "{line}");
         };
         let id = StreamId::new(25, 0);
-        check(Position::entry(id), "25-0", StartPosition::Id(id));
+        let entry = StreamId::new(25, 7);
+        check(Position::entry(entry), "25-7", StartPosition::Id(entry));
+        check(Position { id: entry, is_entry: false }, "25-07", StartPosition::Between(entry));
         check(Position { id, is_entry: false }, "25-00", StartPosition::Between(id));
         let id = StreamId::new(25, u64::MAX);
         check(Position { id, is_entry: false }, "25-18446744073709551615", StartPosition::Between(id));

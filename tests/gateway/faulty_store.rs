@@ -32,6 +32,8 @@ pub struct FaultyStore {
     max_deleted: Mutex<StreamId>,
     /// A writer holds back all reads.
     read_gate: tokio::sync::RwLock<()>,
+    /// The same for pages that were read.
+    page_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
     lookup_gate: tokio::sync::RwLock<()>,
     /// The channels that were read, in this order.
@@ -77,6 +79,7 @@ impl FaultyStore {
             wrong_types: Mutex::default(),
             max_deleted: Mutex::default(),
             read_gate: tokio::sync::RwLock::default(),
+            page_gate: tokio::sync::RwLock::default(),
             lookup_gate: tokio::sync::RwLock::default(),
             reads: Mutex::default(),
             adds: AtomicU64::new(0),
@@ -145,6 +148,11 @@ impl FaultyStore {
         self.read_gate.write().await
     }
 
+    /// Holds back all pages after they were read, for as long as the guard lives.
+    pub async fn hold_pages(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.page_gate.write().await
+    }
+
     /// Holds back all look-ups for as long as the guard lives.
     pub async fn hold_lookups(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
         self.lookup_gate.write().await
@@ -206,8 +214,8 @@ impl FaultyStore {
         self.advance_clock(u64::from(!n.is_multiple_of(3)));
     }
 
-    /// Replaces the store with one that holds only the first `entries` entries of a channel.
-    pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
+    /// The entries of a channel, each with its fields.
+    async fn entries(&self, channel: &str) -> Vec<(StreamId, Vec<(String, String)>)> {
         let range = RestCommand::Range {
             key: channel.into(),
             start: "-".into(),
@@ -216,18 +224,53 @@ impl FaultyStore {
             max_bytes: usize::MAX,
         };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
-        let fresh = memory(&self.seed, &self.clock, &self.relay);
-        for row in rows.into_iter().take(entries) {
+        let entry = |row| {
             let Reply::List(row) = row else { panic!("an entry is a list") };
             let [Reply::Text(id), Reply::List(fields)] = &row[..] else { panic!("an id and fields") };
             let fields: Vec<String> = fields.iter().map(text).collect();
-            let add = RestCommand::Add {
-                key: channel.into(),
-                no_create: false,
-                trim: None,
-                id: NewId::Exact(String::from_utf8_lossy(id).parse().expect("an id")),
-                fields: fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
-            };
+            let fields = fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+            (String::from_utf8_lossy(id).parse().expect("an id"), fields)
+        };
+        rows.into_iter().map(entry).collect()
+    }
+
+    /// The ids of the entries of a channel.
+    pub async fn ids(&self, channel: &str) -> Vec<StreamId> {
+        self.entries(channel).await.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Replaces the store with one that holds only the first `entries` entries of a channel.
+    pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
+        let kept = self.entries(channel).await.into_iter().take(entries).collect();
+        self.replace(channel, kept).await;
+    }
+
+    /// Replaces the store with one that has lost the last `lost` entries of a channel.
+    pub async fn lose_tail(&self, channel: &str, lost: usize) {
+        let length = self.entries(channel).await.len();
+        self.keep_first_entries(channel, length.saturating_sub(lost)).await;
+    }
+
+    /// Replaces the store with one that holds only these entries of a channel: those with data are new, the others are kept.
+    pub async fn restore(&self, channel: &str, entries: &[(StreamId, Option<Value>)]) {
+        let known: HashMap<_, _> = self.entries(channel).await.into_iter().collect();
+        let fields = |(id, data): &(StreamId, Option<Value>)| match data {
+            Some(data) => (*id, stock_fields(channel, "e", data)),
+            None => (*id, known[id].clone()),
+        };
+        self.replace(channel, entries.iter().map(fields).collect()).await;
+    }
+
+    /// Tells the hub that another master may have taken over.
+    pub fn change_master(&self) {
+        self.relay.master_changed(&KeyScope::All);
+    }
+
+    async fn replace(&self, channel: &str, entries: Vec<(StreamId, Vec<(String, String)>)>) {
+        let fresh = memory(&self.seed, &self.clock, &self.relay);
+        for (id, fields) in entries {
+            let (key, id) = (channel.into(), NewId::Exact(id));
+            let add = RestCommand::Add { key, no_create: false, trim: None, id, fields };
             fresh.command(&add).await.expect("the copy accepts an entry of the original");
         }
         let (subscribed, barrier_stream) = {
@@ -249,8 +292,8 @@ impl FaultyStore {
     /// A stock emitter's `XADD … MAXLEN = n`.
     pub async fn add_and_trim(&self, channel: &str, event: &str, data: &Value, keep: Option<u64>) -> StreamId {
         self.advance_between_entries();
-        let text = data.as_str().map_or_else(|| data.to_string(), ToOwned::to_owned);
-        let fields = [("data", &*text), ("event", event), ("channel", channel)];
+        let fields = stock_fields(channel, event, data);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
         self.add_fields(channel, &fields, keep).await
     }
 
@@ -297,6 +340,13 @@ impl FaultyStore {
         let expire = RestCommand::Expire { key: channel.into(), seconds };
         assert_eq!(self.memory().command(&expire).await.expect("an answer"), Reply::Int(1));
     }
+}
+
+/// The fields of an entry of a stock emitter.
+fn stock_fields(channel: &str, event: &str, data: &Value) -> Vec<(String, String)> {
+    let text = data.as_str().map_or_else(|| data.to_string(), ToOwned::to_owned);
+    let fields = [("data", &*text), ("event", event), ("channel", channel)];
+    fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
 }
 
 fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Relay>) -> Arc<MemoryStore> {
@@ -401,6 +451,7 @@ impl EventStore for FaultyStore {
             return Err(StoreError::WrongType);
         }
         let mut page = self.memory().read(channel, request, limits).await?;
+        let _permit = self.page_gate.read().await;
         if let Some(stream) = &mut page.stream {
             stream.max_deleted = *self.max_deleted.lock().expect("no test panics under this lock");
         }

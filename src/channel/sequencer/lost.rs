@@ -14,8 +14,9 @@ pub(super) struct LostEntries {
 }
 
 impl LostEntries {
-    pub fn replace(&mut self, entries: Vec<EntryKey>) {
-        (self.entries, self.returned) = (entries.into(), Vec::new());
+    /// `None` without entries.
+    pub fn new(entries: Vec<EntryKey>) -> Option<Box<Self>> {
+        (!entries.is_empty()).then(|| Box::new(Self { entries: entries.into(), returned: Vec::new() }))
     }
 
     pub fn has(&self, id: StreamId, body: &Body) -> bool {

@@ -129,8 +129,8 @@ type StreamReply = (bool, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>, 
 type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId);
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Parses the reply of `read.lua` to a read after this position.
-fn parse_page(after: StreamId, reply: Value) -> Result<Page, StoreError> {
+/// Parses the reply of `read.lua`.
+fn parse_page(reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
     let Some((has_after, complete, needs, entries, state)) = stream else {
@@ -143,12 +143,12 @@ fn parse_page(after: StreamId, reply: Value) -> Result<Page, StoreError> {
     let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, body(fields))).collect();
     let stream = match state {
         Some((last, added, length, first, last_entry, max_deleted)) => {
-            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, last_entry, max_deleted })
+            let has_last = last_entry == Some(last);
+            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, has_last, max_deleted })
         }
         None => None,
     };
-    let last = stream.map_or_else(|| entries.last().map_or(after, |(id, _)| *id), |stream| stream.last);
-    Ok(Page { entries, complete, needs, exists: true, has_after, last, stream, barrier_position })
+    Ok(Page { entries, complete, needs, exists: true, has_after, stream, barrier_position })
 }
 
 #[async_trait]
@@ -195,7 +195,7 @@ impl EventStore for RedisStore {
             .arg(known_barrier.to_string())
             .invoke_async(&mut connection)
             .await?;
-        let page = parse_page(request.after, reply)?;
+        let page = parse_page(reply)?;
         *self.known_barrier.lock() = page.barrier_position;
         Ok(page)
     }
