@@ -213,11 +213,10 @@ impl ChannelState {
             Ok(_) if !self.link.is_subscribed() || read.takeovers != self.takeovers => self.reads.requested = true,
             Ok(page) => {
                 self.reads.requested |= self.opened && !page.complete;
-                let before = (self.link, self.sequencer.needs_proof());
+                let before = self.readiness();
                 self.absorb(page, read.with_grace);
                 self.reads.completed = self.reads.started;
-                let is_changed = (self.link, self.sequencer.needs_proof()) != before;
-                if is_changed || std::mem::take(&mut self.reads.awaited) {
+                if self.readiness() != before || std::mem::take(&mut self.reads.awaited) {
                     self.wake_members();
                 }
             }
@@ -234,6 +233,11 @@ impl ChannelState {
             }
         }
         true
+    }
+
+    /// What members wait for, apart from frames.
+    fn readiness(&self) -> (Link, bool, u32) {
+        (self.link, self.sequencer.needs_proof(), self.resets.epoch())
     }
 
     fn absorb(&mut self, page: Page, with_grace: bool) {
