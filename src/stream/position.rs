@@ -47,8 +47,12 @@ impl Position {
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
     let position = || {
-        let (id, seq) = (text.parse().ok()?, text.split_once('-')?.1);
-        Some(if seq == "0" { StartPosition::IdOrTime(id) } else { Position::parsed(id, seq).start() })
+        let (id, seq): (StreamId, _) = (text.parse().ok()?, text.split_once('-')?.1);
+        Some(if seq == "0" && id > StreamId::ZERO {
+            StartPosition::IdOrTime(id)
+        } else {
+            Position::parsed(id, seq).start()
+        })
     };
     time.or_else(position)
 }
