@@ -308,7 +308,7 @@ impl Cursor {
         if missed == 0 {
             return None;
         }
-        let reset = channel.resets.furthest_since(self.epoch)?;
+        let reset = channel.resets.least_since(self.epoch)?;
         self.epoch = epoch;
         self.next_index = channel.buffer.index_after(self.position.min(reset.position));
         if self.position <= reset.position {

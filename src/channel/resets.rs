@@ -1,9 +1,9 @@
-//! What a channel remembers of the last resets of its store: where streams continue that were behind, and which entries were lost.
+//! What a channel remembers of the last resets of its store: where slow streams continue, and which entries were lost.
 
 use crate::channel::sequencer::StoreReset;
 use crate::event::StreamId;
 
-/// A stream that misses more resets than these gets some entries twice, if the oldest of them went back further than the others.
+/// A stream that misses more resets than these gets some entries twice, if the oldest of them has the least position.
 const MAX_RESETS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -36,8 +36,8 @@ impl Resets {
         self.last.last()
     }
 
-    /// The one of the resets after an epoch that went back furthest: streams of that epoch continue there.
-    pub fn furthest_since(&self, epoch: u32) -> Option<&StoreReset> {
+    /// The one of the resets after an epoch with the least position: streams of that epoch continue there.
+    pub fn least_since(&self, epoch: u32) -> Option<&StoreReset> {
         let count = usize::try_from(self.epoch.wrapping_sub(epoch)).unwrap_or(usize::MAX);
         let known = self.last.len().saturating_sub(count);
         self.last.get(known..)?.iter().min_by_key(|reset| reset.position)
@@ -78,10 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn stream_that_missed_resets_continues_after_the_one_that_went_back_furthest() {
+    fn stream_that_missed_resets_continues_after_the_first_position() {
         let check = |positions: &[u64], missed: u32, expect: Option<u64>| {
             let resets = resets(&positions.iter().map(|position| (*position, &[][..])).collect::<Vec<_>>());
-            let reset = resets.furthest_since(resets.epoch() - missed);
+            let reset = resets.least_since(resets.epoch() - missed);
             assert_eq!(reset.map(|reset| reset.position.ms), expect, "{missed} of {positions:?}");
         };
         check(&[4, 7], 0, None);

@@ -146,8 +146,8 @@ pub trait NotificationHandler: Send + Sync {
     fn notified(&self, channel: &str, payload: &[u8]);
     /// The connection failed: no channel is subscribed until `subscribed` is called for it again.
     fn lost(&self, reason: &str);
-    /// The master of these keys is another one than before, or it restarted, or a connection to it was opened again: what was read before
-    /// may not exist any more. Called before the first read over the new connection.
+    /// The master of these keys is another one than before, or it restarted, or a connection to it was opened again: entries that were
+    /// read before may not exist any more. Called before the first read over the new connection.
     fn master_changed(&self, keys: &KeyScope);
 }
 

@@ -21,7 +21,7 @@ async fn emit_four(gateway: &Gateway) -> Vec<StreamId> {
     written
 }
 
-/// The store loses the last two entries, and a master whose clock is behind adds two others without notifications.
+/// The store loses the last two entries, and a master whose clock is slow adds two others without notifications.
 async fn replace_tail(gateway: &Gateway, written: &[StreamId]) -> Vec<StreamId> {
     gateway.store.lose_tail("c", 2).await;
     let mut added = Vec::new();
@@ -41,7 +41,7 @@ fn reset(certain: bool, after: StreamId, resumed: StreamId) -> (String, bool, St
 #[tokio::test]
 async fn loss_that_the_count_of_entries_hides_is_found_on_a_live_channel() {
     for buffer in BUFFERS {
-        for is_told in [true, false] {
+        for is_noticed in [true, false] {
             let gateway = Gateway::start(buffer).await;
             let mut live = gateway.open("channel=c").await;
             live.connected("c").await;
@@ -51,7 +51,7 @@ async fn loss_that_the_count_of_entries_hides_is_found_on_a_live_channel() {
             replayed.connected("c").await;
             assert_eq!(replayed.ids("c", 4).await, written);
             let mut surviving = replace_tail(&gateway, &written).await;
-            if is_told {
+            if is_noticed {
                 gateway.store.change_master();
             }
             gateway.store.set_clock(written[3].ms + 5_000);
@@ -60,8 +60,8 @@ async fn loss_that_the_count_of_entries_hides_is_found_on_a_live_channel() {
             }
             let mut returned = Vec::new();
             for mut sse in [live, replayed] {
-                assert_eq!(sse.gap("c").await, reset(true, written[1], surviving[0]), "{buffer} {is_told}");
-                assert_eq!(sse.ids("c", 4).await, surviving, "{buffer} {is_told}");
+                assert_eq!(sse.gap("c").await, reset(true, written[1], surviving[0]), "{buffer} {is_noticed}");
+                assert_eq!(sse.ids("c", 4).await, surviving, "{buffer} {is_noticed}");
                 returned.push(sse.reconnect().await);
             }
             // A client that returns gets nothing twice.
@@ -76,9 +76,9 @@ async fn loss_that_the_count_of_entries_hides_is_found_on_a_live_channel() {
 
 #[tokio::test]
 async fn loss_is_found_on_a_quiet_channel() {
-    for is_told in [true, false] {
-        // Without being told, the channel finds it when it is reconciled.
-        let interval = if is_told { "1h" } else { "50ms" };
+    for is_noticed in [true, false] {
+        // Without notice, the channel finds it when it is reconciled.
+        let interval = if is_noticed { "1h" } else { "50ms" };
         let gateway = Gateway::start(&format!("stream.reconcile-interval = '{interval}'")).await;
         let mut sse = gateway.open("channel=c").await;
         sse.connected("c").await;
@@ -86,11 +86,11 @@ async fn loss_is_found_on_a_quiet_channel() {
         assert_eq!(sse.ids("c", 4).await, written);
         gateway.store.drop_notifications();
         let added = replace_tail(&gateway, &written).await;
-        if is_told {
+        if is_noticed {
             gateway.store.change_master();
         }
-        assert_eq!(sse.gap("c").await, reset(true, written[1], added[0]), "told: {is_told}");
-        assert_eq!(sse.ids("c", 2).await, added, "told: {is_told}");
+        assert_eq!(sse.gap("c").await, reset(true, written[1], added[0]), "noticed: {is_noticed}");
+        assert_eq!(sse.ids("c", 2).await, added, "noticed: {is_noticed}");
     }
 }
 
@@ -109,7 +109,7 @@ async fn change_of_master_without_a_loss_is_no_gap() {
             }
         }
         assert_eq!(sse.ids("c", written.len()).await, written);
-        // What was read is trimmed, all of it in the end.
+        // The entries that were read are trimmed, all of them in the end.
         for keep in [50, 1, 0] {
             let id = gateway.store.add_and_trim("c", "e", &json!(keep), Some(keep + 1)).await;
             gateway.store.notify("c", id, "e", &json!(keep)).await;
@@ -162,7 +162,7 @@ async fn page_that_straddles_a_change_of_master_is_not_delivered() {
         drop(held);
         gateway.store.set_clock(lost.ms + 10);
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
-        // Nobody has received the lost entry, so there is no gap.
+        // No client has received the lost entry, so there is no gap.
         assert_eq!(sse.ids("c", 1).await, [next], "{buffer}");
     }
 }
@@ -291,7 +291,7 @@ async fn position_whose_entry_is_neither_there_nor_trimmed_is_a_gap() {
 /// A client of a channel.
 struct Client {
     sse: Sse,
-    /// What it has received and has not been told to be lost.
+    /// What it has received and has not been notified to be lost.
     held: BTreeMap<StreamId, Value>,
     received: BTreeSet<(StreamId, String)>,
     last: StreamId,
@@ -320,7 +320,7 @@ impl Client {
     }
 }
 
-/// Emits, losses of the tail, clocks that are behind, and changes of master that the hub is told of or not. Each client receives what survives,
+/// Emits, losses of the tail, slow clocks, and changes of master that the hub notices or not. Each client receives what survives,
 /// once and in order, and a gap after whatever it received that did not survive.
 #[tokio::test]
 async fn random_losses_are_followed_by_a_gap_and_surviving_entries_are_delivered_once() {
@@ -364,13 +364,13 @@ async fn random_losses_are_followed_by_a_gap_and_surviving_entries_are_delivered
                 let left = gateway.store.ids("c").await;
                 let last = left.last().copied().unwrap_or_default();
                 contents.retain(|id, _| left.contains(id));
-                // The id of a lost entry is used again only if the hub is told: an entry is recognized by its id.
-                let is_told = rng.random_bool(0.5);
-                let is_behind = is_told && rng.random_bool(0.6);
-                let clock = if is_behind { last.ms + 1 } else { greatest.ms + 50 };
+                // The id of a lost entry is used again only if the hub notices: an entry is recognized by its id.
+                let is_noticed = rng.random_bool(0.5);
+                let is_slow_clock = is_noticed && rng.random_bool(0.6);
+                let clock = if is_slow_clock { last.ms + 1 } else { greatest.ms + 50 };
                 gateway.store.set_clock(clock);
-                log += &format!(", {lost} lost, told: {is_told}, behind: {is_behind}");
-                if is_told {
+                log += &format!(", {lost} lost, noticed: {is_noticed}, slow clock: {is_slow_clock}");
+                if is_noticed {
                     gateway.store.change_master();
                 }
             }

@@ -163,7 +163,7 @@ async fn slow_reader_receives_what_survives_once() {
             expected += 1;
         }
     }
-    assert!(expected == KEPT + 1 && !lost, "a gap follows what was lost: {expected}");
+    assert!(expected == KEPT + 1 && !lost, "a gap follows lost entries: {expected}");
 }
 
 /// The state of a stream costs Redis a copy of its first and last entries.

@@ -1,4 +1,4 @@
-//! The entries that the store lost in its last reset. Some may come back: one that was delivered before is not delivered again.
+//! The entries that the store lost in its last reset. Some may return: one that was delivered before is not delivered again.
 
 use std::sync::Arc;
 

@@ -69,7 +69,7 @@ pub struct Sequencer {
     /// A notification named an entry that a read did not find.
     wants_state: bool,
     /// The last page began after `read_to`, so another read is needed.
-    is_behind: bool,
+    is_reread_needed: bool,
 }
 
 impl Sequencer {
@@ -90,7 +90,7 @@ impl Sequencer {
             is_missing: false,
             is_uncounted: false,
             wants_state: false,
-            is_behind: false,
+            is_reread_needed: false,
             budgets,
         }
     }
@@ -129,10 +129,10 @@ impl Sequencer {
 
     /// Whether there are notifications that no read has checked, or entries that a read has to compare.
     pub fn needs_read(&self) -> bool {
-        self.pending.needs_read() || self.needs_proof() || self.is_behind
+        self.pending.needs_read() || self.needs_proof() || self.is_reread_needed
     }
 
-    /// Whether it is unknown if the store still has what was read.
+    /// Whether it is unknown if the store still has the entries that were read.
     pub fn needs_proof(&self) -> bool {
         self.proof.is_some()
     }
@@ -155,7 +155,7 @@ impl Sequencer {
 
     /// Whether this page of another read shows that the store was reset: in this range it lacks an entry that was read, or has one that was not.
     pub fn is_contradicted_by(&self, range: RangeInclusive<StreamId>, page: &Page) -> bool {
-        // What is before the first entry may be trimmed, and of a stream without entries nothing is left to compare.
+        // Older entries than the first may be trimmed, and of a stream without entries nothing is left to compare.
         let Some(first) = page.stream.map_or(Some(StreamId::ZERO), |stream| stream.first) else { return false };
         let start = self.history.after().max(first.before()).max(*range.start());
         let last = page.entries.last().map_or(start, |(id, _)| *id);
@@ -176,7 +176,7 @@ impl Sequencer {
         self.lost = None;
         self.entries_added = stream.added;
         self.is_missing = !page.exists;
-        (self.proof, self.is_uncounted, self.wants_state, self.is_behind) = (None, false, false, false);
+        (self.proof, self.is_uncounted, self.wants_state, self.is_reread_needed) = (None, false, false, false);
     }
 
     /// Takes in a notification. Returns whether a read is needed.
@@ -209,7 +209,7 @@ impl Sequencer {
     /// A read begins. It finds the entries of all notifications that have arrived.
     pub fn begin_read(&mut self) {
         self.pending.begin_read();
-        self.is_behind = false;
+        self.is_reread_needed = false;
     }
 
     /// Takes in the page of a read for [`Self::request`]. Entries wait until `deadline` for their notifications; `None` for a read
@@ -256,7 +256,7 @@ impl Sequencer {
             Comparison::Diverged { common, certain } => (common, certain),
         };
         let reset = self.reset(common, certain, start, &page, &stream);
-        if !self.is_behind {
+        if !self.is_reread_needed {
             let is_anchored = self.is_entry;
             self.absorb_entries(page, is_anchored, deadline, now);
         }

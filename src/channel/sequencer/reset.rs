@@ -56,7 +56,7 @@ impl Sequencer {
         });
         self.is_uncounted = true;
         // Otherwise the page has the entries after the position.
-        self.is_behind = position < start;
+        self.is_reread_needed = position < start;
         let lost = self.lost_entries();
         StoreReset { position, common, resumed: resumed.unwrap_or(stream.last), certain, lost }
     }

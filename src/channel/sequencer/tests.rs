@@ -98,7 +98,7 @@ impl SequencerFixture {
         loop {
             let page = self.page(usize::MAX);
             found = self.absorb(page).or(found);
-            if !self.sequencer.needs_proof() && !self.sequencer.is_behind {
+            if !self.sequencer.needs_proof() && !self.sequencer.is_reread_needed {
                 return found;
             }
         }

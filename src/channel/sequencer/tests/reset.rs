@@ -54,19 +54,23 @@ impl SequencerFixture {
 /// The last common entry, the one that follows, and whether the loss is certain.
 type Expected = (Option<u64>, u64, bool);
 
-/// The entries 10, 20, 30 and 40 were delivered; then the store changes. Checks what a read finds that is told that another master may have
-/// taken over, and one that is not told. Returned entries are expected as delivered: each stream skips those that it has.
+/// The entries 10, 20, 30 and 40 were delivered; then the store changes. Checks what a read finds after a notice that another master may
+/// have taken over, and without one. Returned entries are expected as delivered: each stream skips those that it has.
 #[track_caller]
-fn check(change: impl Fn(&mut SequencerFixture), told: Option<Expected>, untold: Option<Expected>, out: &[&str]) {
-    for (is_told, expect) in [(true, told), (false, untold)] {
+fn check(change: impl Fn(&mut SequencerFixture), noticed: Option<Expected>, unnoticed: Option<Expected>, out: &[&str]) {
+    for (is_noticed, expect) in [(true, noticed), (false, unnoticed)] {
         let mut f = SequencerFixture::with_delivered([10, 20, 30, 40]);
         change(&mut f);
-        if is_told {
+        if is_noticed {
             f.sequencer.require_proof();
         }
         let reset = f.read();
         let found = reset.map(|reset| (reset.common.map(|common| common.ms), reset.resumed.ms, reset.certain));
-        assert_eq!((found, f.out.iter().map(|line| &**line).collect::<Vec<_>>()), (expect, out.to_vec()), "{is_told}");
+        assert_eq!(
+            (found, f.out.iter().map(|line| &**line).collect::<Vec<_>>()),
+            (expect, out.to_vec()),
+            "{is_noticed}"
+        );
         f.out.clear();
         f.expect_no_reset();
         f.sequencer.require_proof();
@@ -121,7 +125,7 @@ fn lost_tail_is_a_reset_to_the_last_common_entry() {
     check_both(trimmed, (None, 50, false), &["50=1"]);
 }
 
-/// The number of entries that were ever added is the same in the end: two are lost, and a master whose clock is behind adds two others.
+/// The number of entries that were ever added is the same in the end: two are lost, and a master whose clock is slow adds two others.
 #[test]
 fn loss_that_the_count_of_entries_does_not_reveal_is_found() {
     check_both(|f| f.fall_back(2, &[(25, "1"), (35, "2")]), (Some(20), 25, true), &["25=1", "35=2"]);
@@ -345,12 +349,12 @@ fn entries_of_a_key_that_was_created_again_are_delivered() {
 
 #[test]
 fn entry_at_which_the_channel_was_opened_is_compared() {
-    for is_told in [true, false] {
+    for is_noticed in [true, false] {
         let mut f = SequencerFixture::new();
         f.add_all(&[(4, "4"), (5, "5")]);
         let page = f.page_of(ReadRequest::with_state(StreamId::ZERO), 0);
         f.sequencer.open(&page);
-        if is_told {
+        if is_noticed {
             f.sequencer.require_proof();
             f.expect_no_reset();
             f.sequencer.require_proof();
