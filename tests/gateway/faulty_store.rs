@@ -50,6 +50,8 @@ struct LinkState {
     subscribed: BTreeSet<Arc<str>>,
     barrier_stream: Option<Arc<str>>,
     subscriptions: usize,
+    /// Confirmations of a store that replaced another one without a loss of the link: the hub does not get them.
+    unconfirmed: Vec<Arc<str>>,
     delivery: Delivery,
 }
 
@@ -67,6 +69,7 @@ impl FaultyStore {
             subscribed: BTreeSet::new(),
             barrier_stream: None,
             subscriptions: 0,
+            unconfirmed: Vec::new(),
             delivery: Delivery::Immediate,
         };
         let clock = Arc::new(AtomicU64::new(START));
@@ -274,7 +277,9 @@ impl FaultyStore {
             fresh.command(&add).await.expect("the copy accepts an entry of the original");
         }
         let (subscribed, barrier_stream) = {
-            let state = self.relay.state();
+            let mut state = self.relay.state();
+            let state = &mut *state;
+            state.unconfirmed.extend(state.subscribed.iter().cloned());
             (state.subscribed.clone(), state.barrier_stream.clone())
         };
         if let Some(barrier_stream) = barrier_stream {
@@ -383,7 +388,14 @@ impl Relay {
 
 impl NotificationHandler for Relay {
     fn subscribed(&self, channel: &str) {
-        if let Some(handler) = self.handler() {
+        let replaced = {
+            let unconfirmed = &mut self.state().unconfirmed;
+            let found = unconfirmed.iter().position(|known| **known == *channel);
+            found.map(|index| unconfirmed.swap_remove(index))
+        };
+        if replaced.is_none()
+            && let Some(handler) = self.handler()
+        {
             handler.subscribed(channel);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tidegate::event::StreamId;
 
@@ -159,6 +160,14 @@ async fn page_that_straddles_a_change_of_master_is_not_delivered() {
         tokio::task::yield_now().await;
         gateway.store.lose_tail("c", 1).await;
         gateway.store.change_master();
+        // The next read, which compares, waits until the streams had time to send the page.
+        let mut hold = std::pin::pin!(gateway.store.hold_reads());
+        assert!(hold.as_mut().now_or_never().is_none(), "a read is in flight");
+        drop(held);
+        let held = hold.await;
+        for _ in 0..500 {
+            tokio::task::yield_now().await;
+        }
         drop(held);
         gateway.store.set_clock(lost.ms + 10);
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
