@@ -290,8 +290,8 @@ impl Membership {
             return;
         }
         cursor.next_index = if page.exists {
-            if page.complete {
-                cursor.advance_to(page.last, false);
+            if let Some(last) = page.last().filter(|_| page.complete) {
+                cursor.advance_to(last, false);
             }
             channel.buffer.index_after(cursor.position)
         } else {
@@ -313,7 +313,7 @@ impl Cursor {
         if missed == 0 {
             return None;
         }
-        let reset = channel.resets.furthest_since(self.epoch)?;
+        let reset = channel.resets.least_since(self.epoch)?;
         self.epoch = epoch;
         self.next_index = channel.buffer.index_after(self.position.min(reset.position));
         if self.position <= reset.position {

@@ -84,7 +84,7 @@ struct ChannelState {
     last_id: StreamId,
     resets: Resets,
     /// Counts the times at which another master of the channel's key may have taken over. A page of a read that began before does not count.
-    takeovers: u64,
+    takeovers: u32,
     members: Slab<Member>,
     /// What the channel costs, as a share of a member; `None` without members, and for the gateway's own channels.
     share: Option<ClientShare>,
@@ -137,7 +137,7 @@ impl Channel {
 
     /// Another master may have taken over: the channel has to prove what it read.
     fn require_proof(self: &Arc<Self>, mut state: MutexGuard<'_, ChannelState>) {
-        state.takeovers += 1;
+        state.takeovers = state.takeovers.wrapping_add(1);
         if state.opened {
             state.sequencer.require_proof();
         }

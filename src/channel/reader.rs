@@ -153,7 +153,7 @@ struct PlannedRead {
     request: ReadRequest,
     entries: usize,
     /// [`ChannelState::takeovers`] when it began.
-    takeovers: u64,
+    takeovers: u32,
     /// Entries wait for their notifications: the channel was live when the read began.
     with_grace: bool,
 }
@@ -211,11 +211,10 @@ impl ChannelState {
             Ok(_) if !self.link.is_subscribed() || read.takeovers != self.takeovers => self.reads.requested = true,
             Ok(page) => {
                 self.reads.requested |= self.opened && !page.complete;
-                let before = (self.link, self.sequencer.needs_proof());
+                let before = self.readiness();
                 self.absorb(page, read.with_grace);
                 self.reads.completed = self.reads.started;
-                let is_changed = (self.link, self.sequencer.needs_proof()) != before;
-                if is_changed || std::mem::take(&mut self.reads.awaited) {
+                if self.readiness() != before || std::mem::take(&mut self.reads.awaited) {
                     self.wake_members();
                 }
             }
@@ -234,9 +233,14 @@ impl ChannelState {
         true
     }
 
+    /// What members wait for, apart from frames.
+    fn readiness(&self) -> (Link, bool, u32) {
+        (self.link, self.sequencer.needs_proof(), self.resets.epoch())
+    }
+
     fn absorb(&mut self, page: Page, with_grace: bool) {
         let now = Instant::now();
-        let last_id = page.last;
+        let last_id = if page.exists { page.last() } else { Some(StreamId::ZERO) };
         // A channel that catches up is live only when it has reached the end of the stream. Until then its notifications may
         // be lost, and entries do not wait for them.
         if !self.opened || page.complete || self.link != Link::CatchingUp {
@@ -253,11 +257,11 @@ impl ChannelState {
             // cursors of its members start from here.
             self.opened = true;
             self.sequencer.open(&page);
-            let (position, lost) = (last_id, Arc::default());
+            let (position, lost) = (last_id.unwrap_or_default(), Arc::default());
             self.start_epoch(StoreReset { position, common: None, resumed: position, certain: true, lost });
         }
         if !self.sequencer.needs_proof() {
-            self.last_id = last_id;
+            self.last_id = last_id.unwrap_or_else(|| self.sequencer.read_to());
         }
     }
 

@@ -12,7 +12,7 @@ use crate::store::Page;
 /// When a channel was proven. A page that was read later counts until another master may have taken over.
 #[derive(Clone, Copy, Debug)]
 pub struct ProofToken {
-    takeovers: u64,
+    takeovers: u32,
     epoch: u32,
     /// The channel had read everything up to here.
     read_to: StreamId,

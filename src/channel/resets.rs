@@ -1,11 +1,9 @@
-//! What a channel remembers of the last resets of its store: where streams continue that were behind, and which entries were lost.
-
-use std::collections::VecDeque;
+//! What a channel remembers of the last resets of its store: where slow streams continue, and which entries were lost.
 
 use crate::channel::sequencer::StoreReset;
 use crate::event::StreamId;
 
-/// A stream that misses more resets than these gets some entries twice, if the oldest of them went back further than the others.
+/// A stream that misses more resets than these gets some entries twice, if the oldest of them has the least position.
 const MAX_RESETS: usize = 4;
 
 #[derive(Debug, Default)]
@@ -13,7 +11,7 @@ pub(super) struct Resets {
     /// Grows with each reset. A cursor of an older epoch may be beyond the end of the stream.
     epoch: u32,
     /// The last one began the epoch.
-    last: VecDeque<StoreReset>,
+    last: Vec<StoreReset>,
 }
 
 impl Resets {
@@ -24,25 +22,25 @@ impl Resets {
     /// Starts a new epoch.
     pub fn push(&mut self, reset: StoreReset) {
         self.epoch = self.epoch.wrapping_add(1);
-        self.last.push_back(reset);
-        if self.last.len() > MAX_RESETS
-            && let (Some(oldest), Some(next)) = (self.last.pop_front(), self.last.front_mut())
-            && oldest.position < next.position
-        {
-            (next.position, next.common) = (oldest.position, oldest.common);
+        self.last.push(reset);
+        if self.last.len() > MAX_RESETS {
+            let oldest = self.last.remove(0);
+            if let Some(next) = self.last.first_mut().filter(|next| oldest.position < next.position) {
+                (next.position, next.common) = (oldest.position, oldest.common);
+            }
         }
     }
 
     /// The reset that began this epoch.
     pub fn current(&self) -> Option<&StoreReset> {
-        self.last.back()
+        self.last.last()
     }
 
-    /// The one of the resets after an epoch that went back furthest: streams of that epoch continue there.
-    pub fn furthest_since(&self, epoch: u32) -> Option<&StoreReset> {
+    /// The one of the resets after an epoch with the least position: streams of that epoch continue there.
+    pub fn least_since(&self, epoch: u32) -> Option<&StoreReset> {
         let count = usize::try_from(self.epoch.wrapping_sub(epoch)).unwrap_or(usize::MAX);
         let known = self.last.len().saturating_sub(count);
-        self.last.range(known..).min_by_key(|reset| reset.position)
+        self.last.get(known..)?.iter().min_by_key(|reset| reset.position)
     }
 
     /// The reset that lost the entry with this id, with the position after which a client continues that has received it.
@@ -80,10 +78,10 @@ mod tests {
     }
 
     #[test]
-    fn stream_that_missed_resets_continues_after_the_one_that_went_back_furthest() {
+    fn stream_that_missed_resets_continues_after_the_first_position() {
         let check = |positions: &[u64], missed: u32, expect: Option<u64>| {
             let resets = resets(&positions.iter().map(|position| (*position, &[][..])).collect::<Vec<_>>());
-            let reset = resets.furthest_since(resets.epoch() - missed);
+            let reset = resets.least_since(resets.epoch() - missed);
             assert_eq!(reset.map(|reset| reset.position.ms), expect, "{missed} of {positions:?}");
         };
         check(&[4, 7], 0, None);

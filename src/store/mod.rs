@@ -73,7 +73,7 @@ pub struct ReadRequest {
     /// An entry with the id `after` was read. If it is still there, no entry after it was trimmed.
     pub is_entry: bool,
     /// The number of entries after `after` of which notifications arrived.
-    pub notified: usize,
+    pub notified: u32,
     /// Whether the page has the state of the stream in any case.
     pub wants_state: bool,
 }
@@ -98,14 +98,20 @@ pub struct Page {
     pub exists: bool,
     /// The entry with the id [`ReadRequest::after`] is in the stream, if one was read.
     pub has_after: bool,
-    /// The last id of the stream. Without `stream` it is that of the last entry.
-    pub last: StreamId,
     /// The state of the stream. `None` if the key does not exist, or if the read was not asked for it and found what it looked for: the
     /// entry with the id [`ReadRequest::after`], all entries after it, and not fewer than were notified.
     pub stream: Option<StreamState>,
     /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment; `None` if it cannot be read at the same
     /// moment, because it is on another server: then [`EventStore::barrier_position`] has to be asked.
     pub barrier_position: Option<StreamId>,
+}
+
+impl Page {
+    /// The last id of the stream; `None` if the page has neither its state nor an entry.
+    pub fn last(&self) -> Option<StreamId> {
+        let last_entry = || self.entries.last().map(|(id, _)| *id);
+        self.stream.map(|stream| stream.last).or_else(last_entry)
+    }
 }
 
 /// The state of a stream, as `XINFO STREAM` reports it.
@@ -119,8 +125,8 @@ pub struct StreamState {
     pub length: u64,
     /// The id of the oldest entry.
     pub first: Option<StreamId>,
-    /// The id of the newest entry. It is less than `last` if that entry was deleted.
-    pub last_entry: Option<StreamId>,
+    /// The entry with the id `last` is there: it was neither trimmed nor deleted.
+    pub has_last: bool,
     /// The greatest id that `XDEL` deleted; trimming does not count.
     pub max_deleted: StreamId,
 }
@@ -144,8 +150,8 @@ pub trait NotificationHandler: Send + Sync {
     fn notified(&self, channel: &str, payload: &[u8]);
     /// The connection failed: no channel is subscribed until `subscribed` is called for it again.
     fn lost(&self, reason: &str);
-    /// The master of these keys is another one than before, or it restarted, or a connection to it was opened again: entries that were read before
-    /// may not exist any more. Called before the first read over the new connection.
+    /// The master of these keys is another one than before, or it restarted, or a connection to it was opened again: entries that were
+    /// read before may not exist any more. Called before the first read over the new connection.
     fn master_changed(&self, keys: &KeyScope);
 }
 

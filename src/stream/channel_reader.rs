@@ -150,8 +150,8 @@ impl ChannelReader {
                     let mut cursor = *cursor;
                     cursor.advance_to(replay.end, true);
                     cursor.is_unchecked = false;
-                    if !replay.page.complete {
-                        cursor.existed_to = replay.page.last;
+                    if let Some(stream) = replay.page.stream.filter(|_| !replay.page.complete) {
+                        cursor.existed_to = stream.last;
                     }
                     self.membership.rejoin(&mut cursor, &replay.page, *buffer_end);
                     let more = !replay.page.complete && cursor.needs_replay();

@@ -47,8 +47,12 @@ impl Position {
 pub fn parse_ack(text: &str) -> Option<StartPosition> {
     let time = digits(text).map(|ms| StartPosition::From(StreamId::new(ms, 0)));
     let position = || {
-        let (id, seq) = (text.parse().ok()?, text.split_once('-')?.1);
-        Some(if seq == "0" { StartPosition::IdOrTime(id) } else { Position::parsed(id, seq).start() })
+        let (id, seq): (StreamId, _) = (text.parse().ok()?, text.split_once('-')?.1);
+        Some(if seq == "0" && id > StreamId::ZERO {
+            StartPosition::IdOrTime(id)
+        } else {
+            Position::parsed(id, seq).start()
+        })
     };
     time.or_else(position)
 }
@@ -271,7 +275,9 @@ mod tests {
             assert_eq!(position.start(), start, "{line}");
         };
         let id = StreamId::new(25, 0);
-        check(Position::entry(id), "25-0", StartPosition::Id(id));
+        let entry = StreamId::new(25, 7);
+        check(Position::entry(entry), "25-7", StartPosition::Id(entry));
+        check(Position { id: entry, is_entry: false }, "25-07", StartPosition::Between(entry));
         check(Position { id, is_entry: false }, "25-00", StartPosition::Between(id));
         let id = StreamId::new(25, u64::MAX);
         check(Position { id, is_entry: false }, "25-18446744073709551615", StartPosition::Between(id));

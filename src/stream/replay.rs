@@ -148,9 +148,9 @@ mod tests {
     #[test]
     fn gap_is_reported_where_the_store_does_not_prove_continuity() {
         let check = |after, existed_to, first, added, length, max_deleted, expect: Option<(u64, StreamId, bool)>| {
-            let (last, last_entry) = (id(100), None);
-            let stream = StreamState { last, added, length, first, last_entry, max_deleted: id(max_deleted) };
-            let page = Page { exists: true, last: stream.last, stream: Some(stream), ..Page::default() };
+            let (last, max_deleted, has_last) = (id(100), id(max_deleted), false);
+            let stream = StreamState { last, added, length, first, has_last, max_deleted };
+            let page = Page { exists: true, stream: Some(stream), ..Page::default() };
             let gap = gap_after(after, existed_to, false, &page);
             assert_eq!(gap.map(|(gap, at)| (gap.resumed.ms, at, gap.certain)), expect, "after {after}");
         };

@@ -33,6 +33,8 @@ pub struct FaultyStore {
     max_deleted: Mutex<StreamId>,
     /// A writer holds back all reads.
     read_gate: tokio::sync::RwLock<()>,
+    /// The same for pages that were read.
+    page_gate: tokio::sync::RwLock<()>,
     /// The same for look-ups.
     lookup_gate: tokio::sync::RwLock<()>,
     /// The channels that were read, in this order.
@@ -64,6 +66,8 @@ struct LinkState {
     subscribed: BTreeSet<Arc<str>>,
     barrier_stream: Option<Arc<str>>,
     subscriptions: usize,
+    /// Confirmations of a store that replaced another one without a loss of the link: the hub does not get them.
+    unconfirmed: Vec<Arc<str>>,
     delivery: Delivery,
 }
 
@@ -81,6 +85,7 @@ impl FaultyStore {
             subscribed: BTreeSet::new(),
             barrier_stream: None,
             subscriptions: 0,
+            unconfirmed: Vec::new(),
             delivery: Delivery::Immediate,
         };
         let clock = Arc::new(AtomicU64::new(START));
@@ -93,6 +98,7 @@ impl FaultyStore {
             wrong_types: Mutex::default(),
             max_deleted: Mutex::default(),
             read_gate: tokio::sync::RwLock::default(),
+            page_gate: tokio::sync::RwLock::default(),
             lookup_gate: tokio::sync::RwLock::default(),
             reads: Mutex::default(),
             adds: AtomicU64::new(0),
@@ -167,6 +173,11 @@ impl FaultyStore {
     /// Holds back all reads for as long as the guard lives.
     pub async fn hold_reads(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
         self.read_gate.write().await
+    }
+
+    /// Holds back all pages after they were read, for as long as the guard lives.
+    pub async fn hold_pages(&self) -> tokio::sync::RwLockWriteGuard<'_, ()> {
+        self.page_gate.write().await
     }
 
     /// Holds back all look-ups for as long as the guard lives.
@@ -277,8 +288,8 @@ impl FaultyStore {
         self.advance_clock(u64::from(!n.is_multiple_of(3)));
     }
 
-    /// Replaces the store with one that holds only the first `entries` entries of a channel.
-    pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
+    /// The entries of a channel, each with its fields.
+    async fn entries(&self, channel: &str) -> Vec<(StreamId, Vec<(String, String)>)> {
         let range = RestCommand::Range {
             key: channel.into(),
             start: "-".into(),
@@ -287,22 +298,59 @@ impl FaultyStore {
             max_bytes: usize::MAX,
         };
         let Ok(Reply::List(rows)) = self.memory().command(&range).await else { panic!("a range is a list") };
-        let fresh = memory(&self.seed, &self.clock, &self.relay);
-        for row in rows.into_iter().take(entries) {
+        let entry = |row| {
             let Reply::List(row) = row else { panic!("an entry is a list") };
             let [Reply::Text(id), Reply::List(fields)] = &row[..] else { panic!("an id and fields") };
             let fields: Vec<String> = fields.iter().map(text).collect();
-            let add = RestCommand::Add {
-                key: channel.into(),
-                no_create: false,
-                trim: None,
-                id: NewId::Exact(String::from_utf8_lossy(id).parse().expect("an id")),
-                fields: fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect(),
-            };
+            let fields = fields.chunks(2).map(|pair| (pair[0].clone(), pair[1].clone())).collect();
+            (String::from_utf8_lossy(id).parse().expect("an id"), fields)
+        };
+        rows.into_iter().map(entry).collect()
+    }
+
+    /// The ids of the entries of a channel.
+    pub async fn ids(&self, channel: &str) -> Vec<StreamId> {
+        self.entries(channel).await.into_iter().map(|(id, _)| id).collect()
+    }
+
+    /// Replaces the store with one that holds only the first `entries` entries of a channel.
+    pub async fn keep_first_entries(&self, channel: &str, entries: usize) {
+        let kept = self.entries(channel).await.into_iter().take(entries).collect();
+        self.replace(channel, kept).await;
+    }
+
+    /// Replaces the store with one that has lost the last `lost` entries of a channel.
+    pub async fn lose_tail(&self, channel: &str, lost: usize) {
+        let length = self.entries(channel).await.len();
+        self.keep_first_entries(channel, length.saturating_sub(lost)).await;
+    }
+
+    /// Replaces the store with one that holds only these entries of a channel: those with data are new, the others are kept.
+    pub async fn restore(&self, channel: &str, entries: &[(StreamId, Option<Value>)]) {
+        let known: HashMap<_, _> = self.entries(channel).await.into_iter().collect();
+        let fields = |(id, data): &(StreamId, Option<Value>)| match data {
+            Some(data) => (*id, stock_fields(channel, "e", data)),
+            None => (*id, known[id].clone()),
+        };
+        self.replace(channel, entries.iter().map(fields).collect()).await;
+    }
+
+    /// Tells the hub that another master may have taken over.
+    pub fn change_master(&self) {
+        self.relay.master_changed(&KeyScope::All);
+    }
+
+    async fn replace(&self, channel: &str, entries: Vec<(StreamId, Vec<(String, String)>)>) {
+        let fresh = memory(&self.seed, &self.clock, &self.relay);
+        for (id, fields) in entries {
+            let (key, id) = (channel.into(), NewId::Exact(id));
+            let add = RestCommand::Add { key, no_create: false, trim: None, id, fields };
             fresh.command(&add).await.expect("the copy accepts an entry of the original");
         }
         let (subscribed, barrier_stream) = {
-            let state = self.relay.state();
+            let mut state = self.relay.state();
+            let state = &mut *state;
+            state.unconfirmed.extend(state.subscribed.iter().cloned());
             (state.subscribed.clone(), state.barrier_stream.clone())
         };
         if let Some(barrier_stream) = barrier_stream {
@@ -320,8 +368,8 @@ impl FaultyStore {
     /// A stock emitter's `XADD … MAXLEN = n`.
     pub async fn add_and_trim(&self, channel: &str, event: &str, data: &Value, keep: Option<u64>) -> StreamId {
         self.advance_between_entries();
-        let text = data.as_str().map_or_else(|| data.to_string(), ToOwned::to_owned);
-        let fields = [("data", &*text), ("event", event), ("channel", channel)];
+        let fields = stock_fields(channel, event, data);
+        let fields: Vec<_> = fields.iter().map(|(name, value)| (&**name, &**value)).collect();
         self.add_fields(channel, &fields, keep).await
     }
 
@@ -370,6 +418,13 @@ impl FaultyStore {
     }
 }
 
+/// The fields of an entry of a stock emitter.
+fn stock_fields(channel: &str, event: &str, data: &Value) -> Vec<(String, String)> {
+    let text = data.as_str().map_or_else(|| data.to_string(), ToOwned::to_owned);
+    let fields = [("data", &*text), ("event", event), ("channel", channel)];
+    fields.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec()
+}
+
 fn memory(seed: &HashMap<String, Seed>, clock: &Arc<AtomicU64>, relay: &Arc<Relay>) -> Arc<MemoryStore> {
     let clock = Arc::clone(clock);
     let memory = MemoryStore::new(LIMIT, seed.clone(), Arc::new(move || clock.load(Ordering::Relaxed)));
@@ -404,7 +459,14 @@ impl Relay {
 
 impl NotificationHandler for Relay {
     fn subscribed(&self, channel: &str) {
-        if let Some(handler) = self.handler() {
+        let replaced = {
+            let unconfirmed = &mut self.state().unconfirmed;
+            let found = unconfirmed.iter().position(|known| **known == *channel);
+            found.map(|index| unconfirmed.swap_remove(index))
+        };
+        if replaced.is_none()
+            && let Some(handler) = self.handler()
+        {
             handler.subscribed(channel);
         }
     }
@@ -475,6 +537,7 @@ impl EventStore for FaultyStore {
             return Err(StoreError::WrongType);
         }
         let mut page = self.memory().read(channel, request, limits).await?;
+        let _permit = self.page_gate.read().await;
         if let Some(stream) = &mut page.stream {
             stream.max_deleted = *self.max_deleted.lock().expect("no test panics under this lock");
         }

@@ -31,6 +31,7 @@ mod grants;
 mod host;
 mod http2;
 mod http;
+mod master_change;
 mod memory_limits;
 mod metrics;
 mod policy;

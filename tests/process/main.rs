@@ -67,6 +67,7 @@ mod signatures;
 mod soak;
 mod socket_activation;
 mod stalled;
+mod store_losses;
 mod store_replies;
 mod startup_failures;
 mod stores;

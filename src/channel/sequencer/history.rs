@@ -41,6 +41,11 @@ impl ReadHistory {
         self.after
     }
 
+    /// The last position before all that is remembered.
+    pub fn before(&self) -> StreamId {
+        if self.is_entry { self.after.before() } else { self.after }
+    }
+
     /// Whether an entry had the id [`Self::after`].
     pub fn starts_at_entry(&self) -> bool {
         self.is_entry

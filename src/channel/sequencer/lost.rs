@@ -1,4 +1,4 @@
-//! The entries that the store lost in its last reset. Some may come back: one that was delivered before is not delivered again.
+//! The entries that the store lost in its last reset. Some may return: one that was delivered before is not delivered again.
 
 use std::sync::Arc;
 
@@ -14,8 +14,9 @@ pub(super) struct LostEntries {
 }
 
 impl LostEntries {
-    pub fn replace(&mut self, entries: Vec<EntryKey>) {
-        (self.entries, self.returned) = (entries.into(), Vec::new());
+    /// `None` without entries.
+    pub fn new(entries: Vec<EntryKey>) -> Option<Box<Self>> {
+        (!entries.is_empty()).then(|| Box::new(Self { entries: entries.into(), returned: Vec::new() }))
     }
 
     pub fn has(&self, id: StreamId, body: &Body) -> bool {

@@ -59,7 +59,7 @@ pub struct Sequencer {
     pending: PendingNotifications,
     history: ReadHistory,
     /// What the last reset lost.
-    lost: LostEntries,
+    lost: Option<Box<LostEntries>>,
     /// The store may hold less than before. The next read finds out whether the entries that were read are still there.
     proof: Option<Proof>,
     /// The last read found no key, so every entry that it will have is added later.
@@ -69,7 +69,7 @@ pub struct Sequencer {
     /// A notification named an entry that a read did not find.
     wants_state: bool,
     /// The last page began after `read_to`, so another read is needed.
-    is_behind: bool,
+    is_reread_needed: bool,
 }
 
 impl Sequencer {
@@ -85,12 +85,12 @@ impl Sequencer {
             staged: StagedQueue::new(Arc::clone(&budgets)),
             pending: PendingNotifications::new(Arc::clone(&budgets)),
             history: ReadHistory::default(),
-            lost: LostEntries::default(),
+            lost: None,
             proof: None,
             is_missing: false,
             is_uncounted: false,
             wants_state: false,
-            is_behind: false,
+            is_reread_needed: false,
             budgets,
         }
     }
@@ -111,13 +111,15 @@ impl Sequencer {
         ReadRequest {
             after: self.read_to,
             is_entry: self.is_entry,
-            notified: self
-                .pending
-                .range(self.read_to..=StreamId::MAX)
-                .filter(|known| known.event.id > self.read_to)
-                .count(),
+            notified: self.notified(),
             wants_state: self.wants_state || self.is_uncounted,
         }
+    }
+
+    /// The number of notifications of entries that were not read.
+    fn notified(&self) -> u32 {
+        let notified = self.pending.range(self.read_to..=StreamId::MAX).filter(|known| known.event.id > self.read_to);
+        u32::try_from(notified.count()).unwrap_or(u32::MAX)
     }
 
     /// Whether reads have to pause until staged entries were delivered.
@@ -127,10 +129,10 @@ impl Sequencer {
 
     /// Whether there are notifications that no read has checked, or entries that a read has to compare.
     pub fn needs_read(&self) -> bool {
-        self.pending.needs_read() || self.needs_proof() || self.is_behind
+        self.pending.needs_read() || self.needs_proof() || self.is_reread_needed
     }
 
-    /// Whether it is unknown if the store still has what was read.
+    /// Whether it is unknown if the store still has the entries that were read.
     pub fn needs_proof(&self) -> bool {
         self.proof.is_some()
     }
@@ -148,12 +150,12 @@ impl Sequencer {
 
     /// Whether the last reset lost the entry with this id, and the store has it again.
     pub fn has_returned(&self, id: StreamId) -> bool {
-        self.lost.has_returned(id)
+        self.lost.as_ref().is_some_and(|lost| lost.has_returned(id))
     }
 
     /// Whether this page of another read shows that the store was reset: in this range it lacks an entry that was read, or has one that was not.
     pub fn is_contradicted_by(&self, range: RangeInclusive<StreamId>, page: &Page) -> bool {
-        // What is before the first entry may be trimmed, and of a stream without entries nothing is left to compare.
+        // Older entries than the first may be trimmed, and of a stream without entries nothing is left to compare.
         let Some(first) = page.stream.map_or(Some(StreamId::ZERO), |stream| stream.first) else { return false };
         let start = self.history.after().max(first.before()).max(*range.start());
         let last = page.entries.last().map_or(start, |(id, _)| *id);
@@ -169,12 +171,12 @@ impl Sequencer {
         self.pending.retain(|id, _| id > stream.last);
         self.staged.clear();
         (self.delivered_to, self.read_to, self.counted_to) = (stream.last, stream.last, stream.last);
-        self.is_entry = stream.last > StreamId::ZERO && stream.last_entry == Some(stream.last);
+        self.is_entry = stream.has_last;
         self.history.restart(stream.last, self.is_entry);
-        self.lost.replace(Vec::new());
+        self.lost = None;
         self.entries_added = stream.added;
         self.is_missing = !page.exists;
-        (self.proof, self.is_uncounted, self.wants_state, self.is_behind) = (None, false, false, false);
+        (self.proof, self.is_uncounted, self.wants_state, self.is_reread_needed) = (None, false, false, false);
     }
 
     /// Takes in a notification. Returns whether a read is needed.
@@ -207,7 +209,7 @@ impl Sequencer {
     /// A read begins. It finds the entries of all notifications that have arrived.
     pub fn begin_read(&mut self) {
         self.pending.begin_read();
-        self.is_behind = false;
+        self.is_reread_needed = false;
     }
 
     /// Takes in the page of a read for [`Self::request`]. Entries wait until `deadline` for their notifications; `None` for a read
@@ -254,7 +256,7 @@ impl Sequencer {
             Comparison::Diverged { common, certain } => (common, certain),
         };
         let reset = self.reset(common, certain, start, &page, &stream);
-        if !self.is_behind {
+        if !self.is_reread_needed {
             let is_anchored = self.is_entry;
             self.absorb_entries(page, is_anchored, deadline, now);
         }
@@ -291,7 +293,11 @@ impl Sequencer {
         let trimmed = page.stream.map_or(0, |stream| self.trimmed(&page, &stream));
         let entries: Vec<_> = page.entries.into_iter().filter(|(id, _)| *id > after).collect();
         let last = entries.last().map(|(id, _)| *id);
-        let end = if page.complete { page.last.max(after) } else { last.unwrap_or(after) };
+        let end = if page.complete {
+            page.stream.map_or(last, |stream| Some(stream.last)).unwrap_or(after)
+        } else {
+            last.unwrap_or(after)
+        };
         self.entries_added = match page.stream {
             Some(stream) if page.complete => stream.added,
             _ => self.entries_added.saturating_add_signed((entries.len() as i128 + trimmed.max(0)) as i64),
@@ -314,7 +320,9 @@ impl Sequencer {
         }
         for (id, body) in entries {
             self.history.push(id, &body);
-            self.lost.read(id, &body);
+            if let Some(lost) = &mut self.lost {
+                lost.read(id, &body);
+            }
             let entry = self.stage(id, body, deadline);
             self.staged.push(entry);
         }
@@ -336,7 +344,7 @@ impl Sequencer {
         if !was_missing {
             // They may return, as with another server.
             let read = self.history.split_off(StreamId::ZERO, false);
-            self.lost.replace(read);
+            self.lost = LostEntries::new(read);
             self.history.restart(self.read_to, false);
             self.is_entry = false;
         }

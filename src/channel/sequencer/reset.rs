@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::channel::sequencer::Sequencer;
 use crate::channel::sequencer::history::EntryKey;
+use crate::channel::sequencer::lost::LostEntries;
 use crate::event::StreamId;
 use crate::store::{Page, StreamState};
 
@@ -34,42 +35,48 @@ impl Sequencer {
         stream: &StreamState,
     ) -> StoreReset {
         let next = page.entries.first().map(|(id, _)| *id);
-        let (position, resumed) = match common {
-            Some(common) => (common, None),
+        let (position, resumed) = match (common, next) {
+            (Some(common), _) => (common, None),
             // All entries of a key that did not exist meanwhile were added since.
-            None if self.is_missing => (StreamId::ZERO, stream.first),
+            (None, _) if self.is_missing => (StreamId::ZERO, stream.first),
             // Entries before those that are remembered may be old ones, except those that were notified.
-            None => match self.pending.range(StreamId::ZERO..=start.min(stream.last)).next() {
-                Some(notified) => (notified.event.id.before(), Some(notified.event.id)),
-                None => (next.map_or(stream.last, StreamId::before), next),
+            (None, next) => match (self.pending.range(StreamId::ZERO..=start.min(stream.last)).next(), next) {
+                (Some(notified), _) => (notified.event.id.before(), Some(notified.event.id)),
+                // Nothing is left between the start of the history and this entry.
+                (None, Some(_)) => (self.history.before(), next),
+                (None, None) => (stream.last.min(self.history.before()), None),
             },
         };
-        let is_entry = common.is_some() || (position == stream.last && stream.last_entry == Some(position));
+        let is_entry = common.is_some() || (position == stream.last && stream.has_last);
         self.restart_after(position, is_entry);
         let resumed = resumed.or_else(|| {
             let following = page.entries.iter().filter(|(id, _)| *id > position);
-            let is_new = |(id, body): &&(StreamId, _)| !self.lost.has(*id, body);
+            let is_new = |(id, body): &&(StreamId, _)| self.lost.as_ref().is_none_or(|lost| !lost.has(*id, body));
             following.clone().find(is_new).map(|(id, _)| *id)
         });
         self.is_uncounted = true;
         // Otherwise the page has the entries after the position.
-        self.is_behind = position < start;
-        let lost = Arc::clone(self.lost.entries());
+        self.is_reread_needed = position < start;
+        let lost = self.lost_entries();
         StoreReset { position, common, resumed: resumed.unwrap_or(stream.last), certain, lost }
     }
 
     /// The key does not exist any more, and entries may be lost.
     pub(super) fn reset_to_nothing(&mut self) -> StoreReset {
         self.restart_after(StreamId::ZERO, false);
-        let lost = Arc::clone(self.lost.entries());
+        let lost = self.lost_entries();
         StoreReset { position: StreamId::ZERO, common: None, resumed: StreamId::ZERO, certain: false, lost }
     }
 
+    fn lost_entries(&self) -> Arc<[EntryKey]> {
+        self.lost.as_ref().map_or_else(Arc::default, |lost| Arc::clone(lost.entries()))
+    }
+
     fn restart_after(&mut self, position: StreamId, is_entry: bool) {
-        let split = self.history.split_off(position, is_entry);
+        let lost = self.history.split_off(position, is_entry);
         // Those of a key that does not exist were lost before.
         if !self.is_missing {
-            self.lost.replace(split);
+            self.lost = LostEntries::new(lost);
         }
         self.staged.clear();
         (self.delivered_to, self.read_to, self.counted_to, self.is_entry) = (position, position, position, is_entry);

@@ -67,7 +67,7 @@ impl SequencerFixture {
             added: self.added,
             length: self.entries.len() as u64,
             first: self.entries.first().map(|(id, _)| *id),
-            last_entry: self.entries.last().map(|(id, _)| *id),
+            has_last: self.entries.last().is_some_and(|(id, _)| *id == self.last),
             max_deleted: self.max_deleted,
         }
     }
@@ -87,10 +87,9 @@ impl SequencerFixture {
         let complete = entries.len() <= limit;
         entries.truncate(limit);
         let has_after = request.is_entry && self.entries.iter().any(|(id, _)| *id == request.after);
-        let is_proven = has_after && complete && entries.len() >= request.notified;
+        let is_proven = has_after && complete && entries.len() >= request.notified as usize;
         let stream = (request.wants_state || !is_proven).then(|| self.state());
-        let last = stream.map_or(entries.last().map_or(request.after, |(id, _)| *id), |stream| stream.last);
-        Page { entries, complete, exists: true, has_after, last, stream, ..Page::default() }
+        Page { entries, complete, exists: true, has_after, stream, ..Page::default() }
     }
 
     /// Reads until nothing is left to prove. Returns the reset that this found.
@@ -99,7 +98,7 @@ impl SequencerFixture {
         loop {
             let page = self.page(usize::MAX);
             found = self.absorb(page).or(found);
-            if !self.sequencer.needs_proof() && !self.sequencer.is_behind {
+            if !self.sequencer.needs_proof() && !self.sequencer.is_reread_needed {
                 return found;
             }
         }

@@ -176,17 +176,15 @@ impl EventStore for MemoryStore {
             };
             page.entries.push((*id, body));
         }
-        let is_proven = page.has_after && page.complete && page.entries.len() >= request.notified;
+        let is_proven = page.has_after && page.complete && page.entries.len() >= request.notified as usize;
         page.stream = (request.wants_state || !is_proven).then(|| StreamState {
             last: stream.last,
             added: stream.added,
             length: stream.entries.len() as u64,
             first: stream.entries.front().map(|(id, _)| *id),
-            last_entry: stream.entries.back().map(|(id, _)| *id),
+            has_last: stream.entries.back().is_some_and(|(id, _)| *id == stream.last),
             max_deleted: StreamId::ZERO,
         });
-        let last_entry = page.entries.last().map_or(request.after, |(id, _)| *id);
-        page.last = page.stream.map_or(last_entry, |stream| stream.last);
         Ok(page)
     }
 

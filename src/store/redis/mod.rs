@@ -200,8 +200,8 @@ type StreamReply = (bool, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>, 
 type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId);
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Parses the reply of `read.lua` to a read after this position.
-fn parse_page(after: StreamId, has_barrier: bool, reply: Value) -> Result<Page, StoreError> {
+/// Parses the reply of `read.lua`.
+fn parse_page(has_barrier: bool, reply: Value) -> Result<Page, StoreError> {
     let invalid = |error| StoreError::Refused(format!("the read script returned an invalid reply: {error}"));
     let (barrier_position, stream): (StreamId, Option<StreamReply>) = from_redis_value(reply).map_err(invalid)?;
     let barrier_position = has_barrier.then_some(barrier_position);
@@ -215,12 +215,12 @@ fn parse_page(after: StreamId, has_barrier: bool, reply: Value) -> Result<Page, 
     let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, body(fields))).collect();
     let stream = match state {
         Some((last, added, length, first, last_entry, max_deleted)) => {
-            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, last_entry, max_deleted })
+            let has_last = last_entry == Some(last);
+            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, has_last, max_deleted })
         }
         None => None,
     };
-    let last = stream.map_or_else(|| entries.last().map_or(after, |(id, _)| *id), |stream| stream.last);
-    Ok(Page { entries, complete, needs, exists: true, has_after, last, stream, barrier_position })
+    Ok(Page { entries, complete, needs, exists: true, has_after, stream, barrier_position })
 }
 
 #[async_trait]
@@ -277,7 +277,7 @@ impl EventStore for RedisStore {
             .arg(known_barrier.to_string())
             .invoke_async(&mut connection)
             .await?;
-        let page = parse_page(request.after, self.servers.share_one_node(), reply)?;
+        let page = parse_page(self.servers.share_one_node(), reply)?;
         if let Some(position) = page.barrier_position {
             *self.known_barrier.lock() = position;
         }

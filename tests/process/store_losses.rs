@@ -1,0 +1,202 @@
+//! Losses that a Redis causes itself: a restored backup, deleted keys, a restart with an empty disk. Each is found on live and quiet channels.
+
+use redis::aio::MultiplexedConnection;
+use redis::cmd;
+use serde_json::Value;
+
+use crate::client::Sse;
+use crate::processes::{Gateway, wait_until};
+use crate::redis_server::Redis;
+
+/// A gateway that reconciles quiet channels often, with these lines in its configuration.
+async fn gateway(redis: &Redis, toml: &str) -> Gateway {
+    let store = redis.url();
+    Gateway::start(&format!("store = \"{store}\"\nallow-all = true\nstream.reconcile-interval = '100ms'\n{toml}")).await
+}
+
+async fn add(admin: &mut MultiplexedConnection, id: &str, data: &str) {
+    let mut add = cmd("XADD");
+    add.arg("news").arg(id).arg(&["data", data, "event", "e", "channel", "news"]);
+    let () = add.query_async(admin).await.expect("added");
+}
+
+async fn emit(admin: &mut MultiplexedConnection, id: &str, data: &str) {
+    add(admin, id, data).await;
+    let payload = format!(r#"{{"data":"{data}","event":"e","channel":"news","id":"{id}"}}"#);
+    let () = cmd("PUBLISH").arg("news").arg(payload).query_async(admin).await.expect("published");
+}
+
+/// Emits these entries, and receives them.
+async fn deliver(admin: &mut MultiplexedConnection, stream: &mut Sse, ids: &[&str]) {
+    for id in ids {
+        emit(admin, id, id).await;
+        assert_eq!(stream.data().await, *id);
+    }
+}
+
+async fn dump(admin: &mut MultiplexedConnection) -> Vec<u8> {
+    cmd("DUMP").arg("news").query_async(admin).await.expect("the state")
+}
+
+async fn restore(admin: &mut MultiplexedConnection, state: &[u8]) {
+    let mut restore = cmd("RESTORE");
+    restore.arg("news").arg(0).arg(state).arg("REPLACE").exec_async(admin).await.expect("restored");
+}
+
+fn assert_gap(gap: &Value, certain: bool, after: &str, resumed: &str) {
+    assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"store-reset".into()), "{gap}");
+    assert_eq!(gap["certain"], certain, "{gap}");
+    assert_eq!((&gap["after"], &gap["resumed"]), (&after.into(), &resumed.into()), "{gap}");
+}
+
+#[tokio::test]
+async fn restored_backup_is_found_on_a_quiet_channel() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let gateway = gateway(&redis, "").await;
+    let mut stream = Sse::open(gateway.data, "channel=news").await;
+    stream.connected("news").await;
+    deliver(&mut admin, &mut stream, &["100-0", "200-0"]).await;
+    let state = dump(&mut admin).await;
+    deliver(&mut admin, &mut stream, &["300-0", "400-0"]).await;
+    restore(&mut admin, &state).await;
+    // No message tells the gateway.
+    assert_gap(&stream.frame().await, true, "200-0", "200-0");
+    // Others are added before the gateway looks again, and no message tells of them. Their number hides the loss.
+    deliver(&mut admin, &mut stream, &["300-1", "400-1"]).await;
+    let mut replace = redis::pipe();
+    replace.atomic().cmd("RESTORE").arg("news").arg(0).arg(&state).arg("REPLACE");
+    for id in ["250-0", "350-0", "500-0"] {
+        replace.cmd("XADD").arg("news").arg(id).arg(&["data", id, "event", "e", "channel", "news"]);
+    }
+    let () = replace.query_async(&mut admin).await.expect("replaced");
+    assert_gap(&stream.frame().await, true, "200-0", "250-0");
+    for id in ["250-0", "350-0", "500-0"] {
+        assert_eq!(stream.data().await, id);
+    }
+    deliver(&mut admin, &mut stream, &["600-0"]).await;
+}
+
+#[tokio::test]
+async fn entries_of_a_key_that_was_deleted_and_created_again_are_delivered() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    for (ids, is_backward) in [(["50-0", "60-0"], true), (["300-0", "400-0"], true), (["500-0", "600-0"], false)] {
+        let gateway = gateway(&redis, "").await;
+        let mut stream = Sse::open(gateway.data, "channel=news").await;
+        stream.connected("news").await;
+        deliver(&mut admin, &mut stream, &["300-0", "400-0"]).await;
+        cmd("FLUSHALL").exec_async(&mut admin).await.expect("deleted");
+        emit(&mut admin, ids[0], "again").await;
+        let mut frame = stream.frame().await;
+        if frame["type"] == "gap" {
+            // Greater ids are a gap if no read saw that the key did not exist: it may have expired.
+            assert_gap(&frame, is_backward, "400-0", ids[0]);
+            frame = stream.frame().await;
+        } else {
+            assert!(!is_backward, "{frame}");
+        }
+        assert_eq!((&frame["id"], &frame["data"]), (&ids[0].into(), &"again".into()));
+        emit(&mut admin, ids[1], "again").await;
+        assert_eq!(stream.data().await, "again");
+        cmd("FLUSHALL").exec_async(&mut admin).await.expect("deleted");
+    }
+}
+
+#[tokio::test]
+async fn restart_with_an_empty_disk_is_a_gap_on_live_and_quiet_channels() {
+    for added in [None, Some("50-0"), Some("400-0"), Some("500-0")] {
+        let mut redis = Redis::start(&[]).await;
+        let mut admin = redis.connect().await;
+        let gateway = gateway(&redis, "").await;
+        let mut stream = Sse::open(gateway.data, "channel=news").await;
+        stream.connected("news").await;
+        deliver(&mut admin, &mut stream, &["300-0", "400-0"]).await;
+        redis.kill().await;
+        redis.restart().await;
+        let mut admin = redis.connect().await;
+        // Others may be added before the gateway has connected again.
+        if let Some(id) = added {
+            add(&mut admin, id, "new").await;
+        }
+        let gap = stream.frame().await;
+        assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"store-reset".into()), "{added:?}: {gap}");
+        if added.is_some() {
+            assert_eq!(stream.data().await, "new");
+        } else {
+            assert_gap(&gap, false, "400-0", "0-0");
+        }
+        deliver(&mut admin, &mut stream, &["600-0"]).await;
+    }
+}
+
+/// The client does not read, and the store falls back to an older state meanwhile.
+#[tokio::test]
+async fn slow_reader_receives_what_survives_once() {
+    const KEPT: usize = 100;
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let gateway = gateway(&redis, "stream.buffer-memory = 0").await;
+    let data = "x".repeat(20_000);
+    let mut state = Vec::new();
+    for n in 1..=2 * KEPT {
+        add(&mut admin, &format!("{n}-0"), &data).await;
+        if n == KEPT {
+            state = dump(&mut admin).await;
+        }
+    }
+    let mut stream = Sse::open(gateway.data, "channel=news&last_ack_news=0").await;
+    stream.connected("news").await;
+    restore(&mut admin, &state).await;
+    add(&mut admin, "150-1", "new").await;
+    let (mut expected, mut lost) = (1, false);
+    loop {
+        let frame = stream.frame().await;
+        if frame["type"] == "gap" {
+            assert_eq!((&frame["after"], &frame["certain"]), (&format!("{KEPT}-0").into(), &true.into()), "{frame}");
+            (expected, lost) = (KEPT + 1, false);
+        } else if frame["data"] == "new" {
+            break;
+        } else {
+            assert_eq!(frame["id"], format!("{expected}-0"), "each entry once and in order");
+            lost |= expected > KEPT;
+            expected += 1;
+        }
+    }
+    assert!(expected == KEPT + 1 && !lost, "a gap follows lost entries: {expected}");
+}
+
+/// The state of a stream costs Redis a copy of its first and last entries.
+#[tokio::test]
+async fn reads_that_find_what_they_look_for_do_not_ask_for_the_state() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    let gateway = gateway(&redis, "").await;
+    let mut stream = Sse::open(gateway.data, "channel=news").await;
+    stream.connected("news").await;
+    let calls = async |admin: &mut MultiplexedConnection, command: &str| {
+        let stats: String = cmd("INFO").arg("commandstats").query_async(admin).await.expect("statistics");
+        let prefix = format!("cmdstat_{command}:calls=");
+        let count = stats.lines().find_map(|line| line.strip_prefix(&prefix)?.split(',').next()?.parse::<u64>().ok());
+        count.unwrap_or(0)
+    };
+    // The first entry of a stream may follow others that were trimmed.
+    deliver(&mut admin, &mut stream, &["1-0"]).await;
+    let before = calls(&mut admin, "xinfo|stream").await;
+    assert!(before > 0);
+    let ids: Vec<String> = (2..40).map(|n| format!("{n}-0")).collect();
+    deliver(&mut admin, &mut stream, &ids.iter().map(|id| &**id).collect::<Vec<_>>()).await;
+    // The quiet channel is reconciled.
+    let reads = calls(&mut admin, "xrange").await;
+    wait_until("ten reconciliations", async || calls(&mut admin, "xrange").await > reads + 10).await;
+    assert_eq!(calls(&mut admin, "xinfo|stream").await, before);
+    // Here entries may be missing.
+    let mut trimmed = redis::pipe();
+    for id in ["50-0", "51-0"] {
+        trimmed.cmd("XADD").arg("news").arg("MAXLEN").arg(1).arg(id).arg(&["data", "1", "event", "e"]);
+    }
+    let () = trimmed.query_async(&mut admin).await.expect("added");
+    let gap = stream.frame().await;
+    assert_eq!((&gap["type"], &gap["reason"], &gap["resumed"]), (&"gap".into(), &"trimmed".into(), &"51-0".into()));
+    assert!(calls(&mut admin, "xinfo|stream").await > before);
+}
