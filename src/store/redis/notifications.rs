@@ -47,7 +47,7 @@ pub(crate) trait NotificationSource: Send + Sync + 'static {
     }
     /// The node could not be connected to, or was lost.
     fn suspect(&self) {}
-    /// The channel for messages of the source to itself, to prove that the node gets what is published elsewhere.
+    /// The channel for messages of the source to itself, to prove that the node gets the messages of others.
     fn canary_channel(&self) -> Option<&str> {
         None
     }
