@@ -33,7 +33,7 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 pub(crate) trait NotificationSource: Send + Sync + 'static {
     /// A client of the node. Asked before each attempt to connect.
     async fn client(&self) -> Result<Client, RedisError>;
-    /// The channel for messages of the source to itself, to prove that the node gets what is published elsewhere.
+    /// The channel for messages of the source to itself, to prove that the node gets the messages of others.
     fn canary_channel(&self) -> Option<&str> {
         None
     }

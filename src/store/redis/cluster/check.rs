@@ -52,7 +52,7 @@ async fn check_node(node: &NodeAddress, pool: &NodePool) -> Result<(), StoreErro
     let info: Result<String, RedisError> = cmd("INFO").arg("server").query_async(&mut link).await;
     if let Ok(info) = info {
         check_version(&info)?;
-        // Behind the URL's names may be other servers than those that the cluster lists.
+        // An address that the cluster lists may be another server's by now.
         if !is_cluster_node(&info) && info.contains("redis_mode:") {
             return Err(StoreError::Refused(format!("{node}: the server is not a node of a Redis Cluster")));
         }

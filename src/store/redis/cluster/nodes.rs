@@ -9,13 +9,18 @@ use parking_lot::Mutex;
 use redis::{Client, ErrorKind, RedisError};
 
 use crate::store::redis::cluster::slot_map::{MAX_NODES, NodeAddress};
-use crate::store::redis::cluster::topology::Shared;
 use crate::store::redis::node_link::{NodeLink, NodeSource};
-use crate::store::slot::KeyScope;
+
+/// The cluster to which the nodes belong.
+pub(crate) trait NodeDirectory: Send + Sync + 'static {
+    fn client(&self, node: &NodeAddress) -> Result<Client, RedisError>;
+    /// A connection over which channels are read stands, and no command was sent over it yet.
+    fn connected(&self, node: &NodeAddress);
+}
 
 /// A connection to each node that was needed, for one purpose. Connections to nodes that left the cluster are dropped.
 pub(crate) struct NodePool {
-    shared: Weak<Shared>,
+    directory: Weak<dyn NodeDirectory>,
     connect_timeout: Duration,
     reply_timeout: Duration,
     /// Whether channels are read over these connections.
@@ -24,21 +29,13 @@ pub(crate) struct NodePool {
 }
 
 impl NodePool {
-    pub(super) fn new(
-        shared: &Arc<Shared>,
+    pub fn new(
+        directory: Weak<dyn NodeDirectory>,
         connect_timeout: Duration,
         reply_timeout: Duration,
         has_reads: bool,
-    ) -> Arc<Self> {
-        let pool = Arc::new(Self {
-            shared: Arc::downgrade(shared),
-            connect_timeout,
-            reply_timeout,
-            has_reads,
-            nodes: Mutex::default(),
-        });
-        shared.add_pool(&pool);
-        pool
+    ) -> Self {
+        Self { directory, connect_timeout, reply_timeout, has_reads, nodes: Mutex::default() }
     }
 
     pub fn get(&self, address: &NodeAddress) -> NodeLink {
@@ -48,8 +45,8 @@ impl NodePool {
             nodes.clear();
         }
         let link = nodes.entry(address.clone()).or_insert_with(|| {
-            let source =
-                ClusterNode { shared: Weak::clone(&self.shared), address: address.clone(), has_reads: self.has_reads };
+            let directory = Weak::clone(&self.directory);
+            let source = ClusterNode { directory, address: address.clone(), has_reads: self.has_reads };
             NodeLink::new(Arc::new(source), self.connect_timeout, self.reply_timeout)
         });
         link.clone()
@@ -62,7 +59,7 @@ impl NodePool {
 
 /// A node at its address.
 struct ClusterNode {
-    shared: Weak<Shared>,
+    directory: Weak<dyn NodeDirectory>,
     address: NodeAddress,
     has_reads: bool,
 }
@@ -70,18 +67,15 @@ struct ClusterNode {
 #[async_trait]
 impl NodeSource for ClusterNode {
     async fn client(&self) -> Result<Client, RedisError> {
-        match self.shared.upgrade() {
-            Some(shared) => shared.nodes.client(&self.address),
+        match self.directory.upgrade() {
+            Some(directory) => directory.client(&self.address),
             None => Err((ErrorKind::Io, "the store is closed").into()),
         }
     }
 
-    /// The node may have restarted, with other data.
     fn connected(&self) {
-        let Some(shared) = self.shared.upgrade().filter(|_| self.has_reads) else { return };
-        let slots = shared.map().slots_of(&self.address);
-        if !slots.is_empty() {
-            shared.master_changed(&KeyScope::Slots(slots));
+        if let Some(directory) = self.directory.upgrade().filter(|_| self.has_reads) {
+            directory.connected(&self.address);
         }
     }
 

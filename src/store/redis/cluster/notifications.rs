@@ -1,4 +1,4 @@
-//! The node of a cluster at which to subscribe, and the proof that it gets what is published on the others.
+//! The node of a cluster at which to subscribe, and the proof that it gets the messages of the others.
 //!
 //! A node passes a message to the nodes that it knows. A node that was cut off or removed keeps its connections to clients and gets nothing, so
 //! neither a ping nor a confirmed subscription proves anything: a canary does, a message that this process publishes through another node.
@@ -11,12 +11,13 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use redis::aio::ConnectionLike;
 use redis::{Client, ErrorKind, RedisError, Value, cmd, pipe};
 
+use crate::store::redis::cluster::ask::ClusterState;
 use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap};
-use crate::store::redis::cluster::topology::{ClusterState, Topology};
+use crate::store::redis::cluster::topology::Topology;
 use crate::store::redis::notifications::{CanaryReceiver, NotificationSource};
 
 const CANARY_INTERVAL: Duration = Duration::from_secs(5);
-/// For a canary to arrive. Shorter than a long timeout of the store: what is lost after it is only the connection.
+/// For a canary to arrive. Shorter than a long timeout of the store: only the connection is lost after it.
 const MAX_CANARY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum nodes through which one proof is tried.
 const MAX_PUBLISHERS: usize = 5;

@@ -10,10 +10,11 @@ use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::{Arg, Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, Value, cmd, pipe};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::store::redis::cluster::ask::no_answer;
 use crate::store::redis::cluster::nodes::NodePool;
 use crate::store::redis::cluster::redirect::{Step, is_connect_retriable, server_error};
 use crate::store::redis::cluster::slot_map::NodeAddress;
-use crate::store::redis::cluster::topology::{Topology, no_answer};
+use crate::store::redis::cluster::topology::Topology;
 use crate::store::redis::node_link::NodeLink;
 use crate::store::slot::slot_of;
 use crate::util::backoff::Backoff;

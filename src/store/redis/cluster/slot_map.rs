@@ -266,7 +266,7 @@ mod tests {
         let mut newer = map(&[(0, 49, 1), (50, 99, 3), (100, 120, 4), (300, 400, 5)]);
         newer.keep_masters_of(&older);
         assert_eq!(newer.changes_since(&older), [50..=120]);
-        assert_eq!(newer.master(150), Some(&at(2)), "a slot that nobody names keeps its master");
+        assert_eq!(newer.master(150), Some(&at(2)), "a slot that the reply lacks keeps its master");
         assert!(newer.changes_since(&SlotMap::default()).is_empty());
         assert_eq!(newer.slots_of(&at(2)), [121..=199]);
     }

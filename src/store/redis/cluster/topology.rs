@@ -2,22 +2,19 @@
 //!
 //! Commands never wait for a refresh: they use the map that is there, and learn the place of a slot from redirections as well.
 
-use std::fmt;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use rand::seq::SliceRandom;
-use redis::aio::ConnectionLike;
-use redis::{Client, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, Value, pipe};
+use redis::{Client, ConnectionAddr, ConnectionInfo, RedisError};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::store::NotificationHandler;
-use crate::store::redis::cluster::nodes::NodePool;
-use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap, text};
+use crate::store::redis::cluster::ask::{Answer, ask_nodes, no_answer};
+use crate::store::redis::cluster::nodes::{NodeDirectory, NodePool};
+use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap};
 use crate::store::slot::KeyScope;
 use crate::telemetry::metrics::Metrics;
 
@@ -27,12 +24,8 @@ const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 const MIN_REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 /// The delay after a refresh without an answer.
 const FAILED_REFRESH_DELAY: Duration = Duration::from_millis(500);
-/// How long a node may take to answer before the next one is asked as well.
-const HEDGE_DELAY: Duration = Duration::from_millis(300);
 /// For a node to answer. Shorter than a long timeout of the store: the next refresh asks again.
 const MAX_ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// Maximum nodes that one refresh asks.
-const MAX_ASKED_NODES: usize = 12;
 
 /// The nodes of a cluster that its URL names, and how to connect to any node.
 #[derive(Clone)]
@@ -57,26 +50,6 @@ impl ClusterNodes {
 
     fn seeds(&self) -> impl Iterator<Item = NodeAddress> {
         self.seeds.iter().map(|(host, port)| NodeAddress::new(host, *port))
-    }
-}
-
-/// What a cluster says about itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ClusterState {
-    /// Whether the node serves its slots; `None` if it does not say.
-    pub is_ok: Option<bool>,
-    /// Greater after each failover.
-    epoch: u64,
-}
-
-impl ClusterState {
-    /// Parses the reply to `CLUSTER INFO`.
-    pub fn parse(reply: &Value) -> Self {
-        let field = |name: &str| text(reply)?.lines().find_map(|line| line.strip_prefix(name));
-        Self {
-            is_ok: field("cluster_state:").map(|state| state.trim() == "ok"),
-            epoch: field("cluster_current_epoch:").and_then(|epoch| epoch.trim().parse().ok()).unwrap_or_default(),
-        }
     }
 }
 
@@ -126,7 +99,7 @@ impl Topology {
             metrics,
         });
         let timeout = timeout.min(MAX_ANSWER_TIMEOUT);
-        let control = NodePool::new(&shared, timeout, timeout, false);
+        let control = shared.pool(timeout, timeout, false);
         let mut task = JoinSet::new();
         task.spawn(keep_current(Arc::clone(&shared), Arc::clone(&control)));
         Self { shared, control, _task: Arc::new(task) }
@@ -134,7 +107,7 @@ impl Topology {
 
     /// Connections for one purpose. `has_reads` says whether channels are read over them.
     pub fn pool(&self, timeout: Duration, reply_timeout: Duration, has_reads: bool) -> Arc<NodePool> {
-        NodePool::new(&self.shared, timeout, reply_timeout, has_reads)
+        self.shared.pool(timeout, reply_timeout, has_reads)
     }
 
     /// The handler hears from now on which slots have another master.
@@ -201,13 +174,16 @@ impl Shared {
         Arc::clone(&self.map.borrow())
     }
 
-    pub fn add_pool(&self, pool: &Arc<NodePool>) {
+    fn pool(self: &Arc<Self>, connect_timeout: Duration, reply_timeout: Duration, has_reads: bool) -> Arc<NodePool> {
+        let directory: Weak<dyn NodeDirectory> = Arc::<Self>::downgrade(self);
+        let pool = Arc::new(NodePool::new(directory, connect_timeout, reply_timeout, has_reads));
         let mut pools = self.pools.lock();
         pools.retain(|pool| pool.strong_count() > 0);
-        pools.push(Arc::downgrade(pool));
+        pools.push(Arc::downgrade(&pool));
+        pool
     }
 
-    pub fn master_changed(&self, keys: &KeyScope) {
+    fn master_changed(&self, keys: &KeyScope) {
         if let Some(handler) = self.handler.get().and_then(Weak::upgrade) {
             handler.master_changed(keys);
         }
@@ -237,7 +213,7 @@ impl Shared {
     }
 
     /// The nodes to ask, the best one first: the one that answered last, then the others of the map, then those of the URL.
-    fn candidates(&self) -> Vec<NodeAddress> {
+    fn nodes_to_ask(&self) -> Vec<NodeAddress> {
         let mut known: Vec<_> = self.map().nodes().keys().cloned().collect();
         known.shuffle(&mut rand::rng());
         let mut seeds: Vec<_> = self.nodes.seeds().collect();
@@ -245,13 +221,13 @@ impl Shared {
         if !known.is_empty() {
             seeds.shuffle(&mut rand::rng());
         }
-        let mut candidates: Vec<NodeAddress> = Vec::new();
+        let mut nodes: Vec<NodeAddress> = Vec::new();
         for node in self.last_answered.lock().clone().into_iter().chain(known).chain(seeds) {
-            if !candidates.contains(&node) {
-                candidates.push(node);
+            if !nodes.contains(&node) {
+                nodes.push(node);
             }
         }
-        candidates
+        nodes
     }
 
     /// Takes in the answer of a node.
@@ -294,10 +270,24 @@ impl Shared {
     }
 }
 
+impl NodeDirectory for Shared {
+    fn client(&self, node: &NodeAddress) -> Result<Client, RedisError> {
+        self.nodes.client(node)
+    }
+
+    /// The node may have restarted, with other data.
+    fn connected(&self, node: &NodeAddress) {
+        let slots = self.map().slots_of(node);
+        if !slots.is_empty() {
+            self.master_changed(&KeyScope::Slots(slots));
+        }
+    }
+}
+
 /// Asks for the map at intervals and when it is needed. There is one such task, so that there is one refresh at a time.
 async fn keep_current(shared: Arc<Shared>, control: Arc<NodePool>) {
     loop {
-        let delay = match ask_nodes(&shared, &control).await {
+        let delay = match ask_nodes(shared.nodes_to_ask(), &control).await {
             Ok(answer) => {
                 shared.metrics.topology_refreshes.inc();
                 shared.answered(answer);
@@ -311,109 +301,5 @@ async fn keep_current(shared: Arc<Shared>, control: Arc<NodePool>) {
         tokio::time::sleep(MIN_REFRESH_INTERVAL).await;
         // A timeout is the usual case.
         let _ = tokio::time::timeout(delay, shared.refresh.notified()).await;
-    }
-}
-
-/// What a node says about the cluster.
-struct Answer {
-    node: NodeAddress,
-    state: ClusterState,
-    map: SlotMap,
-}
-
-/// Asks one node after another until one says that the cluster is up. If none does, the one with the greatest epoch knows best: an isolated
-/// node knows of no failover.
-async fn ask_nodes(shared: &Shared, control: &NodePool) -> Result<Answer, RedisError> {
-    let mut left = shared.candidates().into_iter().take(MAX_ASKED_NODES);
-    let (mut asked, mut best, mut failures) = (FuturesUnordered::new(), None::<Answer>, Failures::default());
-    loop {
-        asked.extend(left.next().map(|node| ask(node, control)));
-        match tokio::time::timeout(HEDGE_DELAY, asked.next()).await {
-            Ok(Some(Ok(answer))) if answer.state.is_ok != Some(false) => return Ok(answer),
-            Ok(Some(Ok(answer))) => {
-                if best.as_ref().is_none_or(|best| answer.state.epoch > best.state.epoch) {
-                    best = Some(answer);
-                }
-            }
-            Ok(Some(Err((node, error)))) => failures.0.push((node, error)),
-            Ok(None) => return best.ok_or_else(|| failures.into()),
-            // The node may still answer; meanwhile the next one is asked as well.
-            Err(_) => {}
-        }
-    }
-}
-
-async fn ask(node: NodeAddress, control: &NodePool) -> Result<Answer, (NodeAddress, RedisError)> {
-    let mut commands = pipe();
-    commands.cmd("CLUSTER").arg("INFO").cmd("CLUSTER").arg("SLOTS");
-    let replies = control.get(&node).req_packed_commands(&commands, 0, 2).await;
-    let replies = match replies.map(<[Value; 2]>::try_from) {
-        Ok(Ok(replies)) => replies,
-        Ok(Err(_)) => return Err((node, (ErrorKind::UnexpectedReturnType, "not two replies").into())),
-        Err(error) => return Err((node, error)),
-    };
-    match replies {
-        [_, Value::ServerError(error)] => Err((node, error.into())),
-        [info, slots] => match SlotMap::parse(&slots, &node) {
-            // It left the cluster, or the cluster is not created yet.
-            Some(map) if map.is_empty() => Err((node, (ErrorKind::Io, "it is in no cluster with slots").into())),
-            Some(map) => Ok(Answer { state: ClusterState::parse(&info), map, node }),
-            None => Err((node, (ErrorKind::UnexpectedReturnType, "CLUSTER SLOTS returned no slots").into())),
-        },
-    }
-}
-
-pub(super) fn no_answer() -> RedisError {
-    (ErrorKind::Io, "no node of the cluster has said where its slots are").into()
-}
-
-/// Why no node answered.
-#[derive(Default)]
-struct Failures(Vec<(NodeAddress, RedisError)>);
-
-impl fmt::Display for Failures {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, (node, error)) in self.0.iter().enumerate() {
-            let separator = if at == 0 { "" } else { "; " };
-            // The library appends the kind of an error to its text.
-            let text = error.to_string().replacen(&format!(" - {:?}", error.kind()), "", 1);
-            write!(f, "{separator}{node}: {text}")?;
-        }
-        Ok(())
-    }
-}
-
-impl From<Failures> for RedisError {
-    /// The error of a server says more than one of a connection, so it keeps its code.
-    fn from(failures: Failures) -> Self {
-        let reply = failures.0.iter().find(|(_, error)| error.clone().into_server_errors().is_some());
-        match reply {
-            Some((_, error)) => error.clone(),
-            None => (ErrorKind::Io, "no node of the cluster answers", failures.to_string()).into(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn state_of_the_cluster_is_read() {
-        let info = |text: &str| ClusterState::parse(&Value::BulkString(text.into()));
-        let ok = info("cluster_state:ok\r\ncluster_slots_assigned:16384\r\ncluster_current_epoch:7\r\n");
-        assert_eq!(ok, ClusterState { is_ok: Some(true), epoch: 7 });
-        assert_eq!(info("cluster_state:fail\r\n").is_ok, Some(false));
-        assert_eq!(ClusterState::parse(&Value::Nil), ClusterState::default());
-    }
-
-    #[test]
-    fn error_names_every_node_that_was_asked() {
-        let refused = || RedisError::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
-        let failures = Failures(vec![(NodeAddress::new("a", 1), refused()), (NodeAddress::new("b", 2), refused())]);
-        let error = RedisError::from(failures);
-        assert!(error.is_io_error());
-        let text = error.to_string();
-        assert!(text.contains("a:1: connection refused; b:2: connection refused"), "{text}");
     }
 }
