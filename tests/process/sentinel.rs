@@ -234,6 +234,11 @@ async fn failover_on_request_is_followed_without_one_sentinel() {
         assert_eq!(number(&mut stream).await, data);
     }
     assert_eq!(group.nodes[new].entries("news").await.len(), 25);
+    // One sentinel of three is not enough to prove who the master is.
+    group.sentinels[1].kill().await;
+    gateway.process.stderr.wait_for_text("most sentinels do not agree on the master, or do not answer").await;
+    group.sentinels[1].restart().await;
+    gateway.process.stderr.wait_for_text("most sentinels agree on the master").await;
     // A node can start without the sentinel that does not run.
     let second = gateway_without_wait(&group).await;
     emit(&second, "news", 25).await;

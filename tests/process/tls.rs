@@ -8,8 +8,9 @@ use tokio::process::Command;
 
 use crate::client::Sse;
 use crate::control_port::metric;
-use crate::processes::{Gateway, path, reserved_port, run, run_tidegate, wait_until};
-use crate::redis_server::{Redis, supports_tls};
+use crate::processes::{ChildProcess, Gateway, path, reserved_port, run, run_tidegate, wait_until};
+use crate::redis_sentinel::NAME;
+use crate::redis_server::{Redis, server, supports_tls};
 use crate::stores::{assert_store_works, trace_config};
 
 /// Generates a root certificate, and a server certificate that it signs.
@@ -263,4 +264,38 @@ async fn tls_clients(admin: &mut MultiplexedConnection) -> Vec<u64> {
     let list: String = cmd("CLIENT").arg("LIST").query_async(admin).await.expect("the clients");
     let ids = list.lines().filter_map(|line| line.strip_prefix("id=")?.split(' ').next()?.parse().ok());
     ids.filter(|id| *id != own).collect()
+}
+
+#[tokio::test]
+async fn sentinel_and_master_are_verified_and_get_the_client_certificate() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificates(dir.path()).await;
+    client_certificate(dir.path(), "one", "2").await;
+    use_certificate(dir.path(), "one");
+    let (redis, store) = strict_redis(dir.path()).await;
+    let master = store.rsplit(':').next().expect("a port");
+    let (port, file) = (reserved_port(), |name: &str| path(dir.path(), name));
+    let config = format!(
+        "port 0\ntls-port {port}\nbind 127.0.0.1\ndir {}\ntls-cert-file {}\ntls-key-file {}\ntls-ca-cert-file {}\n\
+         tls-auth-clients yes\ntls-replication yes\nsentinel monitor {NAME} 127.0.0.1 {master} 1\n",
+        dir.path().display(),
+        file("server.pem"),
+        file("server.key"),
+        file("ca.pem"),
+    );
+    std::fs::write(dir.path().join("sentinel.conf"), config).expect("the configuration is written");
+    let mut command = Command::new(server());
+    command.arg(file("sentinel.conf")).arg("--sentinel");
+    let sentinel = ChildProcess::start(command);
+    sentinel.stdout.wait_for_text("+monitor").await;
+    let store = format!("rediss-sentinel://127.0.0.1:{port}/{NAME}");
+    let lines = certificate_lines(dir.path());
+    assert_store_works(Gateway::start(&format!("{lines}{}", trace_config(&store))).await, &mut redis.connect().await)
+        .await;
+    // The sentinel requires the certificate, too.
+    let (process, _dir) = Gateway::launch(&format!("store-ca = \"{}\"\n{}", file("ca.pem"), trace_config(&store)), &[]);
+    let ended = process.end().await;
+    let error = ended.stderr.lines().last().unwrap_or_default();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(error.contains("store-cert and store-key") && error.contains(&store), "{error}");
 }

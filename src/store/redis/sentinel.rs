@@ -7,6 +7,7 @@
 mod answers;
 mod node;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -53,6 +54,8 @@ struct SentinelGroup {
     timeout: Duration,
     sentinels: Mutex<Vec<Sentinel>>,
     master: Mutex<Result<Address, RedisError>>,
+    /// Whether most of the group agreed in the last round.
+    has_majority: AtomicBool,
     /// Counts changes of `master`.
     moves: watch::Sender<u64>,
     /// Counts finished rounds.
@@ -80,6 +83,7 @@ impl SentinelMaster {
             timeout,
             sentinels: Mutex::new(sentinels),
             master: Mutex::new(Err((ErrorKind::Io, "no sentinel has answered yet").into())),
+            has_majority: AtomicBool::new(true),
             moves: watch::Sender::new(0),
             rounds: watch::Sender::new(0),
             ask,
@@ -137,6 +141,15 @@ impl SentinelGroup {
     /// Follows the answers: the master, and the sentinels that others know.
     fn take_in(&self, answers: &Answers, verdict: &Verdict) {
         self.learn(answers);
+        let has_majority = matches!(verdict, Verdict::Majority(_));
+        match (self.has_majority.swap(has_majority, Ordering::Relaxed), has_majority) {
+            (true, false) => {
+                let faults = answers.faults();
+                tracing::warn!(name = %self.name, %faults, "most sentinels do not agree on the master, or do not answer");
+            }
+            (false, true) => tracing::info!(name = %self.name, "most sentinels agree on the master"),
+            _ => {}
+        }
         let named = match verdict {
             Verdict::Majority(address) => Ok(address.clone()),
             // A few sentinels may not know yet, or may be cut off: what a majority said before is more likely.

@@ -131,15 +131,23 @@ impl Answers {
 
     /// Why no sentinel names the master, with what an operator can do.
     pub fn error(&self, name: &str) -> RedisError {
-        let faults = || self.0.iter().filter_map(|(address, answer)| Some((address, answer.as_ref().err()?)));
-        let kind =
-            if faults().any(|(_, fault)| fault.is_mistake()) { ErrorKind::InvalidClientConfig } else { ErrorKind::Io };
+        let is_mistake = self.failed().any(|(_, fault)| fault.is_mistake());
+        let kind = if is_mistake { ErrorKind::InvalidClientConfig } else { ErrorKind::Io };
+        (kind, "no sentinel names the address of the master", format!("{name}: {}", self.faults())).into()
+    }
+
+    /// The sentinels that gave no valid answer, and why; empty if all did.
+    pub fn faults(&self) -> String {
         let mut texts: Vec<String> =
-            faults().take(MAX_SHOWN).map(|(address, fault)| format!("the sentinel {address} {fault}")).collect();
-        if faults().count() > MAX_SHOWN {
+            self.failed().take(MAX_SHOWN).map(|(address, fault)| format!("the sentinel {address} {fault}")).collect();
+        if self.failed().count() > MAX_SHOWN {
             texts.push("…".into());
         }
-        (kind, "no sentinel names the address of the master", format!("{name}: {}", texts.join("; "))).into()
+        texts.join("; ")
+    }
+
+    fn failed(&self) -> impl Iterator<Item = (&Address, &Fault)> {
+        self.0.iter().filter_map(|(address, answer)| Some((address, answer.as_ref().err()?)))
     }
 }
 
