@@ -85,7 +85,8 @@ impl Cursor {
         self.next_index.is_none()
     }
 
-    pub(super) fn epoch(&self) -> u32 {
+    /// The epoch of the channel that the position belongs to.
+    pub fn epoch(&self) -> u32 {
         self.epoch
     }
 

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::channel::membership::Cursor;
 use crate::channel::sequencer::EntryKey;
 use crate::channel::{Channel, ChannelState};
 use crate::event::StreamId;
@@ -29,13 +28,13 @@ impl ReplaySource {
         &self.0.name
     }
 
-    /// Waits until the channel is proven. `None` if the store was reset since the cursor was checked: its stream has to pull first.
-    pub async fn proven(&self, cursor: &Cursor) -> Option<ProofToken> {
+    /// Waits until the channel is proven. `None` if the store was reset since this epoch: the stream has to pull first.
+    pub async fn proven(&self, epoch: u32) -> Option<ProofToken> {
         loop {
             // Before the look at the state, so that no wake-up is lost in between.
             let proven = self.0.proven.notified();
             if let Some(token) = self.0.state.lock().proof_token() {
-                return (token.epoch == cursor.epoch()).then_some(token);
+                return (token.epoch == epoch).then_some(token);
             }
             proven.await;
         }
@@ -57,11 +56,10 @@ impl ReplaySource {
         self.0.require_proof(self.0.state.lock());
     }
 
-    /// The entries that the stream of this cursor may have received before the last reset.
-    pub fn received(&self, cursor: &Cursor) -> Arc<[EntryKey]> {
+    /// The entries that the last reset lost. A stream may have received those up to the position where it was.
+    pub fn lost(&self) -> Arc<[EntryKey]> {
         let state = self.0.state.lock();
-        let reset = state.resets.current().filter(|_| cursor.received_to > cursor.position);
-        reset.map_or_else(Arc::default, |reset| Arc::clone(&reset.lost))
+        state.resets.current().map_or_else(Arc::default, |reset| Arc::clone(&reset.lost))
     }
 }
 

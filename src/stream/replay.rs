@@ -52,7 +52,7 @@ pub async fn read_page(
     let request = ReadRequest { after, is_entry: cursor.is_entry, notified: 0, wants_state: is_first };
     hub.metrics().replay_page(is_first);
     let (mut page, permit, token) = loop {
-        let token = source.proven(&cursor).await?;
+        let token = source.proven(cursor.epoch()).await?;
         let turn = replay_budget.turns.acquire(&client).await;
         let permit = replay_budget.acquire(bytes).await;
         match hub.read(&channel, request, bytes).await {
@@ -74,7 +74,7 @@ pub async fn read_page(
     if let Some((gap, position)) = gap_before(&cursor, is_first, &page) {
         frames.push_back(gap.frame(position, &channel));
     }
-    let (mut end, received) = (after, source.received(&cursor));
+    let (mut end, received) = (after, source.lost());
     for (id, body) in page.entries.drain(..) {
         if id <= cursor.received_to && is_in(&received, id, &body) {
             // The store lost it and has it again.
