@@ -49,7 +49,7 @@ pub struct Figures {
     pub lost_deliveries: usize,
     /// … that are followed by a gap which begins after them: no common entry was known.
     pub outside_gaps: usize,
-    /// Entries that were delivered again after they had been lost and had come back: two gaps told the client so.
+    /// Entries that were delivered again after they had been lost and were there again: two gaps told the client so.
     pub returned: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,

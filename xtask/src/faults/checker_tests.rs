@@ -86,7 +86,7 @@ fn repeated_entry_is_found() {
 }
 
 #[test]
-fn entry_that_was_lost_and_came_back_is_not_repeated() {
+fn entry_that_was_lost_and_restored_is_not_repeated() {
     let with = |gaps: usize| {
         let mut items = vec![open(), connected(0), event(10, 0), event(11, 1)];
         items.extend((0..gaps).map(|_| reset(Some(10), 10)));
