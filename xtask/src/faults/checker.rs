@@ -49,6 +49,8 @@ pub struct Figures {
     pub lost_deliveries: usize,
     /// … that are followed by a gap which begins after them: no common entry was known.
     pub outside_gaps: usize,
+    /// Entries that were delivered again after they had been lost and were there again: two gaps told the client so.
+    pub returned: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,
     /// The longest time between an acknowledgement and a delivery, except to slow readers.
@@ -219,19 +221,26 @@ impl Channel<'_> {
         };
         let mut position = start;
         let mut delivered: HashSet<(Id, Token)> = HashSet::new();
+        // Deliveries that a gap withdrew, with the number of such gaps since.
+        let mut withdrawn: HashMap<(Id, Token), usize> = HashMap::new();
         for (at, item) in &self.view.items {
             match item {
                 Observed::Gap(gap) => {
                     *figures.gaps.entry((gap.reason, gap.certain)).or_default() += 1;
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
+                        for entry in delivered.iter().filter(|(id, _)| *id > least(gap)) {
+                            *withdrawn.entry(*entry).or_default() += 1;
+                        }
                         position = least(gap).min(before(gap.resumed));
                     }
                 }
                 Observed::Event(id, token) => {
                     figures.deliveries += 1;
                     let seconds = f64::from(*at) / 1000.0;
-                    if !delivered.insert((*id, *token)) {
+                    if withdrawn.remove(&(*id, *token)).is_some_and(|gaps| gaps >= 2) {
+                        figures.returned += 1;
+                    } else if !delivered.insert((*id, *token)) {
                         violation(Rule::Repeated, format!("channel {number}: entry {id} again at {seconds:.3}"));
                     } else if *id <= position {
                         violation(

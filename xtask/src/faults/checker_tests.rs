@@ -86,6 +86,19 @@ fn repeated_entry_is_found() {
 }
 
 #[test]
+fn entry_that_was_lost_and_restored_is_not_repeated() {
+    let with = |gaps: usize| {
+        let mut items = vec![open(), connected(0), event(10, 0), event(11, 1)];
+        items.extend((0..gaps).map(|_| reset(Some(10), 10)));
+        items.extend([event(11, 1), event(13, 3)]);
+        items
+    };
+    assert_eq!(broken(with(2)), []);
+    assert_eq!(broken(with(1)), [Rule::Repeated], "one gap says that the entry is lost");
+    assert_eq!(check(&[history(with(2))], &evidence()).0.returned, 1);
+}
+
+#[test]
 fn entry_in_wrong_order_is_found() {
     let items = vec![open(), connected(0), event(11, 1), event(10, 0), event(13, 3)];
     assert_eq!(broken(items), [Rule::OutOfOrder]);

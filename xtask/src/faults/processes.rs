@@ -103,8 +103,8 @@ impl Process {
 pub fn reserved_port() -> Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Below the ephemeral ports of Linux, and apart from those of the tests; each process starts at another port.
-    let begin = u16::try_from(std::process::id() % 2_000)?;
-    let offsets = (0..2_000).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
-    let mut ports = offsets.map(|offset| 30_000 + (begin + offset) % 2_000);
+    let begin = u16::try_from(std::process::id() % 45)? * 60;
+    let offsets = (0..2_700).map(|_| NEXT.fetch_add(1, Ordering::Relaxed));
+    let mut ports = offsets.map(|offset| 30_000 + (begin + offset) % 2_700);
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).context("no port is free")
 }
