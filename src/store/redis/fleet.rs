@@ -306,7 +306,7 @@ pub(super) async fn wait_replicated(mut route: Route, key: &str, timeout: Durati
         let (current_id, _, replica, _): ReplicationState = call.invoke_async(&mut route).await?;
         let offset = |text: &str| text.parse::<u64>().unwrap_or(0);
         if current_id != id {
-            // Another server has taken over; it may lack what was written.
+            // Another server has taken over; it may lack these writes.
             return Ok(Replication::Missing);
         }
         if replica.is_empty() {
