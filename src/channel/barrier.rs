@@ -14,6 +14,10 @@ use crate::channel::command_check::CommandChecks;
 use crate::channel::fence::Fence;
 use crate::event::StreamId;
 use crate::store::{EventStore, Page, StoreError};
+use crate::util::backoff::Backoff;
+
+const RETRY_MIN: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(1);
 
 /// The state of the command stream, shared by the hub, which learns of changes, and the reader of the commands.
 pub struct CommandBarrier {
@@ -142,6 +146,55 @@ impl CommandBarrier {
         });
         if self.is_synced() {
             self.fence.resume();
+        }
+    }
+}
+
+impl CommandBarrier {
+    /// Waits for a check that is sent after this call. An error delays the answer: nothing is delivered meanwhile.
+    async fn check(self: &Arc<Self>) {
+        self.checks.wait(|| drop(tokio::spawn(send_checks(Arc::clone(self))))).await;
+    }
+
+    /// Whether this node has proved that it reads from the current master, if the store needs that.
+    pub fn is_master_proven(&self) -> bool {
+        self.fence.is_proven()
+    }
+
+    /// Takes in a proof that was asked for at this time.
+    pub(super) fn proven(&self, asked_at: Instant) {
+        let is_resuming = !self.fence.is_proven();
+        if is_resuming {
+            // First, so that no command that the current master has is unknown when the fence opens.
+            self.mark_unsynced();
+        }
+        self.fence.set_proven(asked_at, is_resuming);
+        // The commands may have been read since.
+        if self.is_synced() {
+            self.fence.resume();
+        }
+    }
+}
+
+/// Sends checks while pages wait for them.
+async fn send_checks(barrier: Arc<CommandBarrier>) {
+    let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
+    while let Some(check) = barrier.checks.begin() {
+        let sent_at = Instant::now();
+        match barrier.store.barrier_position().await {
+            Ok(last) if barrier.fence.is_in_time(sent_at) => {
+                retry.reset();
+                barrier.observed_at(last);
+                barrier.checks.answered(check);
+            }
+            // A master that was stopped and continued may answer although another one has taken over meanwhile.
+            Ok(_) => {}
+            Err(error) => {
+                // The reader of the commands finds the same error, and reports it.
+                tracing::debug!(%error, "the last command of the fleet cannot be read");
+                barrier.mark_unsynced();
+                tokio::time::sleep(retry.next_delay()).await;
+            }
         }
     }
 }

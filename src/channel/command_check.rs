@@ -2,18 +2,7 @@
 //!
 //! At most one check is in flight, and one serves all pages that arrived before it was sent.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use tokio::sync::watch;
-use tokio::time::Instant;
-
-use crate::channel::barrier::CommandBarrier;
-use crate::util::backoff::Backoff;
-
-const RETRY_MIN: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(1);
-
 /// The checks of one command stream.
 #[derive(Default)]
 pub(super) struct CommandChecks(watch::Sender<CheckState>);
@@ -32,6 +21,18 @@ struct CheckState {
 }
 
 impl CommandChecks {
+    /// Waits for the answer to a check that is sent after this call. `start` starts the task that sends checks.
+    pub async fn wait(&self, start: impl FnOnce()) {
+        // Subscribed first: the task ends when no page waits.
+        let mut state = self.0.subscribe();
+        let (number, starts_task) = self.request();
+        if starts_task {
+            start();
+        }
+        // An error means that the sender was dropped, but `self` owns it.
+        let _ = state.wait_for(|state| state.answered >= number).await;
+    }
+
     /// Requests a check that is sent after this call. Returns its number, and whether the caller has to start the task.
     fn request(&self) -> (u64, bool) {
         let mut result = (0, false);
@@ -44,7 +45,7 @@ impl CommandChecks {
     }
 
     /// The number of the check to send now; `None` if the task ends, because no page waits for one.
-    fn begin(&self) -> Option<u64> {
+    pub fn begin(&self) -> Option<u64> {
         let mut begun = None;
         let has_waiters = self.0.receiver_count() > 0;
         self.0.send_if_modified(|state| {
@@ -59,45 +60,8 @@ impl CommandChecks {
         begun
     }
 
-    fn answered(&self, check: u64) {
+    pub fn answered(&self, check: u64) {
         self.0.send_modify(|state| state.answered = check);
-    }
-}
-
-impl CommandBarrier {
-    /// Waits for a check that is sent after this call. An error delays the answer: nothing is delivered meanwhile.
-    pub(super) async fn check(self: &Arc<Self>) {
-        // Subscribed first: the task ends when no page waits.
-        let mut state = self.checks.0.subscribe();
-        let (number, starts_task) = self.checks.request();
-        if starts_task {
-            tokio::spawn(send_checks(Arc::clone(self)));
-        }
-        // An error means that the sender was dropped, but `self` owns it.
-        let _ = state.wait_for(|state| state.answered >= number).await;
-    }
-}
-
-/// Sends checks while pages wait for them.
-async fn send_checks(barrier: Arc<CommandBarrier>) {
-    let mut retry = Backoff::new(RETRY_MIN, RETRY_MAX);
-    while let Some(check) = barrier.checks.begin() {
-        let sent_at = Instant::now();
-        match barrier.store.barrier_position().await {
-            Ok(last) if barrier.fence.is_in_time(sent_at) => {
-                retry.reset();
-                barrier.observed_at(last);
-                barrier.checks.answered(check);
-            }
-            // A master that was stopped and continued may answer although another one has taken over meanwhile.
-            Ok(_) => {}
-            Err(error) => {
-                // The reader of the commands finds the same error, and reports it.
-                tracing::debug!(%error, "the last command of the fleet cannot be read");
-                barrier.mark_unsynced();
-                tokio::time::sleep(retry.next_delay()).await;
-            }
-        }
     }
 }
 

@@ -3,22 +3,15 @@
 //! A master that was cut off from the others, or stopped and continued, may answer although another one has taken over, and does not have
 //! the commands that the other one has. A store that is one server needs no proof.
 
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::channel::barrier::CommandBarrier;
-
-/// The number of proofs that are asked for within the time that one counts; but at most one per second.
-const PROOFS_PER_LIMIT: u32 = 5;
-const MAX_PROOF_INTERVAL: Duration = Duration::from_secs(1);
-
 /// Whether this node may deliver events, by its last proof.
 pub(super) struct Fence {
     /// How long a proof counts; `None` if the store needs no proof.
-    limit: Option<Duration>,
+    pub limit: Option<Duration>,
     // Readers wait until the fence opens. It closes by the passing of time.
     state: watch::Sender<FenceState>,
 }
@@ -65,6 +58,15 @@ impl Fence {
         }
     }
 
+    /// Takes in a proof that was asked for at this time. With `is_resuming` the fence stays closed until [`Self::resume`].
+    pub fn set_proven(&self, asked_at: Instant, is_resuming: bool) {
+        if self.is_in_time(asked_at) {
+            self.state.send_modify(|state| {
+                *state = FenceState { proven_at: Some(asked_at), is_resuming: state.is_resuming || is_resuming };
+            });
+        }
+    }
+
     /// Whether a reply that arrives now to a request of this time counts. A later one may come from a master that was stopped meanwhile.
     pub fn is_in_time(&self, sent_at: Instant) -> bool {
         self.limit.is_none_or(|limit| sent_at.elapsed() <= limit)
@@ -74,82 +76,6 @@ impl Fence {
     pub fn resume(&self) {
         let is_proven = |state: &FenceState| self.limit.is_none_or(|limit| state.is_proven(limit));
         self.state.send_if_modified(|state| is_proven(state) && std::mem::take(&mut state.is_resuming));
-    }
-}
-
-impl CommandBarrier {
-    /// Whether this node has proved that it reads from the current master, if the store needs that.
-    pub fn is_master_proven(&self) -> bool {
-        self.fence.is_proven()
-    }
-
-    /// Takes in a proof that was asked for at this time.
-    pub(super) fn proven(&self, asked_at: Instant) {
-        let Some(limit) = self.fence.limit else { return };
-        let is_resuming = !self.fence.is_proven();
-        if is_resuming {
-            // First, so that no command that the current master has is unknown when the fence opens.
-            self.mark_unsynced();
-        }
-        if asked_at.elapsed() <= limit {
-            self.fence.state.send_modify(|state| {
-                *state = FenceState { proven_at: Some(asked_at), is_resuming: state.is_resuming || is_resuming };
-            });
-        }
-        // The commands may have been read since.
-        if self.is_synced() {
-            self.fence.resume();
-        }
-    }
-}
-
-/// Asks for proofs for as long as the barrier exists.
-pub(super) async fn keep_proving(barrier: Weak<CommandBarrier>) {
-    let mut log = FenceLog::default();
-    loop {
-        let Some(barrier) = barrier.upgrade() else { return };
-        let Some(limit) = barrier.fence.limit else { return };
-        let asked_at = Instant::now();
-        let missing = match tokio::time::timeout(limit, barrier.store.prove_master()).await {
-            Ok(Ok(true)) => {
-                barrier.proven(asked_at);
-                None
-            }
-            Ok(Ok(false)) => Some("others do not confirm that the store's server is the master".to_owned()),
-            Ok(Err(error)) => Some(error.to_string()),
-            Err(_) => Some("there was no reply in time".to_owned()),
-        };
-        log.update(&barrier, missing);
-        drop(barrier);
-        tokio::time::sleep_until(asked_at + (limit / PROOFS_PER_LIMIT).min(MAX_PROOF_INTERVAL)).await;
-    }
-}
-
-/// Logs once that the fence is closed, and once that it is open again.
-#[derive(Default)]
-struct FenceLog {
-    started_at: Option<Instant>,
-    is_reported: bool,
-}
-
-impl FenceLog {
-    fn update(&mut self, barrier: &Arc<CommandBarrier>, missing: Option<String>) {
-        // At the start there was no time for a proof yet.
-        let started_at = *self.started_at.get_or_insert_with(Instant::now);
-        let is_proven = barrier.is_master_proven();
-        if let Some(reason) = missing
-            && !is_proven
-            && !barrier.fence.is_in_time(started_at)
-            && !std::mem::replace(&mut self.is_reported, true)
-        {
-            tracing::error!(
-                reason,
-                "event delivery is paused: this node has no proof that it reads from the store's current master"
-            );
-        }
-        if is_proven && std::mem::take(&mut self.is_reported) {
-            tracing::info!("this node reads from the store's current master again: event delivery continues");
-        }
     }
 }
 

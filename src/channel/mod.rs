@@ -9,6 +9,7 @@ mod fence;
 pub(crate) mod frame;
 pub mod hub;
 pub(crate) mod lifetimes;
+mod master_proof;
 pub(crate) mod membership;
 pub(crate) mod raw_subscription;
 pub(crate) mod reader;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::fleet::heartbeat::{HEARTBEAT_INTERVAL, STATUS_EXPIRY};
 use crate::fleet::node_status::{NodeStatus, managed_nodes};
-use crate::fleet::push::{ActivatedNode, POLL_INTERVAL, PushError, Pushed};
+use crate::fleet::push_result::{ActivatedNode, POLL_INTERVAL, PushError, Pushed};
 use crate::fleet::record::{ActiveRecord, active, history};
 use crate::store::StoreError;
 use crate::store::fleet::{Commit, CommitOutcome, FleetStore, Replication};

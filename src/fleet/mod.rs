@@ -12,6 +12,7 @@ pub(crate) mod local_cache;
 pub(crate) mod node;
 pub(crate) mod node_status;
 pub(crate) mod push;
+pub(crate) mod push_result;
 pub(crate) mod record;
 pub(crate) mod revocation;
 pub(crate) mod shadow;
