@@ -49,7 +49,7 @@ pub struct Figures {
     pub lost_deliveries: usize,
     /// … that are followed by a gap which begins after them: no common entry was known.
     pub outside_gaps: usize,
-    /// Entries that were delivered again after they had been lost and were there again: two gaps told the client so.
+    /// Entries that were delivered again after they had been lost and were there again, as gaps told the client.
     pub returned: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,
@@ -221,7 +221,7 @@ impl Channel<'_> {
         };
         let mut position = start;
         let mut delivered: HashSet<(Id, Token)> = HashSet::new();
-        // Deliveries that a gap withdrew, with the number of such gaps since.
+        // Deliveries that a gap withdrew, with the number of such gaps since; one that proves the loss counts twice.
         let mut withdrawn: HashMap<(Id, Token), usize> = HashMap::new();
         for (at, item) in &self.view.items {
             match item {
@@ -230,7 +230,9 @@ impl Channel<'_> {
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
                         for entry in delivered.iter().filter(|(id, _)| *id > least(gap)) {
-                            *withdrawn.entry(*entry).or_default() += 1;
+                            // Entries before `resumed` were not there, and neither was any if the stream ended before `after`.
+                            let absent = gap.after.is_some_and(|after| gap.resumed <= after) || entry.0 < gap.resumed;
+                            *withdrawn.entry(*entry).or_default() += if absent { 2 } else { 1 };
                         }
                         position = least(gap).min(before(gap.resumed));
                     }

@@ -162,7 +162,11 @@ impl Client {
                 let (resumed, certain) = (id("resumed")?, frame["certain"].as_bool()?);
                 let gap =
                     Gap { after: id("after"), resumed, certain, reason: Reason::parse(frame["reason"].as_str()?)? };
-                // The stock client ignores the frame.
+                // The stock client ignores the frame. If the lost entries are its position, and it returns to a gateway that does not know
+                // them, it may miss entries of a master with a slow clock. This client goes back to the last common entry.
+                if let (Some(after), Reason::StoreReset) = (gap.after, gap.reason) {
+                    page.positions[at] = Some(after.min(resumed));
+                }
                 return Some(Item::Gap { channel, gap });
             }
             None if frame["event"] == "tick" => {
