@@ -349,6 +349,7 @@ mod tests {
 
     use super::*;
     use crate::channel::lifetimes;
+    use crate::channel::sequencer::history::MAX_HISTORY_BYTES;
     use crate::store::memory::MemoryStore;
     use crate::util::clock::system_clock;
 
@@ -373,7 +374,7 @@ mod tests {
         // While a channel is read, or waits for that, it has a task.
         let task = Arc::clone(&joined[0].channel).read_until_quiet();
         let size = size_of::<Channel>() + size_of_val(&task);
-        assert!(size < lifetimes::CHANNEL_BYTES - 512, "{size} bytes, without the subscription");
+        assert!(size < lifetimes::CHANNEL_BYTES - MAX_HISTORY_BYTES - 512, "{size} bytes, without the subscription");
         joined.truncate(1000);
         let (mut position, mut visited) = (Default::default(), BTreeSet::new());
         loop {

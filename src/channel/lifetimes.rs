@@ -14,9 +14,10 @@ use crate::util::client_key::ClientKey;
 use crate::util::client_shares::{ClientShare, ClientShares};
 use crate::util::shares::Refusal;
 
-/// What a channel costs in addition to its name: its state, its task while it is read, its subscription, and a subscription that is being
+/// What a channel costs in addition to its name: its state, its task while it is read, the last entries that it read (1.5 KiB), its
+/// subscription, and a subscription that is being
 /// cancelled. Measured by `tests/process/fairness.rs`.
-pub(super) const CHANNEL_BYTES: usize = 2048;
+pub(super) const CHANNEL_BYTES: usize = 4096;
 
 /// All channels of a node.
 pub(super) struct Lifetimes {

@@ -362,7 +362,7 @@ section! {
         max_channels_per_stream: usize = 100 => Restart,
         /// Maximum number of open streams on this node; the next request gets a 503.
         max_streams: usize = 20_000 => Restart,
-        /// Memory for the channels that are open, or were open in the last 30 s, without their events: 2 KiB and the name for each. A stream
+        /// Memory for the channels that are open, or were open in the last 30 s, without their events: 4 KiB and the name for each. A stream
         /// whose channels do not fit gets a 503.
         channel_memory: ByteSize = ByteSize::mib(256) => Restart,
         /// Memory for the event buffers: recent events of all channels, shared by their streams.

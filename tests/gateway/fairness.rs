@@ -90,13 +90,13 @@ async fn channels_are_bounded_and_lingering_ones_make_room() {
         }
         streams.push(stream);
         assert!(gateway.app.hub.channel_bytes() <= limit, "{} bytes", gateway.app.hub.channel_bytes());
-        assert!(gateway.store.subscribed_channels().len() <= limit / 2048);
+        assert!(gateway.store.subscribed_channels().len() <= limit / 4096);
     }
     // The names count too.
     drop(streams);
     wait_until("all streams have closed", || gateway.app.streams.count() == 0).await;
     let name = |n: usize| format!("channel={n}-{}", "x".repeat(50_000));
-    let fitting = limit / (50_000 + 2048);
+    let fitting = limit / (50_000 + 4096);
     let mut long_names = Vec::new();
     for n in 0..fitting {
         long_names.push(gateway.open(&name(n)).await);

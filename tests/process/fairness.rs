@@ -221,7 +221,8 @@ async fn channels_take_no_more_memory_than_is_counted() {
     println!(
         "fairness: bytes allocated after {STREAMS}, twice and three times as many thousand channels: {memory:?}; {each} bytes each"
     );
-    assert!(each <= 2048 + "bob__-000-000".len(), "{each} bytes");
+    // These channels have no entries, so the part for the last ids that were read is not used.
+    assert!(each <= 4096 - 1536 + "bob__-000-000".len(), "{each} bytes");
 }
 
 #[tokio::test]

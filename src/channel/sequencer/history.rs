@@ -11,6 +11,10 @@ pub(super) const MAX_ENTRIES: usize = 64;
 /// The id of an entry and a hash of its content: an emitter may use an id again after a reset.
 pub type EntryKey = (StreamId, u64);
 
+/// What the entries of a history take.
+#[cfg(test)]
+pub(crate) const MAX_HISTORY_BYTES: usize = MAX_ENTRIES * size_of::<EntryKey>();
+
 #[derive(Debug, Default)]
 pub(super) struct ReadHistory {
     /// The history has every entry that was read after this position.

@@ -4,7 +4,7 @@
 //! says when to read, and whether an untyped value is a string. Where entries were trimmed before they were read, notifications are all that
 //! is left of them. This is a state machine without clock, task, store or process-wide state: time and pages are arguments.
 
-mod history;
+pub(crate) mod history;
 mod lost;
 mod pending;
 mod proof;

@@ -378,6 +378,10 @@ impl EventStore for RedisStore {
         Some(Arc::new(RedisFleetStore { quick: self.live.clone(), bulk: self.blobs.clone(), keys: keys.clone() }))
     }
 
+    fn needs_proof(&self) -> bool {
+        self.servers.need_proof()
+    }
+
     async fn prove_master(&self) -> Result<bool, StoreError> {
         self.servers.prove_master(&self.live).await
     }

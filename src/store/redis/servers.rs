@@ -114,6 +114,11 @@ impl Servers {
         Ok(())
     }
 
+    /// Whether another server can be the master without a sign on the connections to this one.
+    pub const fn need_proof(&self) -> bool {
+        !matches!(self, Self::Single(_))
+    }
+
     /// Whether others confirm that the node which this process reads from is the master of the fleet's keys.
     pub async fn prove_master(&self, link: &Link) -> Result<bool, StoreError> {
         match self {
