@@ -211,7 +211,10 @@ async fn revocations_hold_through_a_failover() {
     let mut streams = [open(a, "a").await, open(b, "b").await, open(c, "c").await];
     let revoked = revoke(&fleet, &["--all"]).await;
     let result: Value = serde_json::from_str(&revoked.stdout).expect("JSON");
-    assert_eq!((revoked.code(), result), (Some(0), json!({"streams": 3, "nodes": {"a": 1, "b": 1, "c": 1}, "missing": 0})));
+    assert_eq!(
+        (revoked.code(), result),
+        (Some(0), json!({"streams": 3, "nodes": {"a": 1, "b": 1, "c": 1}, "missing": 0}))
+    );
     for stream in &mut streams {
         assert_ended(stream).await;
     }

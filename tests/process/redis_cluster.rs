@@ -8,6 +8,8 @@ use tempfile::TempDir;
 use tidegate::store::slot::{SLOTS, slot_of};
 use tokio::process::Command;
 
+use crate::link_cuts;
+use crate::link_cuts::LinkCuts;
 use crate::processes::{ChildProcess, TEST_TIMEOUT, reserved_port, wait_until};
 
 pub const NODE_TIMEOUT_MS: u64 = 2_000;
@@ -21,7 +23,10 @@ pub struct ClusterNode {
     process: Option<ChildProcess>,
     is_paused: bool,
     pub port: u16,
+    /// Where other parties reach it.
+    pub announced_port: u16,
     bus_port: u16,
+    announced_bus_port: u16,
     pub id: String,
     dir: TempDir,
     args: Vec<String>,
@@ -30,12 +35,39 @@ pub struct ClusterNode {
 impl ClusterNode {
     /// A server that is in no cluster yet.
     pub async fn start(args: &[&str]) -> Self {
+        let mut node = Self::unstarted(args);
+        node.restart().await;
+        node.id = cmd("CLUSTER").arg("MYID").query_async(&mut node.connect().await).await.expect("its id");
+        node
+    }
+
+    fn unstarted(args: &[&str]) -> Self {
         let (port, bus_port) = (reserved_port(), reserved_port());
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let dir = tempfile::tempdir().expect("a directory");
-        let mut node = Self { process: None, is_paused: false, port, bus_port, id: String::new(), dir, args };
-        node.restart().await;
-        node.id = cmd("CLUSTER").arg("MYID").query_async(&mut node.connect().await).await.expect("its id");
+        let (announced_port, announced_bus_port) = (port, bus_port);
+        Self {
+            process: None,
+            is_paused: false,
+            port,
+            announced_port,
+            bus_port,
+            announced_bus_port,
+            id: String::new(),
+            dir,
+            args,
+        }
+    }
+
+    /// A server that the other nodes and the gateways reach through ports that can be cut.
+    async fn start_behind(links: &mut LinkCuts, number: usize) -> Self {
+        let (port, bus_port) = (reserved_port(), reserved_port());
+        let announced = [port.to_string(), bus_port.to_string()];
+        let args = ["--cluster-announce-port", &announced[0], "--cluster-announce-bus-port", &announced[1]];
+        let mut node = Self::start(&args).await;
+        (node.announced_port, node.announced_bus_port) = (port, bus_port);
+        links.pass(port, node.port, number, link_cuts::user).await;
+        links.pass(bus_port, node.bus_port, number, link_cuts::bus_sender).await;
         node
     }
 
@@ -96,9 +128,22 @@ impl RedisCluster {
         for _ in 0..2 * MASTERS {
             nodes.push(ClusterNode::start(args).await);
         }
+        Self::join(nodes).await
+    }
+
+    /// The same, with links that can be cut.
+    pub async fn start_behind(links: &mut LinkCuts) -> Self {
+        let mut nodes = Vec::new();
+        for number in 0..2 * MASTERS {
+            nodes.push(ClusterNode::start_behind(links, number).await);
+        }
+        Self::join(nodes).await
+    }
+
+    async fn join(nodes: Vec<ClusterNode>) -> Self {
         for (number, node) in nodes.iter().enumerate() {
             node.cluster(&["SET-CONFIG-EPOCH", &(number + 1).to_string()]).await;
-            let port = (nodes[0].port.to_string(), nodes[0].bus_port.to_string());
+            let port = (nodes[0].announced_port.to_string(), nodes[0].announced_bus_port.to_string());
             if number > 0 {
                 node.cluster(&["MEET", "127.0.0.1", &port.0, &port.1]).await;
             }
@@ -166,8 +211,20 @@ impl RedisCluster {
     }
 
     pub fn url(&self) -> String {
-        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
-        format!("redis-cluster://{}", hosts.join(","))
+        self.url_of("")
+    }
+
+    /// The same with credentials, such as `user:password@`.
+    pub fn url_of(&self, credentials: &str) -> String {
+        let hosts: Vec<_> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.announced_port)).collect();
+        format!("redis-cluster://{credentials}{}", hosts.join(","))
+    }
+
+    /// Whether a node calls itself a master with slots.
+    pub async fn is_master(&self, number: usize) -> bool {
+        let list = self.nodes[number].cluster(&["NODES"]).await;
+        let own = list.lines().find(|line| line.contains("myself")).expect("a node lists itself");
+        own.contains("master") && own.split(' ').count() > 8
     }
 
     /// The number of the running node that calls itself the master of a slot.
