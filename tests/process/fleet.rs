@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,9 +18,10 @@ use crate::rollout::distinct;
 /// The option for a fleet without signatures.
 const UNSIGNED: &str = "policy.allow-unsigned = true";
 
-/// A fleet's Redis, with a directory for the operator's files and the nodes' caches.
-pub struct Fleet {
-    pub redis: Redis,
+/// A fleet's Redis, or its other store, with a directory for the operator's files and the nodes' caches.
+pub struct Fleet<S = Redis> {
+    pub redis: S,
+    url: String,
     dir: TempDir,
     /// The line of each node's configuration about signatures.
     trust: String,
@@ -27,16 +29,23 @@ pub struct Fleet {
 
 impl Fleet {
     pub async fn unsigned() -> Self {
-        Self {
-            redis: Redis::start(DURABLE).await,
-            dir: tempfile::tempdir().expect("a directory"),
-            trust: UNSIGNED.into(),
-        }
+        let redis = Redis::start(DURABLE).await;
+        let url = redis.url();
+        Self { redis, url, dir: tempfile::tempdir().expect("a directory"), trust: UNSIGNED.into() }
     }
 
-    /// A fleet whose policies are signed with `release.pem`.
     pub async fn signed() -> Self {
-        let mut fleet = Self::unsigned().await;
+        let redis = Redis::start(DURABLE).await;
+        let url = redis.url();
+        Self::signed_on(redis, url).await
+    }
+}
+
+impl<S> Fleet<S> {
+    /// A fleet whose policies are signed with `release.pem`.
+    pub async fn signed_on(store: S, url: String) -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut fleet = Self { redis: store, url, dir, trust: UNSIGNED.into() };
         assert_eq!(fleet.run(&["policy", "keygen", "-o", "release"]).await.code(), Some(0));
         fleet.trust = format!("policy.trusted-keys = [{:?}]", fleet.path("release.pub.pem"));
         fleet
@@ -53,7 +62,7 @@ impl Fleet {
     pub fn toml(&self, node: &str) -> String {
         format!(
             "store = {:?}\ncache-dir = {:?}\nfleet.node-name = {node:?}\npolicy.source = \"fleet\"\n{}\n",
-            self.redis.url(),
+            self.url,
             self.path("cache").join(node),
             self.trust
         )
@@ -74,10 +83,16 @@ impl Fleet {
         run(command, None).await
     }
 
+    /// Starts a command in the fleet's directory.
+    pub fn start_command(&self, args: &[&str]) -> ChildProcess {
+        let mut command = tidegate(args);
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        ChildProcess::start(command)
+    }
+
     /// Runs `tidegate policy` on the fleet's store.
     pub async fn policy(&self, args: &[&str]) -> ProcessOutput {
-        let url = self.redis.url();
-        self.run(&[&["policy"], args, &["--store", &url, "--json"]].concat()).await
+        self.run(&[&["policy"], args, &["--store", &self.url, "--json"]].concat()).await
     }
 
     pub async fn succeeds(&self, args: &[&str]) -> Value {

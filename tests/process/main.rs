@@ -33,6 +33,7 @@ mod emit_retries;
 mod fairness;
 mod fifos;
 mod fleet;
+mod fleet_cluster;
 mod fleet_faults;
 mod fleet_shadow;
 mod fleet_trust;
