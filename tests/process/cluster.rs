@@ -245,7 +245,7 @@ async fn mistakes_in_the_url_of_a_cluster_are_explained() {
     let empty = format!("redis-cluster://127.0.0.1:{}", node.port);
     assert_eq!(check(&empty, &["it is in no cluster with slots"]).await, Some(0));
     let (code, error) = start_error(&format!("redis-cluster://:s3cret@127.0.0.1:{}/1", node.port)).await;
-    assert!(code == Some(2) && error.contains("only database 0") && !error.contains("s3cret"), "{error}");
+    assert!(code == Some(2) && error.contains("a cluster has no other one") && !error.contains("s3cret"), "{error}");
 
     // A cluster may have one node.
     node.cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
@@ -274,7 +274,7 @@ async fn three_rights_besides_the_documented_ones_are_enough_on_a_cluster() {
     let node = ClusterNode::start(&[]).await;
     node.cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
     wait_until("the cluster is up", async || node.cluster(&["INFO"]).await.contains("cluster_state:ok")).await;
-    let documentation = include_str!("../../docs/operations/deployment.md");
+    let documentation = include_str!("../../docs/operations/redis.md");
     let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
     let rule = rule.split("```").next().expect("the rule ends").replace(">password", ">s3cret");
     let narrow = rule.replace("~* &*", "~tidegate:{default}:* &tidegate:{default}:* ~news-* &news-*");

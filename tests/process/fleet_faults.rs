@@ -246,8 +246,13 @@ async fn node_clocks_may_differ_by_days() {
 async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     let fleet = Fleet::unsigned().await;
     let mut redis = fleet.redis.connect().await;
-    // All keys except that of the fleet's shadow policy.
-    let mut rule = vec!["ACL", "SETUSER", "node", "on", ">secret", "&*", "+@all"];
+    let () =
+        redis_command(&mut redis, &["ACL", "SETUSER", "node", "on", ">secret", "&*", "+@all", "~tidegate:{default}:*"])
+            .await;
+    let url = fleet.redis.url().replace("redis://", "redis://node:secret@");
+    let a = Gateway::start(&fleet.toml("a").replace(&fleet.redis.url(), &url)).await;
+    // All keys except that of the fleet's shadow policy. A start would be refused with these.
+    let mut rule = vec!["ACL", "SETUSER", "node", "resetkeys"];
     let keys = [
         "tidegate:{default}:nodes",
         "tidegate:{default}:nodes:status:*",
@@ -259,8 +264,6 @@ async fn missing_store_permission_is_reported_and_does_not_block_a_push() {
     let keys = keys.map(|key| format!("~{key}"));
     rule.extend(keys.iter().map(|key| &**key).chain(policy.iter().map(|key| &**key)));
     let () = redis_command(&mut redis, &rule).await;
-    let url = fleet.redis.url().replace("redis://", "redis://node:secret@");
-    let a = Gateway::start(&fleet.toml("a").replace(&fleet.redis.url(), &url)).await;
     write(&fleet, &["deny", "allow"]);
     fleet.succeeds(&["push", "deny.wasm"]).await;
     assert_eq!(status(a.data).await, 418);

@@ -10,7 +10,8 @@ use crate::redis_sentinel::{GroupOptions, PASSWORD, SentinelGroup};
 use crate::redis_server::Redis;
 
 /// Without these no stream delivers anything.
-const STREAMS: &[&str] = &["+evalsha", "+script|load", "+type", "+xinfo", "+xrange", "+subscribe", "+unsubscribe"];
+const STREAMS: &[&str] =
+    &["+evalsha", "+script|load", "+type", "+xinfo", "+xrange", "+xrevrange", "+subscribe", "+unsubscribe"];
 /// For commands of the fleet, emits, look-ups, and the status of the node.
 const FURTHER: &[&str] = &[
     "+hgetall",
@@ -25,7 +26,6 @@ const FURTHER: &[&str] = &[
     "+expire",
     "+get",
     "+sismember",
-    "+xrevrange",
     "+hsetnx",
     "+getrange",
     "+set",

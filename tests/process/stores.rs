@@ -97,7 +97,7 @@ async fn store_url_selects_password_and_database() {
 async fn documented_redis_permissions_are_sufficient() {
     let redis = Redis::start(&[]).await;
     let mut admin = redis.connect().await;
-    let documentation = include_str!("../../docs/operations/deployment.md");
+    let documentation = include_str!("../../docs/operations/redis.md");
     let (_, rule) = documentation.split_once("ACL SETUSER tidegate ").expect("the documentation has a rule");
     let rule = rule.split("```").next().expect("the rule ends").replace(">password", &format!(">{SECRET}"));
     let mut user = cmd("ACL");

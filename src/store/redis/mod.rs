@@ -24,7 +24,6 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use parking_lot::Mutex;
 use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
@@ -71,8 +70,6 @@ pub struct RedisStore {
     expire: Script,
     subscriber: OnceLock<NotificationSubscriber>,
     barrier_stream: OnceLock<Arc<str>>,
-    /// The last entry of the barrier stream that a read found. It saves the next read a look at the stream's state.
-    known_barrier: Mutex<StreamId>,
     servers: Servers,
     watcher: Arc<MasterWatcher>,
     timeout: Duration,
@@ -97,7 +94,6 @@ impl RedisStore {
             expire: Script::new(include_str!("expire.lua")),
             subscriber: OnceLock::new(),
             barrier_stream: OnceLock::new(),
-            known_barrier: Mutex::default(),
             servers,
             watcher,
             timeout,
@@ -265,7 +261,6 @@ impl EventStore for RedisStore {
         if let Some(key) = self.barrier_stream.get().filter(|_| self.servers.share_one_node()) {
             read.key(&**key);
         }
-        let known_barrier = *self.known_barrier.lock();
         let reply: Value = read
             .arg(request.after.to_string())
             .arg(limits.entries)
@@ -274,14 +269,9 @@ impl EventStore for RedisStore {
             .arg(u8::from(request.is_entry))
             .arg(request.notified)
             .arg(u8::from(request.wants_state))
-            .arg(known_barrier.to_string())
             .invoke_async(&mut connection)
             .await?;
-        let page = parse_page(self.servers.share_one_node(), reply)?;
-        if let Some(position) = page.barrier_position {
-            *self.known_barrier.lock() = position;
-        }
-        Ok(page)
+        parse_page(self.servers.share_one_node(), reply)
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {

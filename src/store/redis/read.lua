@@ -2,8 +2,7 @@
 -- none is missing.
 -- KEYS: 1 the stream, 2 (optional) the barrier stream.
 -- ARGV: 1 the position to read after, 2 maximum entries, 3 maximum bytes of all entries, 4 maximum bytes of one entry, 5 whether an entry
--- with the id ARGV[1] was read (1 or 0), 6 the number of entries after it that are known of, 7 whether the state is wanted (1 or 0), 8 the
--- last known id of the barrier stream.
+-- with the id ARGV[1] was read (1 or 0), 6 the number of entries after it that are known of, 7 whether the state is wanted (1 or 0).
 -- Returns the id of the barrier stream's last entry, and false if the stream does not exist, else: whether the entry ARGV[1] is there,
 -- whether nothing follows the returned entries, the bytes that the next entry needs if it alone exceeds the limit, the entries as
 -- { id, fields }, without fields (false) if the entry is larger than ARGV[4], and the state. That is false if the entry ARGV[1] and at
@@ -21,14 +20,8 @@ end
 -- the Redis user: without the barrier a gateway would deliver events that a command forbids.
 local barrier = '0-0'
 if KEYS[2] and redis.call('TYPE', KEYS[2]).ok == 'stream' then
-  -- Two ids tell whether the known one is still the last.
-  local known = redis.call('XRANGE', KEYS[2], ARGV[8], '+', 'COUNT', 2)
-  if #known == 1 and known[1][1] == ARGV[8] then
-    barrier = ARGV[8]
-  else
-    local last = read_info(KEYS[2])['last-entry']
-    if last then barrier = last[1] end
-  end
+  local last = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+  if last[1] then barrier = last[1][1] end
 end
 
 local kind = redis.call('TYPE', KEYS[1]).ok
