@@ -36,10 +36,11 @@ const FURTHER: &[&str] = &[
     "+zremrangebyrank",
     "+lrange",
     "+pexpire",
+    "+exists",
     "+info",
 ];
 /// For rollbacks and shadow policies through the control port. A user may lack all of them.
-const PUSHES: &[&str] = &["+exists", "+hmget", "+ttl", "+pttl", "+persist", "+llen", "+rpop", "+lpush"];
+const PUSHES: &[&str] = &["+hmget", "+ttl", "+pttl", "+persist", "+llen", "+rpop", "+lpush"];
 /// Keys and pub/sub channels: of the fleet, and a channel for clients.
 const PATTERNS: &[&str] = &["~tidegate:{default}:*", "&tidegate:{default}:*", "~news", "&news"];
 

@@ -9,6 +9,7 @@ use tokio::process::Command;
 use crate::client::Sse;
 use crate::control_port::metric;
 use crate::processes::{ChildProcess, Gateway, path, reserved_port, run, run_tidegate, wait_until};
+use crate::redis_cluster::ClusterNode;
 use crate::redis_sentinel::NAME;
 use crate::redis_server::{Redis, server, supports_tls};
 use crate::stores::{assert_store_works, trace_config};
@@ -97,23 +98,24 @@ async fn client_certificate(dir: &Path, name: &str, days: &str) {
     assert!(ended.status.success(), "{ended:?}");
 }
 
+/// Options of a Redis that requires client certificates of the root at this port.
+fn strict_options(dir: &Path, port: u16) -> Vec<String> {
+    let file = |name: &str| path(dir, name);
+    let options = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", file("server.pem")),
+        ("--tls-key-file", file("server.key")),
+        ("--tls-ca-cert-file", file("ca.pem")),
+        ("--tls-auth-clients", "yes".to_owned()),
+    ];
+    options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
+}
+
 /// A Redis that requires client certificates of the root, and its URL. It also has a port without TLS.
 async fn strict_redis(dir: &Path) -> (Redis, String) {
-    let (port, file) = (reserved_port(), |name: &str| path(dir, name));
-    let files = [file("server.pem"), file("server.key"), file("ca.pem")];
-    let redis = Redis::start(&[
-        "--tls-port",
-        &port.to_string(),
-        "--tls-cert-file",
-        &files[0],
-        "--tls-key-file",
-        &files[1],
-        "--tls-ca-cert-file",
-        &files[2],
-        "--tls-auth-clients",
-        "yes",
-    ])
-    .await;
+    let port = reserved_port();
+    let options = strict_options(dir, port);
+    let redis = Redis::start(&options.iter().map(|option| &**option).collect::<Vec<_>>()).await;
     (redis, format!("rediss://127.0.0.1:{port}"))
 }
 
@@ -294,6 +296,31 @@ async fn sentinel_and_master_are_verified_and_get_the_client_certificate() {
         .await;
     // The sentinel requires the certificate, too.
     let (process, _dir) = Gateway::launch(&format!("store-ca = \"{}\"\n{}", file("ca.pem"), trace_config(&store)), &[]);
+    let ended = process.end().await;
+    let error = ended.stderr.lines().last().unwrap_or_default();
+    assert_eq!(ended.code(), Some(1), "{ended:?}");
+    assert!(error.contains("store-cert and store-key") && error.contains(&store), "{error}");
+}
+
+#[tokio::test]
+async fn nodes_of_a_cluster_are_verified_and_get_the_client_certificate() {
+    let dir = tempfile::tempdir().expect("a directory");
+    certificates(dir.path()).await;
+    client_certificate(dir.path(), "one", "2").await;
+    use_certificate(dir.path(), "one");
+    let port = reserved_port();
+    let options = [strict_options(dir.path(), port), vec!["--tls-cluster".into(), "yes".into()]].concat();
+    let node = ClusterNode::start(&options.iter().map(|option| &**option).collect::<Vec<_>>()).await;
+    // A cluster may have one node.
+    node.cluster(&["ADDSLOTSRANGE", "0", "16383"]).await;
+    wait_until("the cluster is up", async || node.cluster(&["INFO"]).await.contains("cluster_state:ok")).await;
+    // The node itself names the port with TLS.
+    let store = format!("rediss-cluster://127.0.0.1:{port}");
+    let lines = certificate_lines(dir.path());
+    assert_store_works(Gateway::start(&format!("{lines}{}", trace_config(&store))).await, &mut node.connect().await)
+        .await;
+    let root = format!("store-ca = \"{}\"\n{}", path(dir.path(), "ca.pem"), trace_config(&store));
+    let (process, _dir) = Gateway::launch(&root, &[]);
     let ended = process.end().await;
     let error = ended.stderr.lines().last().unwrap_or_default();
     assert_eq!(ended.code(), Some(1), "{ended:?}");

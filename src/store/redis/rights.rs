@@ -11,7 +11,7 @@ const NO_SCRIPT: &str = "0000000000000000000000000000000000000000";
 /// Returns whether a command may be run, without running it. KEYS: 1 a key of the same slot. ARGV: the command.
 const MAY_RUN: &str = "return redis.acl_check_cmd(unpack(ARGV)) and 1 or 0";
 /// The number of probes for `PUSHES`.
-const PUSH_RIGHTS: usize = 8;
+const PUSH_RIGHTS: usize = 7;
 
 /// The rights that a user lacks, as words of `ACL SETUSER`, each with what it is for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -35,7 +35,7 @@ const LOOKUPS: &str = "look-ups of policies";
 const HEARTBEATS: &str = "the status of this node, and the fleet's policy";
 /// A gateway needs these only if operators use its control port for them. A user that has none of them is meant to have none.
 const PUSHES: &str = "rollbacks and shadow policies of the fleet through the control port";
-const CHECKS: &str = "checks of the server";
+const CHECKS: &str = "checks of the server and its replicas";
 
 /// The commands that a gateway sends. Each is valid enough to reach the check of rights, and changes nothing: its key does not exist, or its
 /// arguments are not valid.
@@ -62,6 +62,7 @@ fn probes(key: &str) -> Vec<Probe> {
         probe("+hset", COMMANDS, &["HSET", key, "f", "v", "without a value"]),
         probe("+hdel", COMMANDS, &["HDEL", key, "f"]),
         probe("+time", COMMANDS, &["TIME"]),
+        probe("+exists", COMMANDS, &["EXISTS", key]),
         probe("+xadd", EMIT, &["XADD", key, "not an id", "f", "v"]),
         probe("+publish", EMIT, &["PUBLISH", key, ""]),
         probe("+expire", EMIT, &["EXPIRE", key, "1"]),
@@ -76,7 +77,6 @@ fn probes(key: &str) -> Vec<Probe> {
         probe("+zremrangebyrank", HEARTBEATS, &["ZREMRANGEBYRANK", key, "0", "0"]),
         probe("+pexpire", HEARTBEATS, &["PEXPIRE", key, "1"]),
         probe("+lrange", HEARTBEATS, &["LRANGE", key, "0", "0"]),
-        probe("+exists", PUSHES, &["EXISTS", key]),
         probe("+hmget", PUSHES, &["HMGET", key, "f"]),
         probe("+ttl", PUSHES, &["TTL", key]),
         probe("+pttl", PUSHES, &["PTTL", key]),

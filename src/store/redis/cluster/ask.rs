@@ -10,6 +10,7 @@ use redis::{ErrorKind, RedisError, Value, pipe};
 
 use crate::store::redis::cluster::nodes::NodePool;
 use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap, text};
+use crate::store::redis::tls_faults;
 
 /// How long a node may take to answer before the next one is asked as well.
 const HEDGE_DELAY: Duration = Duration::from_millis(300);
@@ -106,10 +107,11 @@ impl fmt::Display for Failures {
 }
 
 impl From<Failures> for RedisError {
-    /// The error of a server says more than one of a connection, so it keeps its code.
+    /// An error that a server replied keeps its code, and one of a TLS handshake its cause: they say more than one of a connection.
     fn from(failures: Failures) -> Self {
-        let reply = failures.0.iter().find(|(_, error)| error.clone().into_server_errors().is_some());
-        match reply {
+        let has_reply = |error: &RedisError| error.clone().into_server_errors().is_some();
+        let says_more = |error: &RedisError| has_reply(error) || tls_faults::describe(error).is_some();
+        match failures.0.iter().find(|(_, error)| says_more(error)) {
             Some((_, error)) => error.clone(),
             None => (ErrorKind::Io, "no node of the cluster answers", failures.to_string()).into(),
         }
