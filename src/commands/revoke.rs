@@ -73,6 +73,9 @@ async fn revoke(target: &Target, args: &RevokeArgs) -> anyhow::Result<()> {
     let revoked: RevocationResult = match target {
         Target::Store { store, keys, .. } => {
             revocation::revoke(&**store, keys, request).await.map_err(|error| match error {
+                // The store may have executed a command whose reply was lost.
+                RevokeError::Store(error) if error.is_transient() => anyhow::Error::new(error)
+                    .context("--store: it is unknown whether the revocation has reached the nodes, so revoke again"),
                 RevokeError::Store(error) => anyhow::Error::new(error).context("--store"),
                 other => other.into(),
             })?

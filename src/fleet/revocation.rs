@@ -360,15 +360,24 @@ pub async fn revoke(
     let nodes: BTreeMap<String, u64> =
         replies.by_node.into_iter().filter_map(|(node, streams)| Some((node, streams.as_u64()?))).collect();
     let missing = replies.missing;
-    let not_replicated = missing > 0 && may_be_lost(store, keys).await;
+    let not_replicated = if missing > 0 {
+        may_be_lost(store, keys).await
+    } else {
+        // No node is known to live, which an outage of the store could explain: only a replica is left to confirm it.
+        nodes.is_empty() && replication(store, keys).await == Some(Replication::Missing)
+    };
     Ok(RevocationResult { streams: nodes.values().sum(), nodes, missing, not_replicated, revocation, now })
 }
 
 /// Whether a failover may lose the last writes to the fleet's keys: the store has replicas, and none is known to have it. If the replicas
 /// cannot be asked, that is not known, and counts as lost.
 async fn may_be_lost(store: &dyn EventStore, keys: &FleetKeys) -> bool {
-    let Some(fleet) = store.fleet(keys) else { return false };
-    !matches!(fleet.replication(REPLICATION_TIMEOUT).await, Ok(Replication::Confirmed))
+    store.fleet(keys).is_some() && replication(store, keys).await != Some(Replication::Confirmed)
+}
+
+/// Whether the replicas have the last writes; `None` if that is not known.
+async fn replication(store: &dyn EventStore, keys: &FleetKeys) -> Option<Replication> {
+    store.fleet(keys)?.replication(REPLICATION_TIMEOUT).await.ok()
 }
 
 /// A revocation without its end, as it is passed to the store.

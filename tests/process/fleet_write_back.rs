@@ -8,13 +8,17 @@ use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
+use crate::client::{Sse, Wire};
 use crate::fleet::{Fleet, digest, status};
 use crate::guests::component;
-use crate::processes::wait_until;
+use crate::link_cuts::LinkCuts;
+use crate::processes::{Gateway, wait_until};
+use crate::redis_cluster::RedisCluster;
 use crate::redis_server::Redis;
 
 const ACTIVE: &str = "tidegate:{default}:policy:active";
 const HISTORY: &str = "tidegate:{default}:policy:history";
+const REVOCATIONS: &str = "tidegate:{default}:revocations";
 const HUGE: u64 = 9_007_199_254_740_990;
 
 async fn redis<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, command: &[&str]) -> T {
@@ -22,7 +26,7 @@ async fn redis<T: redis::FromRedisValue>(redis: &mut MultiplexedConnection, comm
     cmd(name).arg(args).query_async(redis).await.expect("Redis answers")
 }
 
-fn write(fleet: &Fleet, names: &[&str]) {
+fn write<S>(fleet: &Fleet<S>, names: &[&str]) {
     for name in names {
         fleet.write(&format!("{name}.wasm"), component(name));
     }
@@ -141,4 +145,58 @@ async fn push_survives_the_death_of_a_master_that_has_not_replicated_the_commit(
     assert!(stored == first || stored == second, "{stored}");
     wait_for_active(&mut connection, &second).await;
     assert_eq!((status(a.data).await, status(b.data).await), (200, 200));
+}
+
+/// A cluster fails over to a replica that has neither the commit nor a revocation: the nodes write both back to the new master.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn failover_of_a_cluster_that_loses_a_commit_and_a_revocation_loses_neither() {
+    let mut links = LinkCuts::default();
+    let cluster = RedisCluster::start_behind(&mut links).await;
+    cluster.set_user("other", &["on", ">password", "~*", "&*", "+@all"]).await;
+    let url = cluster.url_of("other:password@");
+    let mut fleet = Fleet::signed_on(cluster, url.clone()).await;
+    let nodes: [Gateway; 2] = [fleet.node("a").await, fleet.node("b").await];
+    write(&fleet, &["deny", "allow"]);
+    fleet.succeeds(&["push", "deny.wasm", "--key", "release.pem"]).await;
+    let master = fleet.redis.master_of(ACTIVE).await;
+    let mut old = fleet.redis.nodes[master].connect().await;
+    let first: String = redis(&mut old, &["GET", ACTIVE]).await;
+    fleet.redis.wait_until_replicated().await;
+
+    // From now on the replica gets nothing: it has no user, as all other parties have.
+    links.cut([(String::new(), master)]);
+    wait_until("the replica has no link", async || {
+        let info: String = redis(&mut old, &["INFO", "replication"]).await;
+        info.contains("connected_slaves:0")
+    })
+    .await;
+    let pushed = fleet.succeeds(&["push", "allow.wasm", "--key", "release.pem"]).await;
+    let second: String = redis(&mut old, &["GET", ACTIVE]).await;
+    let mut streams = Vec::new();
+    for node in &nodes {
+        let mut stream = Sse::open(node.data, "channel=news").await;
+        stream.connected("news").await;
+        streams.push(stream);
+    }
+    let revoked = fleet.run(&["revoke", "--channel", "news", "--for", "1h", "--json", "--store", &url]).await;
+    assert_eq!(revoked.code(), Some(0), "every node has answered: {revoked:?}");
+    let new = (master + 3) % fleet.redis.nodes.len();
+    let mut standby = fleet.redis.nodes[new].connect().await;
+    let () = redis(&mut standby, &["READONLY"]).await;
+    assert_eq!(redis::<Option<String>>(&mut standby, &["GET", ACTIVE]).await, Some(first), "it lacks the commit");
+    assert_eq!(redis::<u64>(&mut standby, &["HLEN", REVOCATIONS]).await, 0, "it lacks the revocation");
+    fleet.redis.nodes[master].kill().await;
+
+    wait_until("the replica is the master", async || fleet.redis.is_master(new).await).await;
+    wait_for_active(&mut standby, &second).await;
+    wait_until("the revocation is there", async || redis::<u64>(&mut standby, &["HLEN", REVOCATIONS]).await == 1).await;
+    assert_eq!(redis::<Option<String>>(&mut standby, &["LINDEX", HISTORY, "0"]).await, Some(second));
+    fleet.wait_for_digest(2, &digest(&pushed)).await;
+    // A node that starts now gets the policy and the revocation.
+    let c = fleet.node("c").await;
+    for node in nodes.iter().chain([&c]) {
+        assert_eq!(status(node.data).await, 200);
+        let answer = Wire::get(node.data, "/api/realtime?channel=news", None, None).await.expect("an answer");
+        assert_eq!(answer.status, 403);
+    }
 }

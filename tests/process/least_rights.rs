@@ -5,7 +5,10 @@ use redis::cmd;
 
 use crate::client::Sse;
 use crate::control_port::{JSON, send_request};
+use crate::fleet::{Fleet, status};
+use crate::guests::component;
 use crate::processes::{Gateway, run_tidegate, wait_until};
+use crate::redis_cluster::RedisCluster;
 use crate::redis_sentinel::{GroupOptions, PASSWORD, SentinelGroup};
 use crate::redis_server::Redis;
 
@@ -41,6 +44,8 @@ const FURTHER: &[&str] = &[
 ];
 /// For rollbacks and shadow policies through the control port. A user may lack all of them.
 const PUSHES: &[&str] = &["+hmget", "+ttl", "+pttl", "+persist", "+llen", "+rpop", "+lpush"];
+/// On a Cluster, for its slot map and its state.
+const CLUSTER: &[&str] = &["+cluster|slots", "+cluster|info", "+cluster|nodes"];
 /// Keys and pub/sub channels: of the fleet, and a channel for clients.
 const PATTERNS: &[&str] = &["~tidegate:{default}:*", "&tidegate:{default}:*", "~news", "&news"];
 
@@ -206,4 +211,75 @@ async fn sentinels_need_these_rights_and_no_others() {
     })
     .await;
     assert!(PASSWORD != "gate-password" && !frames.iter().any(|frame| frame["event"].is_string()), "{frames:?}");
+}
+
+/// The rights of a user in the documentation, without its name, its password and those of the connection.
+fn documented<'a>(user: &str, documentation: &'a str) -> Vec<&'a str> {
+    let (_, rule) = documentation.split_once(&format!("ACL SETUSER {user} ")).expect("the documentation has this user");
+    let words = rule.split("```").next().expect("the rule ends").split_whitespace();
+    words.filter(|word| *word != "on" && !word.starts_with('>') && *word != "+@connection").collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cluster_needs_these_rights_and_no_others() {
+    let cluster = RedisCluster::start(&[]).await;
+    let documentation = include_str!("../../docs/operations/redis.md");
+    let gate = ["reset", "on", ">gate-password", "+@connection"];
+    let all = [&gate[..], STREAMS, FURTHER, PATTERNS, CLUSTER].concat();
+    let everything = [&all[..], PUSHES].concat();
+    let release = documented("release", documentation);
+    let in_documentation = documented("tidegate", documentation);
+    assert!([STREAMS, FURTHER].concat().iter().all(|right| in_documentation.contains(right)), "{in_documentation:?}");
+    cluster.set_user("gate", &all).await;
+    cluster.set_user("release", &[&["on", ">release-password", "+@connection"], &release[..], CLUSTER].concat()).await;
+    let store = cluster.url_of("gate:gate-password@");
+    assert_all_works(&format!("store = \"{store}\"")).await;
+    let ended = run_tidegate(&["check", "--allow-all", "--store", &store]).await;
+    assert!(ended.code() == Some(0) && !ended.stderr.contains("lacks rights"), "{ended:?}");
+
+    // A fleet whose policy a release user pushes, and whose nodes roll it back.
+    let operator = cluster.url_of("release:release-password@");
+    let fleet = Fleet::signed_on(cluster, operator.clone()).await;
+    for name in ["deny", "allow", "trap"] {
+        fleet.write(&format!("{name}.wasm"), component(name));
+    }
+    fleet.redis.set_user("gate", &everything).await;
+    let node = async |name: &str| Gateway::start(&fleet.toml(name).replace(&operator, &store)).await;
+    let nodes = [node("a").await, node("b").await];
+    let key = ["--key", "release.pem"];
+    for (args, expect) in [
+        (&["push", "deny.wasm"][..], 418),
+        (&["push", "trap.wasm"], 500),
+        (&["rollback"], 418),
+        (&["shadow", "allow.wasm", "--share", "1"], 418),
+        (&["promote"], 200),
+        (&["shadow", "trap.wasm"], 200),
+    ] {
+        fleet.succeeds(&[args, &key].concat()).await;
+        for node in &nodes {
+            assert_eq!(status(node.data).await, expect, "{args:?}");
+        }
+    }
+    fleet.succeeds(&["shadow", "--stop"]).await;
+    fleet.succeeds(&["list"]).await;
+    let control = nodes[0].control.to_string();
+    let rolled_back = fleet.run(&[&["policy", "rollback", "1", "--control", &control], &key[..]].concat()).await;
+    assert_eq!((rolled_back.code(), status(nodes[1].data).await), (Some(0), 418), "{rolled_back:?}");
+    let revoked = fleet.run(&["revoke", "--subject", "alice", "--for", "1h", "--json", "--store", &operator]).await;
+    assert!(revoked.code() == Some(0) && revoked.stdout.contains("\"missing\":0"), "{revoked:?}");
+    let report = fleet.succeeds(&["status"]).await;
+    let reported = report["nodes"].as_array().expect("a list");
+    assert!(reported.len() == 2 && reported.iter().all(|node| node["error"].is_null()), "{report}");
+    for node in nodes {
+        node.process.signal("TERM").await;
+        let ended = node.process.end().await;
+        assert!(ended.code() == Some(0) && !ended.stderr.contains("NOPERM"), "{ended:?}");
+        assert!(!ended.stderr.contains("lacks rights") && !ended.stderr.contains("password"), "{}", ended.stderr);
+    }
+
+    // Each missing right is named.
+    for right in CLUSTER.iter().chain(&["+evalsha", "+xrevrange", "+zadd", "&tidegate:{default}:*"]) {
+        fleet.redis.set_user("gate", &without(&all, right)).await;
+        assert_reported(&["--store", &store], right, !FURTHER.contains(right)).await;
+    }
 }

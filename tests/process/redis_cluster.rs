@@ -220,6 +220,15 @@ impl RedisCluster {
         format!("redis-cluster://{credentials}{}", hosts.join(","))
     }
 
+    /// Creates or changes a user on every node: nodes do not replicate users.
+    pub async fn set_user(&self, name: &str, rules: &[&str]) {
+        for node in &self.nodes {
+            let mut user = cmd("ACL");
+            user.arg("SETUSER").arg(name).arg(rules);
+            user.exec_async(&mut node.connect().await).await.expect("the rule is valid");
+        }
+    }
+
     /// Whether a node calls itself a master with slots.
     pub async fn is_master(&self, number: usize) -> bool {
         let list = self.nodes[number].cluster(&["NODES"]).await;

@@ -79,8 +79,10 @@ async fn check_rights(node: &NodeAddress, pool: &NodePool, canary_channel: &str)
             && error.code() == "NOPERM"
         {
             let message = error.details().unwrap_or_default().to_owned();
+            // Its last part is random.
+            let fleet = canary_channel.rsplit_once(":canary:").map_or(canary_channel, |(fleet, _)| fleet);
             return Err(StoreError::Refused(format!(
-                "NOPERM {message}: a cluster needs the rights +cluster|info +cluster|nodes +publish, and the channels {canary_channel}"
+                "NOPERM {message}: a cluster needs the rights +cluster|info +cluster|nodes +publish, and the channels &{fleet}:*"
             )));
         }
     }
