@@ -109,6 +109,14 @@ impl ChannelState {
     fn knows(&self, id: StreamId) -> bool {
         id == self.last_id || self.buffer.has_position(id) || self.sequencer.has_read(id)
     }
+
+    /// The reset that lost the entry with this id that a client has received, and whether that is certain: another entry may have the id now,
+    /// which the client may have received instead.
+    fn reset_that_lost(&self, id: StreamId) -> Option<(&StoreReset, bool)> {
+        let content = self.sequencer.content(id);
+        let reset = self.resets.that_lost(id, content).filter(|_| content.is_some() || !self.knows(id))?;
+        Some((reset, reset.certain && content.is_none()))
+    }
 }
 
 /// The result of [`Membership::open`].
@@ -185,12 +193,11 @@ impl Membership {
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
                 StartPosition::Id(id) | StartPosition::IdOrTime(id) if id <= last_id => {
-                    let reset = channel.resets.that_lost(id).filter(|_| !channel.knows(id));
-                    let Some(reset) = reset else {
+                    let Some((reset, certain)) = channel.reset_that_lost(id) else {
                         let is_time = matches!(start, StartPosition::IdOrTime(_));
                         return OpenResult::Opened(Cursor { is_time, ..Cursor::after_entry(&channel, id) }, None);
                     };
-                    return continue_after(reset, id, &channel);
+                    return continue_after(reset, certain, id, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
@@ -200,8 +207,8 @@ impl Membership {
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
-                        if let Some(reset) = channel.resets.that_lost(after) {
-                            return continue_after(reset, after, &channel);
+                        if let Some(reset) = channel.resets.that_lost(after, None) {
+                            return continue_after(reset, reset.certain, after, &channel);
                         }
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
                         let gap = Gap { after: Some(after), resumed: last_id, certain, reason };
@@ -331,12 +338,12 @@ impl Cursor {
 }
 
 /// Opens after a reset that lost the entry which the client has received last.
-fn continue_after(reset: &StoreReset, received: StreamId, channel: &ChannelState) -> OpenResult {
+fn continue_after(reset: &StoreReset, certain: bool, received: StreamId, channel: &ChannelState) -> OpenResult {
     let cursor = Cursor::new(channel, reset.position, reset.common.is_some());
     let is_current = channel.resets.current() == Some(reset);
     let resumed = if is_current { reset.resumed } else { channel.last_id };
     let after = Some(reset.common.unwrap_or(received));
-    let gap = Gap { after, resumed, certain: reset.certain, reason: GapReason::StoreReset };
+    let gap = Gap { after, resumed, certain, reason: GapReason::StoreReset };
     let received_to = if is_current { received } else { StreamId::ZERO };
     OpenResult::Opened(Cursor { received_to, ..cursor }, Some(gap))
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::channel::sequencer::EntryKey;
-use crate::channel::{Channel, ChannelState};
+use crate::channel::{Channel, ChannelState, Reads};
 use crate::event::StreamId;
 use crate::store::Page;
 
@@ -49,6 +49,40 @@ impl ReplaySource {
     pub fn is_contradicted_by(&self, after: StreamId, page: &Page, token: ProofToken) -> bool {
         let state = self.0.state.lock();
         state.opened && state.sequencer.is_contradicted_by(after..=token.read_to, page)
+    }
+
+    /// Waits until the channel has read everything up to this entry of a page, so that it can tell if the store loses it. False if the page does
+    /// not count any more, or if the channel does not find the entry.
+    pub async fn has_read(&self, id: StreamId, token: ProofToken) -> bool {
+        let mut required = None;
+        loop {
+            // Before the look at the state, so that no wake-up is lost in between.
+            let read = self.0.proven.notified();
+            if let Some(result) = self.look_for(id, token, &mut required) {
+                return result;
+            }
+            read.await;
+        }
+    }
+
+    /// The result of [`Self::has_read`]; `None` while a read is needed. `required` is the number of a read that finds the entry if it is there.
+    fn look_for(&self, id: StreamId, token: ProofToken, required: &mut Option<u64>) -> Option<bool> {
+        if !self.0.is_current(token) {
+            return Some(false);
+        }
+        let state = self.0.state.lock();
+        if !state.opened || state.sequencer.read_to() >= id {
+            return Some(true);
+        }
+        let Reads { started, completed, requested, in_flight, .. } = state.reads;
+        match *required {
+            None => {
+                *required = Some(started + 1);
+                self.0.request_read(state);
+                None
+            }
+            Some(required) => (completed >= required && !requested && !in_flight).then_some(false),
+        }
     }
 
     /// Makes the channel prove what it read.

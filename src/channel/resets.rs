@@ -43,12 +43,13 @@ impl Resets {
         self.last.get(known..)?.iter().min_by_key(|reset| reset.position)
     }
 
-    /// The reset that lost the entry with this id, with the position after which a client continues that has received it.
-    pub fn that_lost(&self, id: StreamId) -> Option<&StoreReset> {
+    /// The reset that lost an entry with this id, with the position after which a client continues that has received it. `content` is the hash of
+    /// the entry that has the id now, if there is one: the entry that was lost may have returned.
+    pub fn that_lost(&self, id: StreamId, content: Option<u64>) -> Option<&StoreReset> {
         let (mut position, mut found) = (id, None);
         for reset in &self.last {
             // Where the client would have continued may be lost, too.
-            if position > reset.position && (found.is_some() || has_id(reset, position)) {
+            if position > reset.position && (found.is_some() || has_lost(reset, id, content)) {
                 (position, found) = (reset.position, Some(reset));
             }
         }
@@ -56,8 +57,9 @@ impl Resets {
     }
 }
 
-fn has_id(reset: &StoreReset, id: StreamId) -> bool {
-    reset.lost.binary_search_by_key(&id, |(id, _)| *id).is_ok()
+fn has_lost(reset: &StoreReset, id: StreamId, content: Option<u64>) -> bool {
+    let found = reset.lost.binary_search_by_key(&id, |(id, _)| *id);
+    found.is_ok_and(|index| reset.lost.get(index).map(|(_, content)| *content) != content)
 }
 
 #[cfg(test)]
@@ -96,7 +98,7 @@ mod tests {
     #[test]
     fn lost_id_has_the_position_where_its_client_continues() {
         let check = |resets: &Resets, lost, expect: Option<u64>| {
-            assert_eq!(resets.that_lost(id(lost)).map(|reset| reset.position.ms), expect, "{lost}");
+            assert_eq!(resets.that_lost(id(lost), None).map(|reset| reset.position.ms), expect, "{lost}");
         };
         let resets = resets(&[(5, &[6, 7]), (4, &[5, 8]), (6, &[9])]);
         check(&resets, 5, Some(4));
@@ -105,5 +107,8 @@ mod tests {
         check(&resets, 9, Some(6));
         check(&resets, 4, None);
         check(&resets, 10, None);
+        // The entry is there again, or another one has its id.
+        assert_eq!(resets.that_lost(id(9), Some(0)), None);
+        assert_eq!(resets.that_lost(id(9), Some(1)).map(|reset| reset.position.ms), Some(6));
     }
 }

@@ -62,7 +62,15 @@ pub async fn read_page(
                 source.require_proof();
                 is_verified = true;
             }
-            Ok(page) => break (page, permit, token),
+            Ok(page) => {
+                drop(turn);
+                let last = page.entries.last().map_or(after, |(id, _)| *id);
+                if source.has_read(last, token).await {
+                    break (page, permit, token);
+                }
+                drop(permit);
+                tokio::time::sleep(backoff.next_delay()).await;
+            }
             Err(_) => {
                 // Other replays may use the memory meanwhile.
                 drop((turn, permit));

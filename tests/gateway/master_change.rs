@@ -266,6 +266,50 @@ async fn client_at_a_lost_position_continues_after_the_last_common_entry() {
     }
 }
 
+/// A new entry has the id of the one that a client has received last.
+#[tokio::test]
+async fn client_at_a_position_that_is_used_again_gets_a_gap() {
+    for buffer in BUFFERS {
+        let gateway = Gateway::start(buffer).await;
+        let mut sse = gateway.open("channel=c").await;
+        sse.connected("c").await;
+        let written = emit_four(&gateway).await;
+        assert_eq!(sse.ids("c", 4).await, written);
+        let lost = sse.last_event_id.clone();
+        let entries = [(written[0], None), (written[1], None), (written[2], None), (written[3], Some(json!("new")))];
+        gateway.store.restore("c", &entries).await;
+        gateway.store.change_master();
+        assert_eq!(sse.gap("c").await, reset(true, written[2], written[3]), "{buffer}");
+        assert_eq!(sse.ids("c", 1).await, written[3..], "{buffer}");
+        // It was disconnected when the store was reset.
+        let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], lost).await;
+        assert_eq!(sse.connected("c").await, written[2], "{buffer}");
+        assert_eq!(sse.gap("c").await, reset(false, written[2], written[3]), "{buffer}");
+        assert_eq!(sse.ids("c", 1).await, written[3..], "{buffer}");
+    }
+}
+
+/// A replay reads an entry before the channel does, and the store loses it.
+#[tokio::test]
+async fn entry_that_a_replay_delivered_first_is_followed_by_a_gap() {
+    let gateway = Gateway::start("stream.buffer-memory = 0\nstream.reconcile-interval = '1h'").await;
+    let mut live = gateway.open("channel=c").await;
+    live.connected("c").await;
+    let written = emit_four(&gateway).await;
+    assert_eq!(live.ids("c", 4).await, written);
+    gateway.store.drop_notifications();
+    let lost = gateway.store.add("c", "e", &json!("lost")).await;
+    let mut replay = gateway.open("channel=c&last_ack_c=0").await;
+    replay.connected("c").await;
+    assert_eq!(replay.ids("c", 5).await, [&written[..], &[lost]].concat());
+    gateway.store.lose_tail("c", 1).await;
+    gateway.store.set_clock(lost.ms + 10);
+    let next = gateway.store.add("c", "e", &json!("next")).await;
+    gateway.store.change_master();
+    assert_eq!(replay.gap("c").await, reset(true, written[3], next));
+    assert_eq!(replay.ids("c", 1).await, [next]);
+}
+
 #[tokio::test]
 async fn position_whose_entry_is_neither_there_nor_trimmed_is_a_gap() {
     let gateway = Gateway::start("").await;

@@ -60,6 +60,12 @@ impl ReadHistory {
         (self.is_entry && id == self.after) || self.entries.binary_search_by_key(&id, |(id, _)| *id).is_ok()
     }
 
+    /// The hash of the content of the entry with this id, if it is remembered.
+    pub fn content(&self, id: StreamId) -> Option<u64> {
+        let index = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.entries.get(index).map(|(_, content)| *content)
+    }
+
     /// The entries after a position.
     pub fn entries_after(&self, position: StreamId) -> impl Iterator<Item = EntryKey> {
         self.entries.range(self.index_after(position)..).copied()

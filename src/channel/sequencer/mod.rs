@@ -148,6 +148,11 @@ impl Sequencer {
         self.history.has_id(id)
     }
 
+    /// The hash of the content of the entry that was read with this id, if it is remembered.
+    pub fn content(&self, id: StreamId) -> Option<u64> {
+        self.history.content(id)
+    }
+
     /// Whether the last reset lost the entry with this id, and the store has it again.
     pub fn has_returned(&self, id: StreamId) -> bool {
         self.lost.as_ref().is_some_and(|lost| lost.has_returned(id))
