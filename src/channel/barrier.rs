@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::channel::command_check::CommandChecks;
-use crate::channel::fence::Fence;
+use crate::channel::fence::{Fence, proof_interval};
 use crate::event::StreamId;
 use crate::store::{EventStore, Page, StoreError};
 use crate::util::backoff::Backoff;
@@ -55,7 +55,8 @@ pub struct CatchUpToken(u64);
 impl CommandBarrier {
     /// A barrier on the stream with this key. `fence` is how long a proof of the master counts, if the store needs one.
     pub(super) fn new(key: Arc<str>, store: Arc<dyn EventStore>, fence: Duration) -> Self {
-        let fence = Fence::new(store.needs_proof().then_some(fence));
+        let answer_limit = store.is_proof_by_master().then_some(proof_interval(fence));
+        let fence = Fence::new(store.needs_proof().then_some(fence), answer_limit);
         Self { key, state: watch::Sender::default(), store, checks: CommandChecks::default(), fence }
     }
 

@@ -8,10 +8,22 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+/// The number of proofs that are asked for within the time that one counts; but at most one per second.
+const PROOFS_PER_LIMIT: u32 = 5;
+const MAX_PROOF_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time between two proofs, if one counts for this long.
+pub(super) fn proof_interval(limit: Duration) -> Duration {
+    (limit / PROOFS_PER_LIMIT).min(MAX_PROOF_INTERVAL)
+}
+
 /// Whether this node may deliver events, by its last proof.
 pub(super) struct Fence {
     /// How long a proof counts; `None` if the store needs no proof.
     pub limit: Option<Duration>,
+    /// How long the master may take to answer, if it answers for itself: a master that did not answer may have been stopped while another one
+    /// took over, and what it says first when it goes on is old.
+    answer_limit: Option<Duration>,
     // Readers wait until the fence opens. It closes by the passing of time.
     state: watch::Sender<FenceState>,
 }
@@ -20,20 +32,22 @@ pub(super) struct Fence {
 struct FenceState {
     /// When the last proof was asked for.
     proven_at: Option<Instant>,
+    /// When the first proof after that one was asked for.
+    unanswered_since: Option<Instant>,
     /// There was no proof before the last one for too long, and the commands were not read since.
     is_resuming: bool,
 }
 
-impl FenceState {
-    fn is_proven(self, limit: Duration) -> bool {
-        self.proven_at.is_some_and(|at| at.elapsed() <= limit)
-    }
-}
-
 impl Fence {
-    pub fn new(limit: Option<Duration>) -> Self {
-        let state = FenceState { proven_at: None, is_resuming: true };
-        Self { limit, state: watch::Sender::new(state) }
+    /// `limit` is how long a proof counts, if one is needed. `answer_limit` is for masters that answer for themselves.
+    pub fn new(limit: Option<Duration>, answer_limit: Option<Duration>) -> Self {
+        let state = FenceState { is_resuming: true, ..FenceState::default() };
+        Self { limit, answer_limit, state: watch::Sender::new(state) }
+    }
+
+    fn is_proven_in(&self, state: &FenceState) -> bool {
+        let is_recent = |limit| state.proven_at.is_some_and(|at| at.elapsed() <= limit);
+        self.limit.is_none_or(is_recent) && state.unanswered_since.is_none_or(|at| self.is_prompt(at))
     }
 
     /// Whether events may be delivered, as far as the fence is concerned.
@@ -42,12 +56,12 @@ impl Fence {
     }
 
     fn is_open_in(&self, state: &FenceState) -> bool {
-        self.limit.is_none_or(|limit| state.is_proven(limit) && !state.is_resuming)
+        self.limit.is_none() || (self.is_proven_in(state) && !state.is_resuming)
     }
 
     /// Whether a proof is there that counts. The commands may still have to be read.
     pub fn is_proven(&self) -> bool {
-        self.limit.is_none_or(|limit| self.state.borrow().is_proven(limit))
+        self.is_proven_in(&self.state.borrow())
     }
 
     /// Waits until events may be delivered.
@@ -58,11 +72,31 @@ impl Fence {
         }
     }
 
+    /// Takes in that a proof is asked for now.
+    pub fn set_asked(&self, asked_at: Instant) {
+        self.state.send_if_modified(|state| {
+            state.unanswered_since.get_or_insert(asked_at);
+            // No task waits for a question.
+            false
+        });
+    }
+
+    /// Whether a proof that arrives now, and was asked for at this time, comes soon enough for a master that answers for itself.
+    pub fn is_prompt(&self, asked_at: Instant) -> bool {
+        self.answer_limit.is_none_or(|limit| asked_at.elapsed() <= limit)
+    }
+
+    /// Whether a master that answers for itself did not do so for too long.
+    pub fn is_interrupted(&self) -> bool {
+        self.state.borrow().unanswered_since.is_some_and(|at| !self.is_prompt(at))
+    }
+
     /// Takes in a proof that was asked for at this time. With `is_resuming` the fence stays closed until [`Self::resume`].
     pub fn set_proven(&self, asked_at: Instant, is_resuming: bool) {
-        if self.is_in_time(asked_at) {
+        if self.is_in_time(asked_at) && self.is_prompt(asked_at) {
             self.state.send_modify(|state| {
-                *state = FenceState { proven_at: Some(asked_at), is_resuming: state.is_resuming || is_resuming };
+                let is_resuming = state.is_resuming || is_resuming;
+                *state = FenceState { proven_at: Some(asked_at), unanswered_since: None, is_resuming };
             });
         }
     }
@@ -74,8 +108,7 @@ impl Fence {
 
     /// All commands were read, after the last proof that followed a time without one.
     pub fn resume(&self) {
-        let is_proven = |state: &FenceState| self.limit.is_none_or(|limit| state.is_proven(limit));
-        self.state.send_if_modified(|state| is_proven(state) && std::mem::take(&mut state.is_resuming));
+        self.state.send_if_modified(|state| self.is_proven_in(state) && std::mem::take(&mut state.is_resuming));
     }
 }
 
@@ -93,7 +126,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn fence_closes_without_a_proof_and_opens_after_the_commands_were_read() {
-        let fence = Fence::new(Some(LIMIT));
+        let fence = Fence::new(Some(LIMIT), None);
         assert!(!fence.is_open() && !fence.is_proven());
         fence.resume();
         assert!(!fence.is_open(), "nothing was proved");
@@ -113,11 +146,40 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn store_that_is_one_server_needs_no_proof() {
-        let fence = Fence::new(None);
+        let fence = Fence::new(None, None);
         assert!(fence.is_open() && fence.is_proven() && fence.is_in_time(Instant::now()));
         let sent_at = Instant::now();
         tokio::time::advance(LIMIT * 100).await;
         assert!(fence.is_open() && fence.is_in_time(sent_at));
-        assert!(!Fence::new(Some(LIMIT)).is_in_time(sent_at));
+        assert!(!Fence::new(Some(LIMIT), None).is_in_time(sent_at));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn master_that_answers_late_for_itself_has_to_answer_again() {
+        let answer_limit = Duration::from_secs(1);
+        let fence = Fence::new(Some(LIMIT), Some(answer_limit));
+        let ask = || {
+            fence.set_asked(Instant::now());
+            Instant::now()
+        };
+        let asked_at = ask();
+        fence.set_proven(asked_at, true);
+        fence.resume();
+        assert!(fence.is_open());
+        // It is stopped, and continued later.
+        let asked_at = ask();
+        tokio::time::advance(answer_limit).await;
+        assert!(fence.is_open());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert!(fence.is_interrupted());
+        assert!(!fence.is_open() && !fence.is_proven(), "before the last proof has ended");
+        // A failed question does not make a new one the first.
+        let again_at = ask();
+        fence.set_proven(asked_at, false);
+        assert!(!fence.is_open(), "it is late");
+        fence.set_proven(again_at, true);
+        assert!(fence.is_proven() && !fence.is_open(), "the commands were not read");
+        fence.resume();
+        assert!(fence.is_open());
     }
 }

@@ -1,35 +1,45 @@
 //! Asks the store for proofs that this node reads from the current master, and reports when they are missing.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
-
-/// The number of proofs that are asked for within the time that one counts; but at most one per second.
-const PROOFS_PER_LIMIT: u32 = 5;
-const MAX_PROOF_INTERVAL: Duration = Duration::from_secs(1);
+use crate::channel::fence::proof_interval;
 
 /// Asks for proofs for as long as the barrier exists.
+///
+/// A master that answers for itself may have been stopped while another one took over. After a time without an answer its first one does not
+/// count: it may come before the master hears from the others. The next one does, which is asked for some time later.
 pub(super) async fn keep_proving(barrier: Weak<CommandBarrier>) {
-    let mut log = FenceLog::default();
+    let (mut log, mut is_back) = (FenceLog::default(), false);
     loop {
         let Some(barrier) = barrier.upgrade() else { return };
         let Some(limit) = barrier.fence.limit else { return };
         let asked_at = Instant::now();
-        let missing = match tokio::time::timeout(limit, barrier.store.prove_master()).await {
-            Ok(Ok(true)) => {
+        barrier.fence.set_asked(asked_at);
+        let answer = tokio::time::timeout(limit, barrier.store.prove_master()).await;
+        let is_answered = matches!(answer, Ok(Ok(true)));
+        let missing = match answer {
+            Ok(Ok(true)) if barrier.fence.is_prompt(asked_at) && (is_back || !barrier.fence.is_interrupted()) => {
+                is_back = false;
                 barrier.proven(asked_at);
                 None
+            }
+            Ok(Ok(true)) => {
+                is_back = true;
+                Some("the master was late to answer".to_owned())
             }
             Ok(Ok(false)) => Some("others do not confirm that the store's server is the master".to_owned()),
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("there was no reply in time".to_owned()),
         };
+        is_back &= is_answered;
         log.update(&barrier, missing);
         drop(barrier);
-        tokio::time::sleep_until(asked_at + (limit / PROOFS_PER_LIMIT).min(MAX_PROOF_INTERVAL)).await;
+        let next_at =
+            if is_back { Instant::now() + proof_interval(limit) / 2 } else { asked_at + proof_interval(limit) };
+        tokio::time::sleep_until(next_at).await;
     }
 }
 

@@ -216,6 +216,11 @@ pub trait EventStore: KeyLookup {
     fn needs_proof(&self) -> bool {
         false
     }
+    /// Whether the master itself answers [`prove_master`](Self::prove_master): after a time without an answer it may not know yet that another
+    /// one has taken over.
+    fn is_proof_by_master(&self) -> bool {
+        false
+    }
     /// Checks that the store replies.
     async fn ping(&self) -> Result<(), StoreError>;
 }

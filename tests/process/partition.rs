@@ -6,9 +6,10 @@ use serde_json::json;
 use crate::client::{Sse, Wire, encoded};
 use crate::control_port::{JSON, metric, send_request};
 use crate::link_cuts::LinkCuts;
-use crate::processes::{Gateway, run_tidegate, wait_until, with_timeout};
+use crate::processes::{ChildProcess, Gateway, tidegate, wait_until, with_timeout};
 use crate::redis_cluster::RedisCluster;
 
+const COMMANDS: &str = "tidegate:{default}:commands";
 const REVOCATIONS: &str = "tidegate:{default}:revocations";
 const PASSWORD: &str = "password-of-the-tests";
 
@@ -137,11 +138,13 @@ async fn late_answers_of_a_stopped_old_master_deliver_nothing_to_a_revoked_clien
     cluster.nodes[old].pause().await;
     let new = (old + 3) % cluster.nodes.len();
     wait_until("another node is the master", async || cluster.is_master(new).await).await;
-    // The command has no connection to the old master.
-    let args = ["revoke", "--channel", &channel, "--for", "1h", "--store", &url];
-    wait_until("the new master has the revocation", async || {
-        run_tidegate(&args).await;
-        has_revocation(&cluster, new).await
+    // The command has no connection to the old master. It waits for the gateway, and the test does not wait for that.
+    let mut command = tidegate(&["revoke", "--channel", &channel, "--for", "1h", "--store", &url]);
+    command.stdin(std::process::Stdio::null());
+    let _revoking = ChildProcess::start(command);
+    let mut master = cluster.nodes[new].connect().await;
+    wait_until("the new master has the command", async || {
+        cmd("XLEN").arg(COMMANDS).query_async::<u64>(&mut master).await.expect("a number") > 0
     })
     .await;
     emit_at(&cluster, third, &channel, 2).await;

@@ -372,6 +372,10 @@ impl EventStore for RedisStore {
         self.servers.need_proof()
     }
 
+    fn is_proof_by_master(&self) -> bool {
+        !self.servers.share_one_node()
+    }
+
     async fn prove_master(&self) -> Result<bool, StoreError> {
         self.servers.prove_master(&self.live).await
     }
