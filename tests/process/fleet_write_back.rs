@@ -151,7 +151,7 @@ async fn push_survives_the_death_of_a_master_that_has_not_replicated_the_commit(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failover_of_a_cluster_that_loses_a_commit_and_a_revocation_loses_neither() {
     let mut links = LinkCuts::default();
-    let cluster = RedisCluster::start_behind(&mut links).await;
+    let cluster = RedisCluster::start_with_cuts(&mut links).await;
     cluster.set_user("other", &["on", ">password", "~*", "&*", "+@all"]).await;
     let url = cluster.url_of("other:password@");
     let mut fleet = Fleet::signed_on(cluster, url.clone()).await;

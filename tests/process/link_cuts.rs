@@ -1,4 +1,4 @@
-//! Connections that the tests can cut between some parties and not between others: ports that pass on what comes from parties that are not cut off.
+//! Connections that the tests can cut between some parties and not between others: ports that pass connections on, unless their party is cut off.
 
 use std::collections::HashSet;
 

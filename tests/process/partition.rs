@@ -73,7 +73,7 @@ async fn revoke(cluster: &RedisCluster, gateway: &Gateway, channel: &str, new: u
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gateway_with_an_isolated_old_master_delivers_nothing_to_a_revoked_client() {
     let mut links = LinkCuts::default();
-    let cluster = RedisCluster::start_behind(&mut links).await;
+    let cluster = RedisCluster::start_with_cuts(&mut links).await;
     for user in ["cut-off", "other"] {
         cluster.set_user(user, &["on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"]).await;
     }

@@ -60,7 +60,7 @@ impl ClusterNode {
     }
 
     /// A server that the other nodes and the gateways reach through ports that can be cut.
-    async fn start_behind(links: &mut LinkCuts, number: usize) -> Self {
+    async fn start_with_cuts(links: &mut LinkCuts, number: usize) -> Self {
         let (port, bus_port) = (reserved_port(), reserved_port());
         let announced = [port.to_string(), bus_port.to_string()];
         let args = ["--cluster-announce-port", &announced[0], "--cluster-announce-bus-port", &announced[1]];
@@ -132,10 +132,10 @@ impl RedisCluster {
     }
 
     /// The same, with links that can be cut.
-    pub async fn start_behind(links: &mut LinkCuts) -> Self {
+    pub async fn start_with_cuts(links: &mut LinkCuts) -> Self {
         let mut nodes = Vec::new();
         for number in 0..2 * MASTERS {
-            nodes.push(ClusterNode::start_behind(links, number).await);
+            nodes.push(ClusterNode::start_with_cuts(links, number).await);
         }
         Self::join(nodes).await
     }
