@@ -224,10 +224,9 @@ impl Commands {
             // The last entry is read again. A store that lost it may have got as many others since, so that neither their number nor their ids
             // tell of the loss.
             let reads_again = read.entry != LastEntry::Missing && read.at > StreamId::ZERO;
-            let after = if reads_again { read.at.before() } else { read.at };
-            let mut page = self.store.read(&self.keys.commands(), ReadRequest::with_state(after), READ_LIMITS).await?;
-            let state = page.stream.unwrap_or_default();
-            let is_there = page.entries.first().is_some_and(|(id, _)| *id == read.at);
+            let request = ReadRequest { is_entry: reads_again, ..ReadRequest::with_state(read.at) };
+            let page = self.store.read(&self.keys.commands(), request, READ_LIMITS).await?;
+            let (state, is_there) = (page.stream.unwrap_or_default(), page.has_after);
             // Trimming removes the oldest entries, so the stream then begins after the position.
             let is_lost = read.entry == LastEntry::Read && !is_there && state.first.is_none_or(|first| first < read.at);
             if state.last < read.at || state.added < read.added || is_lost {
@@ -236,9 +235,6 @@ impl Commands {
             }
             if reads_again {
                 read.entry = if is_there { LastEntry::Read } else { LastEntry::Missing };
-            }
-            if is_there {
-                page.entries.remove(0);
             }
             let last_entry = page.entries.last().map(|(id, _)| *id);
             for (id, body) in page.entries {
