@@ -104,6 +104,9 @@ impl Cursor {
     }
 }
 
+/// A reset, and the last entry that a client has received and the store still has, if it is known.
+type FoundReset<'a> = (&'a StoreReset, Option<StreamId>);
+
 impl ChannelState {
     /// Whether an entry with this id exists, or existed a moment ago.
     fn knows(&self, id: StreamId) -> bool {
@@ -112,10 +115,10 @@ impl ChannelState {
 
     /// The reset that lost the entry with this id that a client has received, and whether that is certain: another entry may have the id now,
     /// which the client may have received instead.
-    fn reset_that_lost(&self, id: StreamId) -> Option<(&StoreReset, bool)> {
+    fn reset_that_lost(&self, id: StreamId) -> Option<(FoundReset<'_>, bool)> {
         let content = self.sequencer.content(id);
-        let reset = self.resets.that_lost(id, content).filter(|_| content.is_some() || !self.knows(id))?;
-        Some((reset, reset.certain && content.is_none()))
+        let found = self.resets.that_lost(id, content).filter(|_| content.is_some() || !self.knows(id))?;
+        Some((found, found.0.certain && content.is_none()))
     }
 }
 
@@ -193,11 +196,11 @@ impl Membership {
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
                 StartPosition::Id(id) | StartPosition::IdOrTime(id) if id <= last_id => {
-                    let Some((reset, certain)) = channel.reset_that_lost(id) else {
+                    let Some((found, certain)) = channel.reset_that_lost(id) else {
                         let is_time = matches!(start, StartPosition::IdOrTime(_));
                         return OpenResult::Opened(Cursor { is_time, ..Cursor::after_entry(&channel, id) }, None);
                     };
-                    return continue_after(reset, certain, id, &channel);
+                    return continue_after(found, certain, id, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
@@ -207,11 +210,11 @@ impl Membership {
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
-                        if let Some(reset) = channel.resets.that_lost(after, None) {
-                            return continue_after(reset, reset.certain, after, &channel);
+                        if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None) {
+                            return continue_after(found, reset.certain, after, &channel);
                         }
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
-                        let gap = Gap { after: Some(after), resumed: last_id, certain, reason };
+                        let gap = Gap { after: None, resumed: last_id, certain, reason };
                         return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
                     }
                     channel.reads.awaited = true;
@@ -321,7 +324,7 @@ impl Cursor {
         if missed == 0 {
             return None;
         }
-        let reset = channel.resets.least_since(self.epoch)?;
+        let (reset, after) = channel.resets.least_since(self.epoch)?;
         self.epoch = epoch;
         self.next_index = channel.buffer.index_after(self.position.min(reset.position));
         if self.position <= reset.position {
@@ -330,7 +333,7 @@ impl Cursor {
         // Of a reset that is not the last one, the entry that follows may be lost, too.
         let resumed = if missed == 1 { reset.resumed } else { channel.last_id };
         let (certain, reason) = (reset.certain, GapReason::StoreReset);
-        let gap = Gap { after: Some(reset.common.unwrap_or(self.position)), resumed, certain, reason };
+        let gap = Gap { after, resumed, certain, reason };
         self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
         (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
         Some(gap)
@@ -338,11 +341,15 @@ impl Cursor {
 }
 
 /// Opens after a reset that lost the entry which the client has received last.
-fn continue_after(reset: &StoreReset, certain: bool, received: StreamId, channel: &ChannelState) -> OpenResult {
+fn continue_after(
+    (reset, after): FoundReset<'_>,
+    certain: bool,
+    received: StreamId,
+    channel: &ChannelState,
+) -> OpenResult {
     let cursor = Cursor::new(channel, reset.position, reset.common.is_some());
     let is_current = channel.resets.current() == Some(reset);
     let resumed = if is_current { reset.resumed } else { channel.last_id };
-    let after = Some(reset.common.unwrap_or(received));
     let gap = Gap { after, resumed, certain, reason: GapReason::StoreReset };
     let received_to = if is_current { received } else { StreamId::ZERO };
     OpenResult::Opened(Cursor { received_to, ..cursor }, Some(gap))

@@ -36,24 +36,30 @@ impl Resets {
         self.last.last()
     }
 
-    /// The one of the resets after an epoch with the least position: streams of that epoch continue there.
-    pub fn least_since(&self, epoch: u32) -> Option<&StoreReset> {
+    /// The one of the resets after an epoch with the least position, where streams of that epoch continue; and the last entry that they received
+    /// and the store still has, if it is known.
+    pub fn least_since(&self, epoch: u32) -> Option<(&StoreReset, Option<StreamId>)> {
         let count = usize::try_from(self.epoch.wrapping_sub(epoch)).unwrap_or(usize::MAX);
-        let known = self.last.len().saturating_sub(count);
-        self.last.get(known..)?.iter().min_by_key(|reset| reset.position)
+        let since = self.last.get(self.last.len().saturating_sub(count)..)?;
+        let reset = since.iter().min_by_key(|reset| reset.position)?;
+        // Of a reset without a common entry it is not known what it left of those before.
+        let common = reset.common.filter(|_| since.iter().all(|reset| reset.common.is_some()));
+        Some((reset, common))
     }
 
     /// The reset that lost an entry with this id, with the position after which a client continues that has received it. `content` is the hash of
-    /// the entry that has the id now, if there is one: the entry that was lost may have returned.
-    pub fn that_lost(&self, id: StreamId, content: Option<u64>) -> Option<&StoreReset> {
-        let (mut position, mut found) = (id, None);
+    /// the entry that has the id now, if there is one: the entry that was lost may have returned. With it comes the last entry that the client
+    /// has received and the store still has, if it is known.
+    pub fn that_lost(&self, id: StreamId, content: Option<u64>) -> Option<(&StoreReset, Option<StreamId>)> {
+        let (mut position, mut found, mut is_common_known) = (id, None, true);
         for reset in &self.last {
             // Where the client would have continued may be lost, too.
             if position > reset.position && (found.is_some() || has_lost(reset, id, content)) {
                 (position, found) = (reset.position, Some(reset));
             }
+            is_common_known &= found.is_none() || reset.common.is_some();
         }
-        found
+        found.map(|reset| (reset, reset.common.filter(|_| is_common_known)))
     }
 }
 
@@ -84,7 +90,7 @@ mod tests {
         let check = |positions: &[u64], missed: u32, expect: Option<u64>| {
             let resets = resets(&positions.iter().map(|position| (*position, &[][..])).collect::<Vec<_>>());
             let reset = resets.least_since(resets.epoch() - missed);
-            assert_eq!(reset.map(|reset| reset.position.ms), expect, "{missed} of {positions:?}");
+            assert_eq!(reset.map(|(reset, _)| reset.position.ms), expect, "{missed} of {positions:?}");
         };
         check(&[4, 7], 0, None);
         check(&[4, 7], 1, Some(7));
@@ -96,9 +102,22 @@ mod tests {
     }
 
     #[test]
+    fn common_entry_is_unknown_after_a_reset_without_one() {
+        let mut resets = resets(&[(5, &[6]), (7, &[8])]);
+        let common = |resets: &Resets| {
+            let since = resets.least_since(0).and_then(|(_, common)| common);
+            (since, resets.that_lost(id(6), None).and_then(|(_, common)| common))
+        };
+        assert_eq!(common(&resets), (Some(id(5)), Some(id(5))));
+        let (position, lost) = (id(6), [(id(7), 0)].into());
+        resets.push(StoreReset { position, common: None, resumed: position, certain: true, lost });
+        assert_eq!(common(&resets), (None, None));
+    }
+
+    #[test]
     fn lost_id_has_the_position_where_its_client_continues() {
         let check = |resets: &Resets, lost, expect: Option<u64>| {
-            assert_eq!(resets.that_lost(id(lost), None).map(|reset| reset.position.ms), expect, "{lost}");
+            assert_eq!(resets.that_lost(id(lost), None).map(|(reset, _)| reset.position.ms), expect, "{lost}");
         };
         let resets = resets(&[(5, &[6, 7]), (4, &[5, 8]), (6, &[9])]);
         check(&resets, 5, Some(4));
@@ -109,6 +128,6 @@ mod tests {
         check(&resets, 10, None);
         // The entry is there again, or another one has its id.
         assert_eq!(resets.that_lost(id(9), Some(0)), None);
-        assert_eq!(resets.that_lost(id(9), Some(1)).map(|reset| reset.position.ms), Some(6));
+        assert_eq!(resets.that_lost(id(9), Some(1)).map(|(reset, _)| reset.position.ms), Some(6));
     }
 }

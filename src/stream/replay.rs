@@ -106,7 +106,9 @@ fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, Stre
     let gap = |resumed, certain| Gap { after: Some(after), resumed, certain, reason: GapReason::Trimmed };
     if !page.exists {
         let resumed = existed_to.max(after);
-        return (after > StreamId::ZERO && is_first).then(|| (gap(resumed, existed_to > after), resumed));
+        // What the client has received is gone, too.
+        let gap = Gap { after: None, ..gap(resumed, existed_to > after) };
+        return (after > StreamId::ZERO && is_first).then_some((gap, resumed));
     }
     // Otherwise the entry at the position is there, and all that follow.
     let stream = page.stream?;
@@ -121,14 +123,15 @@ fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, Stre
             let is_new = is_entry && is_first && stream.added == stream.length;
             let certain =
                 after == StreamId::ZERO || stream.max_deleted > after || (existed_to > after && first > existed_to);
-            (stream.added > stream.length || is_new).then(|| (gap(first, certain), first.before()))
+            let gap = Gap { after: Some(after).filter(|_| !is_new), ..gap(first, certain) };
+            (stream.added > stream.length || is_new).then_some((gap, first.before()))
         }
         // The entry that the client received is neither there nor trimmed: the store lost it, if it was not deleted.
         Some(_) if cursor.is_unchecked && is_first && !page.has_after => {
             let next = page.entries.first().map(|(id, _)| *id);
             let certain = stream.max_deleted < after && !cursor.is_time;
             let reason = GapReason::StoreReset;
-            let gap = Gap { after: Some(after), resumed: next.unwrap_or(stream.last), certain, reason };
+            let gap = Gap { after: None, resumed: next.unwrap_or(stream.last), certain, reason };
             Some((gap, next.map_or(stream.last, StreamId::before)))
         }
         // An entry was deleted somewhere after the position. The position stays, so that a client that reconnects now does
@@ -175,11 +178,12 @@ mod tests {
         check(100, 0, None, 9, 0, 100, None);
         let no_key = Page::default();
         assert_eq!(gap_after(0, 0, true, &no_key), None);
-        assert_eq!(gap_after(5, 0, true, &no_key).map(|(gap, _)| gap.certain), Some(false));
+        let found = |gap: Option<(Gap, StreamId)>| gap.map(|(gap, _)| (gap.after, gap.certain));
+        assert_eq!(found(gap_after(5, 0, true, &no_key)), Some((None, false)));
         // Created again: the entry that the client received is not there, and yet none was ever dropped.
         let stream = StreamState { last: id(100), added: 1, length: 1, first: Some(id(100)), ..StreamState::default() };
         let recreated = Page { exists: true, stream: Some(stream), ..Page::default() };
-        assert_eq!(gap_after(5, 0, true, &recreated).map(|(gap, _)| gap.certain), Some(false));
+        assert_eq!(found(gap_after(5, 0, true, &recreated)), Some((None, false)));
         assert_eq!(gap_after(5, 0, false, &recreated), None);
     }
 }

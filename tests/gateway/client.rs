@@ -355,13 +355,18 @@ impl Sse {
         ids
     }
 
-    /// Reads a gap of this channel, and returns its reason, whether it is certain, and its ends.
-    pub async fn gap(&mut self, channel: &str) -> (String, bool, StreamId, StreamId) {
+    /// Reads a gap of this channel, and returns its reason, whether it is certain, and its ends, of which the first may be unknown.
+    pub async fn gap(&mut self, channel: &str) -> (String, bool, Option<StreamId>, StreamId) {
         let frame = self.frame().await;
         assert_eq!((&frame["type"], &frame["channel"]), (&"gap".into(), &channel.into()), "{frame}");
-        let id = |name: &str| frame[name].as_str().and_then(|id| id.parse().ok()).expect("an end of a gap is an id");
+        let id = |name: &str| frame[name].as_str().map(|id| id.parse().expect("an end of a gap is an id"));
         let reason = frame["reason"].as_str().expect("a gap has a reason").to_owned();
-        (reason, frame["certain"].as_bool().expect("a gap is certain or not"), id("after"), id("resumed"))
+        (
+            reason,
+            frame["certain"].as_bool().expect("a gap is certain or not"),
+            id("after"),
+            id("resumed").expect("an id"),
+        )
     }
 }
 

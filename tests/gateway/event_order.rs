@@ -74,7 +74,7 @@ async fn late_notification_of_a_trimmed_entry_is_a_gap() {
     let kept = gateway.store.add_and_trim("c", "e", &json!("kept"), Some(1)).await;
     gateway.store.notify("c", kept, "e", &json!("kept")).await;
     gateway.store.release_notifications(&[1], false).await;
-    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, start, kept));
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, Some(start), kept));
     assert_eq!(sse.ids("c", 1).await, [kept]);
     gateway.store.notify("c", lost, "e", &json!("lost")).await;
     let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
@@ -350,7 +350,7 @@ async fn forged_notification_does_not_replace_a_trimmed_entry() {
     gateway.store.notify("c", StreamId::new(trimmed[0].ms - 1, 0), "e", &json!("forged")).await;
     // The forged one causes the read that finds the hole, and the other ones arrive after it.
     gateway.store.release_notifications(&[2, 0, 1], true).await;
-    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, start, trimmed[1]));
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, Some(start), trimmed[1]));
     assert_eq!(sse.ids("c", 1).await, trimmed[1..]);
 }
 
@@ -367,6 +367,6 @@ async fn trimmed_entry_is_a_gap_if_holes_are_not_filled() {
         written.push(id);
     }
     gateway.store.release_notifications(&[0, 1], false).await;
-    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, start, written[1]));
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), true, Some(start), written[1]));
     assert_eq!(sse.ids("c", 1).await, written[1..]);
 }

@@ -64,8 +64,8 @@ async fn decisions_of_one_connection_do_not_delay_those_of_others() {
 
 #[tokio::test]
 async fn channels_are_bounded_and_lingering_ones_make_room() {
-    let gateway = Gateway::start("stream.channel-memory = '1MiB'").await;
-    let limit = 1 << 20;
+    let gateway = Gateway::start("stream.channel-memory = '2MiB'").await;
+    let limit = 2 << 20;
     let mut streams = Vec::new();
     for n in 0..5 {
         let mut stream = gateway.open(&channels(&n.to_string())).await;

@@ -12,7 +12,7 @@ async fn ack_beyond_the_last_entry_is_clamped_and_reported_as_a_gap() {
     let beyond = StreamId::new(last.ms + 60_000, 3);
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={beyond}")).await;
     assert_eq!(sse.connected("c").await, last);
-    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, beyond, last));
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, None, last));
     let live = gateway.store.emit_stock("c", "e", &json!(2)).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
     // The gap is reported once.
@@ -37,7 +37,7 @@ async fn trimmed_gap_is_certain_only_if_loss_is_proven() {
     for (ack, certain) in [("0".to_owned(), true), ("0-0".into(), true), (written[2].to_string(), false)] {
         let mut sse = open(&ack).await;
         let after = if certain { StreamId::ZERO } else { written[2] };
-        assert_eq!(sse.gap("c").await, ("trimmed".into(), certain, after, written[6]), "{ack}");
+        assert_eq!(sse.gap("c").await, ("trimmed".into(), certain, Some(after), written[6]), "{ack}");
         assert_eq!(sse.ids("c", 4).await, written[6..], "{ack}");
         // A client that resumes after the gap does not receive it again.
         let mut sse = sse.reconnect().await;
@@ -58,7 +58,7 @@ async fn client_that_disconnects_at_a_gap_resumes_after_it() {
     }
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
-    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[4]));
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, Some(written[0]), written[4]));
     // The client disconnects after the block of the gap.
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
@@ -76,7 +76,7 @@ async fn client_that_disconnects_at_a_gap_of_a_deleted_entry_loses_no_other() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
     let (reason, certain, after, _) = sse.gap("c").await;
-    assert_eq!((&*reason, certain, after), ("trimmed", true, written[0]));
+    assert_eq!((&*reason, certain, after), ("trimmed", true, Some(written[0])));
     let mut sse = sse.reconnect().await;
     let mut received = Vec::new();
     sse.connected("c").await;
@@ -100,7 +100,7 @@ async fn stream_trimmed_to_nothing_is_reported_as_a_gap_once() {
     }
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[0])).await;
     sse.connected("c").await;
-    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, written[0], written[2]));
+    assert_eq!(sse.gap("c").await, ("trimmed".into(), false, Some(written[0]), written[2]));
     let mut sse = sse.reconnect().await;
     sse.connected("c").await;
     let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
@@ -117,7 +117,7 @@ async fn expired_stream_is_a_gap_for_a_returning_client() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={read}")).await;
     assert_eq!(sse.connected("c").await, StreamId::ZERO, "the key does not exist");
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, read, StreamId::ZERO));
+    assert_eq!((certain, after, resumed), (false, None, StreamId::ZERO));
     let live = gateway.store.emit_stock("c", "e", &json!("live")).await;
     assert_eq!(sse.ids("c", 1).await, [live]);
 }
@@ -133,7 +133,7 @@ async fn expired_and_recreated_stream_is_a_gap_for_a_returning_client() {
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={read}")).await;
     sse.connected("c").await;
     let (_, certain, after, resumed) = sse.gap("c").await;
-    assert_eq!((certain, after, resumed), (false, read, recreated));
+    assert_eq!((certain, after, resumed), (false, None, recreated));
     assert_eq!(sse.ids("c", 1).await, [recreated]);
 }
 
@@ -166,10 +166,10 @@ async fn event_over_the_size_limit_is_a_gap_and_delivery_continues() {
         let mut sse = gateway.open("channel=c&last_ack_c=0").await;
         sse.connected("c").await;
         assert_eq!(sse.ids("c", 1).await, [before]);
-        assert_eq!(sse.gap("c").await, ("too-large".into(), true, before, replayed));
+        assert_eq!(sse.gap("c").await, ("too-large".into(), true, Some(before), replayed));
         assert_eq!(sse.ids("c", 1).await, [after]);
         let live = gateway.store.emit_stock("c", "e", &large).await;
-        assert_eq!(sse.gap("c").await, ("too-large".into(), true, after, live), "live");
+        assert_eq!(sse.gap("c").await, ("too-large".into(), true, Some(after), live), "live");
         let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
         assert_eq!(sse.ids("c", 1).await, [next]);
     }

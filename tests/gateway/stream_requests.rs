@@ -115,7 +115,7 @@ async fn ack_is_a_time_or_an_id_and_is_exclusive() {
         assert_eq!(sse.connected("c").await, cursor, "{ack}");
         if ack == id(0, 7).to_string() {
             // The acknowledged entry is missing from a stream that never lost one: it may be a different stream.
-            assert_eq!(sse.gap("c").await, ("trimmed".into(), false, id(0, 7), written[0]));
+            assert_eq!(sse.gap("c").await, ("trimmed".into(), false, None, written[0]));
         }
         assert_eq!(sse.ids("c", expect.len()).await, expect, "{ack}");
         let live = gateway.store.emit_stock("c", "e", &json!("live")).await;

@@ -43,7 +43,7 @@ async fn restore(admin: &mut MultiplexedConnection, state: &[u8]) {
     restore.arg("news").arg(0).arg(state).arg("REPLACE").exec_async(admin).await.expect("restored");
 }
 
-fn assert_gap(gap: &Value, certain: bool, after: &str, resumed: &str) {
+fn assert_gap(gap: &Value, certain: bool, after: Option<&str>, resumed: &str) {
     assert_eq!((&gap["type"], &gap["reason"]), (&"gap".into(), &"store-reset".into()), "{gap}");
     assert_eq!(gap["certain"], certain, "{gap}");
     assert_eq!((&gap["after"], &gap["resumed"]), (&after.into(), &resumed.into()), "{gap}");
@@ -61,7 +61,7 @@ async fn restored_backup_is_found_on_a_quiet_channel() {
     deliver(&mut admin, &mut stream, &["300-0", "400-0"]).await;
     restore(&mut admin, &state).await;
     // No message tells the gateway.
-    assert_gap(&stream.frame().await, true, "200-0", "200-0");
+    assert_gap(&stream.frame().await, true, Some("200-0"), "200-0");
     // Others are added before the gateway looks again, and no message tells of them. Their number hides the loss.
     deliver(&mut admin, &mut stream, &["300-1", "400-1"]).await;
     let mut replace = redis::pipe();
@@ -70,7 +70,7 @@ async fn restored_backup_is_found_on_a_quiet_channel() {
         replace.cmd("XADD").arg("news").arg(id).arg(&["data", id, "event", "e", "channel", "news"]);
     }
     let () = replace.query_async(&mut admin).await.expect("replaced");
-    assert_gap(&stream.frame().await, true, "200-0", "250-0");
+    assert_gap(&stream.frame().await, true, Some("200-0"), "250-0");
     for id in ["250-0", "350-0", "500-0"] {
         assert_eq!(stream.data().await, id);
     }
@@ -91,7 +91,7 @@ async fn entries_of_a_key_that_was_deleted_and_created_again_are_delivered() {
         let mut frame = stream.frame().await;
         if frame["type"] == "gap" {
             // Greater ids are a gap if no read saw that the key did not exist: it may have expired.
-            assert_gap(&frame, is_backward, "400-0", ids[0]);
+            assert_gap(&frame, is_backward, None, ids[0]);
             frame = stream.frame().await;
         } else {
             assert!(!is_backward, "{frame}");
@@ -124,7 +124,7 @@ async fn restart_with_an_empty_disk_is_a_gap_on_live_and_quiet_channels() {
         if added.is_some() {
             assert_eq!(stream.data().await, "new");
         } else {
-            assert_gap(&gap, false, "400-0", "0-0");
+            assert_gap(&gap, false, None, "0-0");
         }
         deliver(&mut admin, &mut stream, &["600-0"]).await;
     }

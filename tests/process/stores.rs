@@ -206,7 +206,7 @@ async fn entry_that_reveals_an_older_state_is_delivered() {
     }
     let mut restore = cmd("RESTORE");
     restore.arg("news").arg(0).arg(state).arg("REPLACE").exec_async(&mut admin).await.expect("restored");
-    for (id, after, resumed) in [("250-0", "200-0", "250-0"), ("1-0", "251-0", "1-0")] {
+    for (id, after, resumed) in [("250-0", Some("200-0"), "250-0"), ("1-0", None, "1-0")] {
         if id == "1-0" {
             emit(&mut admin, "251-0").await;
             assert_eq!(stream.data().await, "251-0");

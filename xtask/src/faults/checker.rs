@@ -47,8 +47,6 @@ pub struct Figures {
     pub deliveries: usize,
     /// Deliveries of entries that did not survive.
     pub lost_deliveries: usize,
-    /// … that are followed by a gap which begins after them: no common entry was known.
-    pub outside_gaps: usize,
     /// Entries that were delivered again after they had been lost and were there again, as gaps told the client.
     pub returned: usize,
     /// By reason, and whether the gap is certain.
@@ -230,9 +228,10 @@ impl Channel<'_> {
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
                         for entry in delivered.iter().filter(|(id, _)| *id > least(gap)) {
-                            // Entries before `resumed` were not there, and neither was any if the stream ended before `after`.
-                            let absent = gap.after.is_some_and(|after| gap.resumed <= after) || entry.0 < gap.resumed;
-                            *withdrawn.entry(*entry).or_default() += if absent { 2 } else { 1 };
+                            // Entries before `resumed` were not there, and neither was any if the stream ended before what was delivered. If it is
+                            // not certain what the client has received, entries are delivered again.
+                            let absent = gap.resumed <= gap.after.unwrap_or(position) || entry.0 < gap.resumed;
+                            *withdrawn.entry(*entry).or_default() += if absent || !gap.certain { 2 } else { 1 };
                         }
                         position = least(gap).min(before(gap.resumed));
                     }
@@ -275,8 +274,7 @@ impl Channel<'_> {
         self.view.items.iter().any(|(_, item)| matches!(item, Observed::Gap(gap) if contains(gap)))
     }
 
-    /// Each delivered entry that did not survive needs a later gap. The gap begins before the entry if the gateway knows the last common one.
-    /// It reports a store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
+    /// Each delivered entry that did not survive needs a later gap that begins before the entry, or whose beginning is not known. It reports a store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
     fn check_losses(&self, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
         // The least position to which a later gap goes back.
         let mut back: Option<Id> = None;
@@ -287,16 +285,9 @@ impl Channel<'_> {
                 }
                 Observed::Event(id, token) if !self.set.contains(&(*id, *token)) => {
                     figures.lost_deliveries += 1;
-                    match back {
-                        Some(back) if back < *id => {}
-                        Some(_) => figures.outside_gaps += 1,
-                        None => {
-                            let seconds = f64::from(*at) / 1000.0;
-                            violation(
-                                Rule::LossWithoutGap,
-                                format!("channel {}: entry {id} of {seconds:.3}", self.number),
-                            );
-                        }
+                    if back.is_none_or(|back| back >= *id) {
+                        let seconds = f64::from(*at) / 1000.0;
+                        violation(Rule::LossWithoutGap, format!("channel {}: entry {id} of {seconds:.3}", self.number));
                     }
                 }
                 Observed::Gap(_) | Observed::Event(..) => {}

@@ -51,7 +51,6 @@ impl Report {
         sum.deliveries += figures.deliveries;
         sum.lost_deliveries += figures.lost_deliveries;
         sum.returned += figures.returned;
-        sum.outside_gaps += figures.outside_gaps;
         sum.longest_delay = sum.longest_delay.max(figures.longest_delay);
         figures.gaps.iter().for_each(|(key, count)| *sum.gaps.entry(*key).or_default() += count);
         figures.violations.iter().for_each(|(rule, count)| *sum.violations.entry(*rule).or_default() += count);
@@ -77,7 +76,6 @@ impl Report {
         row("connections of clients", &|s| s.figures.connections.to_string());
         row("deliveries", &|s| s.figures.deliveries.to_string());
         row("… of entries that Redis lost later", &|s| s.figures.lost_deliveries.to_string());
-        row("… that their gap does not reach", &|s| s.figures.outside_gaps.to_string());
         row("deliveries of entries that were lost and restored", &|s| s.figures.returned.to_string());
         row("gaps: certain, not certain", &|s| format!("{}, {}", s.figures.gaps(true), s.figures.gaps(false)));
         row("longest time from acknowledgement to delivery", &|s| {

@@ -283,7 +283,7 @@ impl Outcome {
         let figures = &self.figures;
         let mut text = format!(
             "   emits: {} acknowledged, {} rejected, {} unknown; {} survived, {} acknowledged were lost by Redis\n   clients: {} connections, \
-             {} deliveries, {} of entries that Redis lost ({} before their gap); the longest delay was {:.3} s\n",
+             {} deliveries, {} of entries that Redis lost; the longest delay was {:.3} s\n",
             figures.acknowledged,
             figures.rejected,
             figures.unknown,
@@ -292,7 +292,6 @@ impl Outcome {
             figures.connections,
             figures.deliveries,
             figures.lost_deliveries,
-            figures.outside_gaps,
             f64::from(figures.longest_delay) / 1000.0
         );
         for ((reason, certain), count) in &figures.gaps {
