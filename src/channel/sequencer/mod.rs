@@ -58,6 +58,8 @@ pub struct Sequencer {
     /// store was reset.
     pending: PendingNotifications,
     history: ReadHistory,
+    /// The oldest entry that the stream was seen to have, and whether it never had an older one.
+    oldest: Option<(StreamId, bool)>,
     /// What the last reset lost.
     lost: Option<Box<LostEntries>>,
     /// The store may hold less than before. The next read finds out whether the entries that were read are still there.
@@ -85,6 +87,7 @@ impl Sequencer {
             staged: StagedQueue::new(Arc::clone(&budgets)),
             pending: PendingNotifications::new(Arc::clone(&budgets)),
             history: ReadHistory::default(),
+            oldest: None,
             lost: None,
             proof: None,
             is_missing: false,
@@ -179,6 +182,7 @@ impl Sequencer {
         self.is_entry = stream.has_last;
         self.history.restart(stream.last, self.is_entry);
         self.lost = None;
+        self.oldest = oldest_of(&stream);
         self.entries_added = stream.added;
         self.is_missing = !page.exists;
         (self.proof, self.is_uncounted, self.wants_state, self.is_reread_needed) = (None, false, false, false);
@@ -321,6 +325,7 @@ impl Sequencer {
             // An entry that the proof found is there, whatever the stream counts.
             self.is_uncounted = !page.complete && (self.is_uncounted || trimmed < 0);
             self.counted_to = end;
+            self.oldest = oldest_of(&stream).or(self.oldest);
             self.wants_state = false;
         }
         for (id, body) in entries {
@@ -492,6 +497,11 @@ impl Sequencer {
     fn event_frame(&self, id: StreamId, event: &str, data: &str) -> Bytes {
         user_frame(id, event, data, &self.channel)
     }
+}
+
+/// The first entry of a stream, and whether it never had an older one.
+fn oldest_of(stream: &StreamState) -> Option<(StreamId, bool)> {
+    stream.first.map(|first| (first, stream.added == stream.length))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ impl Sequencer {
             (Some(common), _) => (common, None),
             // All entries of a key that did not exist meanwhile were added since.
             (None, _) if self.is_missing => (StreamId::ZERO, stream.first),
+            (None, _) if self.is_created_again(stream) => (StreamId::ZERO, stream.first),
             // Entries before those that are remembered may be old ones, except those that were notified.
             (None, next) => match (self.pending.range(StreamId::ZERO..=start.min(stream.last)).next(), next) {
                 (Some(notified), _) => (notified.event.id.before(), Some(notified.event.id)),
@@ -66,6 +67,13 @@ impl Sequencer {
         self.restart_after(StreamId::ZERO, false);
         let lost = self.lost_entries();
         StoreReset { position: StreamId::ZERO, common: None, resumed: StreamId::ZERO, certain: false, lost }
+    }
+
+    /// Whether this stream, without a common entry, is not an older state of the one that was read: it never lost an entry, and does not begin
+    /// where that began. An older state can only begin there or earlier.
+    fn is_created_again(&self, stream: &StreamState) -> bool {
+        let (Some(first), Some((oldest, is_first))) = (stream.first, self.oldest) else { return false };
+        stream.added == stream.length && (first > oldest || (is_first && first != oldest))
     }
 
     fn lost_entries(&self) -> Arc<[EntryKey]> {

@@ -228,7 +228,7 @@ impl Channel<'_> {
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
                         for entry in delivered.iter().filter(|(id, _)| *id > least(gap)) {
-                            // Entries before `resumed` were not there, and neither was any if the stream ended before what was delivered. If it is
+                            // Entries before `resumed` were not there, and neither was any if the stream ended before the delivered entries. If it is
                             // not certain what the client has received, entries are delivered again.
                             let absent = gap.resumed <= gap.after.unwrap_or(position) || entry.0 < gap.resumed;
                             *withdrawn.entry(*entry).or_default() += if absent || !gap.certain { 2 } else { 1 };

@@ -322,18 +322,21 @@ fn entries_of_a_key_that_was_created_again_are_delivered() {
     f.expect_reset(reset, (None, 1, true), &["1=70", "2=71"]);
     // No read saw that, but a notification names an entry before the position.
     let mut f = opened_later();
-    f.fall_back(0, &[(1, "73"), (2, "70"), (3, "71")]);
-    assert!(f.sequencer.notify(notification(2, "70")));
+    f.fall_back(0, &[(1, "72"), (2, "73"), (3, "70"), (4, "71")]);
+    f.trim(3);
+    assert!(f.sequencer.notify(notification(3, "70")));
     let reset = f.read();
-    f.expect_reset(reset, (None, 2, true), &["2=70", "3=71"]);
-    // Without it, an entry before the position may be as old as the channel.
-    let mut f = opened_later();
-    f.fall_back(0, &[(1, "73")]);
-    let reset = f.read();
-    f.expect_reset(reset, (None, 1, true), &[]);
-    f.push(2, body("70", false));
-    f.read();
-    f.expect_out(&["2=70"]);
+    f.expect_reset(reset, (None, 3, true), &["3=70", "4=71"]);
+    // Without it, the stream begins elsewhere, and has all its entries.
+    for first in [1, 4] {
+        let mut f = opened_later();
+        f.fall_back(0, &[(first, "73")]);
+        let reset = f.read();
+        f.expect_reset(reset, (None, first, true), &[&format!("{first}=73")]);
+        f.push(first + 1, body("70", false));
+        f.read();
+        f.expect_out(&[&format!("{}=70", first + 1)]);
+    }
     // The key disappears before it is compared.
     let mut f = SequencerFixture::with_delivered(1..=9);
     f.fall_back(3, &[]);
@@ -345,6 +348,36 @@ fn entries_of_a_key_that_was_created_again_are_delivered() {
     f.fall_back(0, &[(1, "70")]);
     f.read();
     f.expect_out(&["1=70"]);
+}
+
+/// A stream that begins where it began, or that was trimmed, may be an older state: its entries are older than the channel.
+#[test]
+fn entries_of_an_older_state_are_not_delivered() {
+    let open = |trim: usize| {
+        let mut f = SequencerFixture::new();
+        f.add_all(&[(1, "1"), (2, "2"), (3, "3"), (4, "4"), (8, "8")]);
+        f.trim(trim);
+        let page = f.page_of(ReadRequest::with_state(StreamId::ZERO), 0);
+        f.sequencer.open(&page);
+        f.add_all(&[(9, "9")]);
+        f.read();
+        f.expect_out(&["9=9"]);
+        f
+    };
+    let check = |trim: usize, state: &[(u64, &str)], lost: usize, expect: Expected, out: &[&str]| {
+        let mut f = open(trim);
+        f.fall_back(0, state);
+        f.trim(state.len() - lost);
+        let reset = f.read();
+        f.expect_reset(reset, expect, out);
+    };
+    let old = &[(1, "1"), (2, "2"), (3, "3")];
+    check(5, old, 0, (None, 3, true), &[]);
+    check(2, old, 0, (None, 3, true), &[]);
+    check(2, old, 2, (None, 3, true), &[]);
+    // Created again.
+    check(2, &[(6, "1")], 0, (None, 6, true), &["6=1"]);
+    check(5, &[(2, "1"), (3, "2")], 0, (None, 2, true), &["2=1", "3=2"]);
 }
 
 #[test]
