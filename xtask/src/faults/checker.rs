@@ -274,7 +274,8 @@ impl Channel<'_> {
         self.view.items.iter().any(|(_, item)| matches!(item, Observed::Gap(gap) if contains(gap)))
     }
 
-    /// Each delivered entry that did not survive needs a later gap that begins before the entry, or whose beginning is not known. It reports a store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
+    /// Each delivered entry that did not survive needs a later gap that begins before the entry, or whose beginning is not known. It reports a
+    /// store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
     fn check_losses(&self, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
         // The least position to which a later gap goes back.
         let mut back: Option<Id> = None;

@@ -60,14 +60,14 @@ fn complete_histories_break_no_rule() {
     let complete = vec![open(), connected(0), event(10, 0), event(11, 1), event(13, 3)];
     assert_eq!(broken(complete), []);
     // The lost entry was delivered, and a gap goes back before it.
-    for gap in [reset(Some(12), 11), reset(Some(11), 12), reset(None, 12)] {
+    for gap in [reset(Some(11), 11), reset(Some(11), 12), reset(None, 12)] {
         let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(12, 2), gap, event(13, 3)];
         assert_eq!(broken(items), []);
     }
     // No common entry is known, and `resumed` is the next entry.
-    let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(12, 2), reset(Some(12), 13), event(13, 3)];
+    let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(12, 2), reset(None, 13), event(13, 3)];
     assert_eq!(broken(items), []);
-    let items = vec![open(), connected(0), event(12, 2), reset(Some(12), 10), event(10, 0), event(11, 1), event(13, 3)];
+    let items = vec![open(), connected(0), event(12, 2), reset(None, 10), event(10, 0), event(11, 1), event(13, 3)];
     assert_eq!(broken(items), []);
     // The client connects after the first entry, and reconnects in the middle.
     let items = vec![open(), connected(10), event(11, 1), closed(End::Client), open(), connected(11), event(13, 3)];
@@ -81,7 +81,7 @@ fn repeated_entry_is_found() {
     let items = vec![open(), connected(0), event(10, 0), event(11, 1), event(11, 1), event(13, 3)];
     assert_eq!(broken(items), [Rule::Repeated]);
     // Also after a gap: an entry that survived is not repeated.
-    let items = vec![open(), connected(0), event(10, 0), event(11, 1), reset(None, 10), event(11, 1), event(13, 3)];
+    let items = vec![open(), connected(0), event(10, 0), event(11, 1), reset(Some(10), 11), event(11, 1), event(13, 3)];
     assert_eq!(broken(items), [Rule::Repeated]);
 }
 
