@@ -349,6 +349,7 @@ const fn classify_store(cause: &StoreError) -> (StatusCode, &'static str) {
         StoreError::Unavailable(_) | StoreError::NotReady(_) => (S::SERVICE_UNAVAILABLE, "store_unavailable"),
         StoreError::WrongType => (S::CONFLICT, "wrong_type"),
         StoreError::InvalidCommand(_) | StoreError::AnswerTooLarge(_) => (S::BAD_REQUEST, "invalid_command"),
+        StoreError::TokenReused(_) => (S::UNPROCESSABLE_ENTITY, "idempotency_key_reused"),
         StoreError::Refused(_) => (S::BAD_GATEWAY, "store_refused"),
     }
 }

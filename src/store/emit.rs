@@ -111,7 +111,7 @@ pub async fn emit(
 
 /// Another event has the same token: the id of its entry.
 pub(super) fn conflict(id: StreamId) -> StoreError {
-    StoreError::InvalidCommand(format!("the key of this emit is that of another event, {id}"))
+    StoreError::TokenReused(id)
 }
 
 #[cfg(test)]

@@ -39,6 +39,9 @@ pub enum StoreError {
     /// The command itself is invalid, such as an `XADD` whose id is not greater than the last one.
     #[error("the store rejected the command: {0}")]
     InvalidCommand(String),
+    /// An emit has the token of another event, which has this id.
+    #[error("the key of this emit is that of another event, {0}: give each event a key of its own")]
+    TokenReused(StreamId),
     /// The entries of an `XRANGE` exceed its `max_bytes`.
     #[error("the answer is larger than {0} bytes: use COUNT, and continue after the last id")]
     AnswerTooLarge(usize),

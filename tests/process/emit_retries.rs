@@ -127,7 +127,7 @@ async fn attempts_with_one_key_add_one_event() {
         assert_eq!(emit("first", event("first")).await, (200, first.clone()));
     }
     let (status, error) = emit("first", event("other")).await;
-    assert_eq!((status, &error["error"]["code"]), (400, &json!("invalid_command")), "{error}");
+    assert_eq!((status, &error["error"]["code"]), (422, &json!("idempotency_key_reused")), "{error}");
     let (status, error) = emit(&"x".repeat(129), event("first")).await;
     assert_eq!((status, &error["error"]["code"]), (400, &json!("invalid_parameter")), "{error}");
     let data: Vec<String> = redis.entries("c").await.into_iter().map(|(_, data)| data).collect();
