@@ -3,6 +3,7 @@
 //! At most one check is in flight, and one serves all pages that arrived before it was sent.
 
 use tokio::sync::watch;
+
 /// The checks of one command stream.
 #[derive(Default)]
 pub(super) struct CommandChecks(watch::Sender<CheckState>);
