@@ -12,6 +12,15 @@ use crate::harness::{Gateway, wait_until};
 /// With and without an event buffer: streams then read all events from the store by themselves.
 const BUFFERS: [&str; 2] = ["", "stream.buffer-memory = 0"];
 
+/// A stream that has received four entries, and their ids.
+async fn open_with_four(gateway: &Gateway) -> (Sse, Vec<StreamId>) {
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let written = emit_four(gateway).await;
+    assert_eq!(sse.ids("c", 4).await, written);
+    (sse, written)
+}
+
 /// Four entries, a second apart.
 async fn emit_four(gateway: &Gateway) -> Vec<StreamId> {
     let mut written = Vec::new();
@@ -48,10 +57,7 @@ async fn loss_that_the_count_of_entries_hides_is_found_on_a_live_channel() {
     for buffer in BUFFERS {
         for is_noticed in [true, false] {
             let gateway = Gateway::start(buffer).await;
-            let mut live = gateway.open("channel=c").await;
-            live.connected("c").await;
-            let written = emit_four(&gateway).await;
-            assert_eq!(live.ids("c", 4).await, written);
+            let (live, written) = open_with_four(&gateway).await;
             let mut replayed = gateway.open("channel=c&last_ack_c=0").await;
             replayed.connected("c").await;
             assert_eq!(replayed.ids("c", 4).await, written);
@@ -85,10 +91,7 @@ async fn loss_is_found_on_a_quiet_channel() {
         // Without notice, the channel finds it when it is reconciled.
         let interval = if is_noticed { "1h" } else { "50ms" };
         let gateway = Gateway::start(&format!("stream.reconcile-interval = '{interval}'")).await;
-        let mut sse = gateway.open("channel=c").await;
-        sse.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(sse.ids("c", 4).await, written);
+        let (mut sse, written) = open_with_four(&gateway).await;
         gateway.store.drop_notifications();
         let added = replace_tail(&gateway, &written).await;
         if is_noticed {
@@ -128,10 +131,7 @@ async fn change_of_master_without_a_loss_is_no_gap() {
 async fn missing_key_is_a_gap_once_whatever_is_added_later() {
     for offset in [-10_000_i64, 0, 10_000] {
         let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
-        let mut sse = gateway.open("channel=c").await;
-        sse.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(sse.ids("c", 4).await, written);
+        let (mut sse, written) = open_with_four(&gateway).await;
         gateway.store.keep_first_entries("c", 0).await;
         gateway.store.change_master();
         assert_eq!(sse.gap("c").await, reset(false, None, StreamId::ZERO));
@@ -153,10 +153,7 @@ async fn missing_key_is_a_gap_once_whatever_is_added_later() {
 async fn page_that_straddles_a_change_of_master_is_not_delivered() {
     for buffer in BUFFERS {
         let gateway = Gateway::start(buffer).await;
-        let mut sse = gateway.open("channel=c").await;
-        sse.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(sse.ids("c", 4).await, written);
+        let (mut sse, _) = open_with_four(&gateway).await;
         let reads = gateway.store.reads();
         let held = gateway.store.hold_pages().await;
         let lost = gateway.store.emit_stock("c", "e", &json!("lost")).await;
@@ -184,10 +181,7 @@ async fn page_that_straddles_a_change_of_master_is_not_delivered() {
 #[tokio::test]
 async fn replay_page_that_straddles_a_change_of_master_is_read_again() {
     let gateway = Gateway::start("stream.buffer-memory = 0").await;
-    let mut sse = gateway.open("channel=c").await;
-    sse.connected("c").await;
-    let written = emit_four(&gateway).await;
-    assert_eq!(sse.ids("c", 4).await, written);
+    let (mut sse, written) = open_with_four(&gateway).await;
     let reads = gateway.store.reads();
     let held = gateway.store.hold_pages().await;
     let mut replay = gateway.open("channel=c&last_ack_c=0").await;
@@ -205,10 +199,7 @@ async fn replay_page_that_straddles_a_change_of_master_is_read_again() {
 #[tokio::test]
 async fn replay_that_contradicts_the_channel_makes_it_compare() {
     let gateway = Gateway::start("stream.buffer-memory = 0\nstream.reconcile-interval = '1h'").await;
-    let mut sse = gateway.open("channel=c").await;
-    sse.connected("c").await;
-    let written = emit_four(&gateway).await;
-    assert_eq!(sse.ids("c", 4).await, written);
+    let (mut sse, written) = open_with_four(&gateway).await;
     let added = replace_tail(&gateway, &written).await;
     let mut replay = gateway.open("channel=c&last_ack_c=0").await;
     replay.connected("c").await;
@@ -227,10 +218,7 @@ async fn replay_that_contradicts_the_channel_makes_it_compare() {
 async fn surviving_entries_are_not_repeated() {
     for buffer in BUFFERS {
         let gateway = Gateway::start(buffer).await;
-        let mut first = gateway.open("channel=c").await;
-        first.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(first.ids("c", 4).await, written);
+        let (mut first, written) = open_with_four(&gateway).await;
         let inserted = StreamId::new(written[0].ms + 1, 0);
         let entries = [(written[0], None), (inserted, Some(json!("new"))), (written[1], None), (written[3], None)];
         gateway.store.restore("c", &entries).await;
@@ -251,10 +239,7 @@ async fn surviving_entries_are_not_repeated() {
 async fn client_at_a_lost_position_continues_after_the_last_common_entry() {
     for buffer in BUFFERS {
         let gateway = Gateway::start(buffer).await;
-        let mut sse = gateway.open("channel=c").await;
-        sse.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(sse.ids("c", 4).await, written);
+        let (mut sse, written) = open_with_four(&gateway).await;
         let lost = sse.last_event_id.clone();
         let added = replace_tail(&gateway, &written).await;
         gateway.store.set_clock(written[3].ms + 5_000);
@@ -275,10 +260,7 @@ async fn client_at_a_lost_position_continues_after_the_last_common_entry() {
 async fn client_at_a_position_that_is_used_again_gets_a_gap() {
     for buffer in BUFFERS {
         let gateway = Gateway::start(buffer).await;
-        let mut sse = gateway.open("channel=c").await;
-        sse.connected("c").await;
-        let written = emit_four(&gateway).await;
-        assert_eq!(sse.ids("c", 4).await, written);
+        let (mut sse, written) = open_with_four(&gateway).await;
         let lost = sse.last_event_id.clone();
         let entries = [(written[0], None), (written[1], None), (written[2], None), (written[3], Some(json!("new")))];
         gateway.store.restore("c", &entries).await;
@@ -297,10 +279,7 @@ async fn client_at_a_position_that_is_used_again_gets_a_gap() {
 #[tokio::test]
 async fn entry_that_a_replay_delivered_first_is_followed_by_a_gap() {
     let gateway = Gateway::start("stream.buffer-memory = 0\nstream.reconcile-interval = '1h'").await;
-    let mut live = gateway.open("channel=c").await;
-    live.connected("c").await;
-    let written = emit_four(&gateway).await;
-    assert_eq!(live.ids("c", 4).await, written);
+    let (_live, written) = open_with_four(&gateway).await;
     gateway.store.drop_notifications();
     let lost = gateway.store.add("c", "e", &json!("lost")).await;
     let mut replay = gateway.open("channel=c&last_ack_c=0").await;
