@@ -36,9 +36,11 @@ pub(crate) trait NodeSource: Send + Sync + 'static {
     /// A client of the node. Asked before each attempt to connect.
     async fn client(&self) -> Result<Client, RedisError>;
     /// A connection to the node stands, and no command was sent over it yet. What the node said before may not be true any more.
-    fn connected(&self);
+    fn connected(&self) {}
     /// The number of the database.
-    fn database(&self) -> i64;
+    fn database(&self) -> i64 {
+        0
+    }
     /// Checks a new connection. No command of a caller is sent over it if this fails.
     async fn verify(&self, _connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         Ok(())

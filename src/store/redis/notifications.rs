@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
+use redis::{AsyncConnectionConfig, ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,25 +28,9 @@ const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 /// At most one warning about refused channels in this time: clients may ask for any number of them.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Which node to subscribe at. Each node of a deployment gets all messages.
+/// The node to subscribe at. Each node of a deployment gets all messages.
 #[async_trait]
-pub(crate) trait NotificationSource: Send + Sync + 'static {
-    /// A client of the node. Asked before each attempt to connect.
-    async fn client(&self) -> Result<Client, RedisError>;
-    /// Checks a new connection before it subscribes.
-    async fn verify(&self, _connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        Ok(())
-    }
-    /// Changes of the node's address. Each ends the connection at once.
-    fn moves(&self) -> Changes {
-        None
-    }
-    /// Changes of the certificates. Each replaces the connection, after the new one has subscribed to all channels.
-    fn renewals(&self) -> Changes {
-        None
-    }
-    /// The node could not be connected to, or was lost.
-    fn suspect(&self) {}
+pub(crate) trait NotificationSource: NodeSource {
     /// The channel for messages of the source to itself, to prove that the node gets the messages of others.
     fn canary_channel(&self) -> Option<&str> {
         None
@@ -58,32 +42,6 @@ pub(crate) trait NotificationSource: Send + Sync + 'static {
     /// Returns when the connection must be made again, perhaps to another node: why.
     async fn failed(&self, _canaries: &CanaryReceiver) -> RedisError {
         std::future::pending().await
-    }
-}
-
-/// The node that has all keys.
-pub(crate) struct AtMaster(pub Arc<dyn NodeSource>);
-
-#[async_trait]
-impl NotificationSource for AtMaster {
-    async fn client(&self) -> Result<Client, RedisError> {
-        self.0.client().await
-    }
-
-    async fn verify(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
-        self.0.verify(connection).await
-    }
-
-    fn moves(&self) -> Changes {
-        self.0.moves()
-    }
-
-    fn renewals(&self) -> Changes {
-        self.0.renewals()
-    }
-
-    fn suspect(&self) {
-        self.0.suspect();
     }
 }
 

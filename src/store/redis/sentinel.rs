@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 
 use crate::store::redis::connector::Connector;
 use crate::store::redis::node_link::{Changes, NodeSource};
+use crate::store::redis::notifications::NotificationSource;
 use crate::store::redis::sentinel::answers::{Answers, Verdict};
 use crate::store::redis::sentinel::node::Sentinel;
 use crate::store::redis::single::MasterWatcher;
@@ -252,3 +253,5 @@ impl NodeSource for SentinelMaster {
         true
     }
 }
+
+impl NotificationSource for SentinelMaster {}

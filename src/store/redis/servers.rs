@@ -14,7 +14,7 @@ use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
 use crate::store::redis::connector::Connector;
 use crate::store::redis::link::Link;
 use crate::store::redis::node_link::{NodeLink, NodeSource};
-use crate::store::redis::notifications::{AtMaster, NotificationSource};
+use crate::store::redis::notifications::NotificationSource;
 use crate::store::redis::sentinel::SentinelMaster;
 use crate::store::redis::single::{MasterWatcher, SingleNode};
 use crate::store::redis::{cluster, too_old};
@@ -75,8 +75,8 @@ impl Servers {
     /// Where to subscribe.
     pub fn notifications(&self, timeout: Duration) -> Arc<dyn NotificationSource> {
         match self {
-            Self::Single(node) => Arc::new(AtMaster(Arc::clone(node) as Arc<_>)),
-            Self::Sentinel(master) => Arc::new(AtMaster(Arc::clone(master) as Arc<_>)),
+            Self::Single(node) => Arc::clone(node) as Arc<_>,
+            Self::Sentinel(master) => Arc::clone(master) as Arc<_>,
             Self::Cluster { topology, canary_channel, .. } => {
                 Arc::new(ClusterNotifications::new(topology, timeout, canary_channel.clone()))
             }

@@ -8,6 +8,7 @@ use redis::{Client, ConnectionAddr, RedisError};
 use crate::store::NotificationHandler;
 use crate::store::redis::connector::Connector;
 use crate::store::redis::node_link::{Changes, NodeSource};
+use crate::store::redis::notifications::NotificationSource;
 use crate::store::slot::KeyScope;
 
 /// The handler of changes of the master. Set when the gateway starts to follow channels.
@@ -53,3 +54,5 @@ impl NodeSource for SingleNode {
         self.connector.renewals()
     }
 }
+
+impl NotificationSource for SingleNode {}

@@ -80,10 +80,6 @@ impl NodeSource for ClusterNode {
         }
     }
 
-    fn database(&self) -> i64 {
-        0
-    }
-
     fn renewals(&self) -> Changes {
         self.directory.upgrade().and_then(|directory| directory.renewals())
     }

@@ -14,7 +14,7 @@ use redis::{Client, ErrorKind, RedisError, Value, cmd, pipe};
 use crate::store::redis::cluster::ask::ClusterState;
 use crate::store::redis::cluster::slot_map::{NodeAddress, SlotMap};
 use crate::store::redis::cluster::topology::ClusterTopology;
-use crate::store::redis::node_link::Changes;
+use crate::store::redis::node_link::{Changes, NodeSource};
 use crate::store::redis::notifications::{CanaryReceiver, NotificationSource};
 
 const CANARY_INTERVAL: Duration = Duration::from_secs(5);
@@ -161,7 +161,8 @@ fn choose(map: &SlotMap, live: &[String], before: Option<&NodeAddress>) -> Optio
 }
 
 #[async_trait]
-impl NotificationSource for ClusterNotifications {
+impl NodeSource for ClusterNotifications {
+    /// A client of a node that another one is connected to.
     async fn client(&self) -> Result<Client, RedisError> {
         let map = self.topology.first_map(self.timeout).await?;
         let before = self.state.lock().node.clone();
@@ -180,7 +181,10 @@ impl NotificationSource for ClusterNotifications {
     fn renewals(&self) -> Changes {
         self.topology.shared.nodes.connector.renewals()
     }
+}
 
+#[async_trait]
+impl NotificationSource for ClusterNotifications {
     fn canary_channel(&self) -> Option<&str> {
         Some(&self.canary_channel)
     }

@@ -16,6 +16,7 @@ use crate::store::redis::cluster::notifications::ClusterNotifications;
 use crate::store::redis::cluster::route::ClusterLink;
 use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
 use crate::store::redis::connector::Connector;
+use crate::store::redis::node_link::NodeSource;
 use crate::store::redis::notifications::NotificationSource;
 use crate::store::redis::single::MasterWatcher;
 use crate::store::slot::{KeyScope, slot_of};

@@ -92,12 +92,6 @@ impl NodeSource for SentinelNode {
         self.connector.sentinel_client(&self.address)
     }
 
-    fn connected(&self) {}
-
-    fn database(&self) -> i64 {
-        0
-    }
-
     /// Subscribes to announcements. Without the right to do so, a change of master is found a little later.
     async fn verify(&self, connection: &mut MultiplexedConnection) -> Result<(), RedisError> {
         match connection.subscribe(SWITCH_CHANNEL).await {
