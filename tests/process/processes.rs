@@ -11,8 +11,9 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-/// Longer than any condition of a test takes, even on a busy machine.
-pub const TEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longer than any condition of a test takes, even on a busy machine: sentinels look at their
+/// nodes every 10 s, and a failover may take several looks.
+pub const TEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Awaits a future, and fails the test after the timeout.
 pub async fn with_timeout<T>(condition: &str, future: impl Future<Output = T>) -> T {
