@@ -1,6 +1,7 @@
 use super::*;
 use crate::channel::budget::ByteBudget;
-use crate::event::UntypedEvent;
+use crate::event::{Body, UntypedEvent};
+use crate::store::StreamState;
 
 mod reset;
 
