@@ -67,6 +67,11 @@ impl EventBuffer {
         position == self.floor || self.frames.binary_search_by_key(&position, |frame| frame.position).is_ok()
     }
 
+    /// The index of the oldest frame.
+    pub fn first_index(&self) -> u64 {
+        self.first_index
+    }
+
     /// The index that the next frame will get.
     pub fn end_index(&self) -> u64 {
         self.first_index + self.frames.len() as u64

@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::unconstrained;
 use tokio::time::Instant;
 
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
+use crate::channel::delivery::{Delivery, DeliveryQueue, deliver};
 use crate::channel::lifetimes::{Due, Lifetimes};
 use crate::channel::master_proof::keep_proving;
 use crate::channel::membership::Membership;
@@ -66,6 +69,7 @@ pub(super) struct HubShared {
     buffers: Arc<BufferBudget>,
     sequencers: Arc<SequencerBudgets>,
     raw_queues: Arc<RawQueues>,
+    deliveries: Arc<DeliveryQueue>,
     metrics: Arc<Metrics>,
     /// For the log only: whether the store's link is up.
     is_store_up: AtomicBool,
@@ -83,6 +87,7 @@ impl Hub {
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
             sequencers: Arc::default(),
             raw_queues: Arc::new(RawQueues::new(settings.max_event_size)),
+            deliveries: Arc::default(),
             is_store_up: AtomicBool::new(true),
             has_fenced_streams: AtomicBool::new(false),
             settings,
@@ -90,6 +95,12 @@ impl Hub {
         });
         shared.reader.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
         tokio::spawn(run_timers(Arc::downgrade(&shared)));
+        // One for each core: a channel with many streams is served by all of them.
+        for _ in 0..Handle::current().metrics().num_workers() {
+            let (queue, metrics) = (Arc::clone(&shared.deliveries), Arc::clone(&shared.metrics));
+            // Yields by itself, and a write that finds no budget left would look like one to a client that does not read.
+            tokio::spawn(unconstrained(deliver(queue, metrics)));
+        }
         Self(shared)
     }
 
@@ -136,7 +147,8 @@ impl Hub {
         share: Option<ClientShare>,
         client: &Arc<ClientKey>,
     ) -> Membership {
-        let new_channel = |name, due| self.0.new_channel(name, due, Arc::downgrade(&self.0));
+        let new_channel =
+            |name, due| Arc::new_cyclic(|this| self.0.new_channel(name, due, this, Arc::downgrade(&self.0)));
         let joined @ (channel, _) = &channels.join(name, share, client, new_channel);
         if channel.state.lock().link == Link::Down {
             self.store().subscribe(&channel.name, client);
@@ -242,6 +254,12 @@ impl NotificationHandler for HubShared {
     }
 }
 
+impl Drop for HubShared {
+    fn drop(&mut self) {
+        self.deliveries.close();
+    }
+}
+
 impl HubShared {
     fn find(&self, channel: &str) -> Option<Arc<Channel>> {
         self.channels.lock().by_name.get(channel).cloned()
@@ -255,7 +273,7 @@ impl HubShared {
         }
     }
 
-    fn new_channel(&self, name: Arc<str>, due: Due, hub: Weak<Self>) -> Channel {
+    fn new_channel(&self, name: Arc<str>, due: Due, this: &Weak<Channel>, hub: Weak<Self>) -> Channel {
         let state = ChannelState {
             link: Link::Down,
             opened: false,
@@ -266,6 +284,7 @@ impl HubShared {
             resets: Resets::default(),
             takeovers: 0,
             members: Slab::new(),
+            delivery: Delivery::new(Weak::clone(this), Arc::clone(&self.deliveries)),
             share: None,
             due,
             raw_messages: RawMessages::new(Arc::clone(&self.raw_queues)),

@@ -69,7 +69,7 @@ impl Lifetimes {
         name: &str,
         share: Option<ClientShare>,
         client: &Arc<ClientKey>,
-        new_channel: impl FnOnce(Arc<str>, Due) -> Channel,
+        new_channel: impl FnOnce(Arc<str>, Due) -> Arc<Channel>,
     ) -> (Arc<Channel>, usize) {
         let now = Instant::now();
         let channel = if let Some(channel) = self.by_name.get(name) {
@@ -77,7 +77,7 @@ impl Lifetimes {
         } else {
             self.last_number += 1;
             let due = (now + jitter(self.reconcile_interval), self.last_number);
-            let channel = Arc::new(new_channel(name.into(), due));
+            let channel = new_channel(name.into(), due);
             self.by_name.insert(Arc::clone(&channel.name), Arc::clone(&channel));
             self.joined.insert(due, Arc::clone(&channel));
             channel

@@ -1,9 +1,10 @@
 //! A stream's membership in a channel: it opens at a position, pulls frames from the event buffer, and rejoins the buffer
 //! after it replayed older events from the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use crate::channel::delivery::Subscriber;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::replay_source::{ProofToken, ReplaySource};
 use crate::channel::sequencer::StoreReset;
@@ -85,6 +86,23 @@ impl Cursor {
         self.next_index.is_none()
     }
 
+    /// The index of the next frame, in this epoch; `None` if the stream has to look for itself.
+    pub fn index_in(&self, epoch: u32) -> Option<u64> {
+        self.next_index.filter(|_| self.epoch == epoch)
+    }
+
+    /// The stream has received all frames before this index.
+    pub fn advance_to_index(&mut self, index: u64) {
+        self.next_index = Some(index);
+    }
+
+    /// Whether the stream has this frame already.
+    pub fn has(&self, frame: &SequencedFrame) -> bool {
+        // An entry that waited for its notification enters the buffer later than a replay may have read it. A stream that opened or rejoined
+        // in between has already got it.
+        frame.position < self.position || (frame.position == self.position && frame.gap.is_none())
+    }
+
     /// The epoch of the channel that the position belongs to.
     pub fn epoch(&self) -> u32 {
         self.epoch
@@ -157,12 +175,14 @@ pub struct Membership {
 pub(super) struct Member {
     /// Set while the member waits.
     pub waker: Option<Waker>,
+    /// Who takes new frames at once, with the number that it gave this channel.
+    pub subscriber: Option<(Weak<dyn Subscriber>, usize)>,
     pub client: Arc<ClientKey>,
 }
 
 impl Member {
     pub fn new(client: &Arc<ClientKey>) -> Self {
-        Self { waker: None, client: Arc::clone(client) }
+        Self { waker: None, subscriber: None, client: Arc::clone(client) }
     }
 }
 
@@ -236,6 +256,13 @@ impl Membership {
         self.channel.state.lock().register_waker(self.member, waker);
     }
 
+    /// From now on new frames of the channel go to the subscriber, which knows the channel by `reader`.
+    pub fn deliver_to(&self, subscriber: Weak<dyn Subscriber>, reader: usize) {
+        if let Some(member) = self.channel.state.lock().members.get_mut(self.member) {
+            member.subscriber = Some((subscriber, reader));
+        }
+    }
+
     /// Passes the frames after the cursor to the sink until it returns false.
     pub fn pull(
         &self,
@@ -256,14 +283,10 @@ impl Membership {
             return PullResult::ReplayNeeded;
         };
         for frame in frames {
-            // An entry that waited for its notification enters the buffer later than a replay may have read it. A stream
-            // that opened or rejoined in between has already got it.
-            let is_delivered =
-                frame.position < cursor.position || (frame.position == cursor.position && frame.gap.is_none());
             let has_returned = frame.position <= cursor.received_to
                 && frame.gap.is_none()
                 && channel.sequencer.has_returned(frame.position);
-            if !is_delivered {
+            if !cursor.has(frame) {
                 if !has_returned && !sink(frame) {
                     cursor.next_index = Some(index);
                     return PullResult::Full;

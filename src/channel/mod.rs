@@ -5,6 +5,7 @@ pub(crate) mod barrier;
 pub(crate) mod budget;
 pub(crate) mod buffer;
 mod command_check;
+pub(crate) mod delivery;
 mod fence;
 pub(crate) mod frame;
 pub mod hub;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::channel::buffer::EventBuffer;
+use crate::channel::delivery::Delivery;
 use crate::channel::hub::HubShared;
 use crate::channel::lifetimes::Due;
 use crate::channel::membership::Member;
@@ -87,6 +89,7 @@ struct ChannelState {
     /// Counts the times at which another master of the channel's key may have taken over. A page of a read that began before does not count.
     takeovers: u32,
     members: Slab<Member>,
+    delivery: Delivery,
     /// What the channel costs, as a share of a member; `None` without members, and for the gateway's own channels.
     share: Option<ClientShare>,
     /// The hub's key of this channel.
@@ -169,11 +172,6 @@ impl ChannelState {
         }
     }
 
-    /// Wakes all members that wait. Each registers again once it has taken everything.
-    fn wake_members(&mut self) {
-        self.members.iter_mut().filter_map(|(_, member)| member.waker.take()).for_each(Waker::wake);
-    }
-
     /// Moves frames that are ready from the sequencer to the buffer. Returns the deadline of the first staged entry that
     /// waits, if any.
     fn flush_ready(&mut self, now: Instant) -> Option<Instant> {
@@ -187,7 +185,7 @@ impl ChannelState {
             buffer.push(frame);
         });
         if self.buffer.end_index() != end_before {
-            self.wake_members();
+            self.deliver_frames();
         }
         deadline
     }

@@ -1,6 +1,7 @@
 //! Builders of responses. Errors are built by `api_error.rs`.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -16,37 +17,65 @@ use serde_json::{Value, json};
 
 use crate::authz::in_flight::InFlightGuard;
 use crate::policy::info::PolicyInfo;
+use crate::stream::body::EventStream;
 
-/// A body that holds a decision's guard until the response head is written, which is when hyper polls the body or drops it.
-pub struct InFlightBody<B> {
-    pub body: B,
+/// The body of every handler's response. It holds the guard of a decision until the response head is written, which is when hyper polls the
+/// body or drops it.
+pub struct ResponseBody {
+    content: Content,
     /// Keeps the policy's generation counted as in use.
-    pub guard: Option<InFlightGuard>,
+    guard: Option<InFlightGuard>,
 }
 
-impl<B: Body<Data = Bytes, Error = Infallible> + Unpin> Body for InFlightBody<B> {
+enum Content {
+    Plain(UnsyncBoxBody<Bytes, Infallible>),
+    Events(Box<EventStream>),
+}
+
+impl ResponseBody {
+    /// A body other than a client's stream.
+    pub fn new(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Self {
+        Self { content: Content::Plain(body.boxed_unsync()), guard: None }
+    }
+
+    /// The client's stream that this is, with the guard of its decision.
+    pub fn into_events(self) -> Result<(Box<EventStream>, Option<InFlightGuard>), Self> {
+        match self.content {
+            Content::Events(stream) => Ok((stream, self.guard)),
+            content @ Content::Plain(_) => Err(Self { content, ..self }),
+        }
+    }
+}
+
+impl Body for ResponseBody {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.guard = None;
-        std::pin::Pin::new(&mut self.body).poll_frame(cx)
+        match &mut self.content {
+            Content::Plain(body) => Pin::new(body).poll_frame(cx),
+            Content::Events(stream) => Pin::new(&mut **stream).poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        match &self.content {
+            Content::Plain(body) => body.is_end_stream(),
+            Content::Events(stream) => stream.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        match &self.content {
+            Content::Plain(body) => body.size_hint(),
+            Content::Events(stream) => stream.size_hint(),
+        }
     }
 }
 
 /// The response of every handler.
-pub type Response = http::Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub type Response = http::Response<ResponseBody>;
 
 /// Marks a response whose body holds memory of its own limit until it is written.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +90,7 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
 /// A response with a complete body, which no cache stores.
 pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
-    let mut response = http::Response::new(Full::new(body.into()).boxed_unsync());
+    let mut response = http::Response::new(ResponseBody::new(Full::new(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response.headers_mut().insert(CACHE_CONTROL, NO_STORE);
@@ -70,23 +99,27 @@ pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Byte
 
 /// A response without a body.
 pub fn empty(status: StatusCode) -> Response {
-    let mut response = http::Response::new(Full::default().boxed_unsync());
+    let mut response = http::Response::new(ResponseBody::new(Full::default()));
     *response.status_mut() = status;
     response
 }
 
 /// A policy's own response, which no cache stores unless the policy says otherwise.
 pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Option<InFlightGuard>) -> Response {
-    let mut response = http::Response::new(InFlightBody { body: Full::new(body), guard }.boxed_unsync());
+    let mut response = http::Response::new(ResponseBody { guard, ..ResponseBody::new(Full::new(body)) });
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response.headers_mut().entry(CACHE_CONTROL).or_insert(NO_STORE);
     response
 }
 
-/// An event stream.
-pub fn event_stream(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Response {
-    let mut response = http::Response::new(body.boxed_unsync());
+/// A client's stream.
+pub fn events(stream: EventStream, guard: Option<InFlightGuard>) -> Response {
+    event_stream(ResponseBody { content: Content::Events(Box::new(stream)), guard })
+}
+
+fn event_stream(body: ResponseBody) -> Response {
+    let mut response = http::Response::new(body);
     response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -103,7 +136,7 @@ pub fn frames(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
     let frames = frames.map(|frame| Ok(Frame::data(frame)));
-    event_stream(StreamBody::new(frames.take_until(Box::pin(end))))
+    event_stream(ResponseBody::new(StreamBody::new(frames.take_until(Box::pin(end)))))
 }
 
 /// A JSON response with the status 200.

@@ -4,13 +4,14 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
+use crate::channel::delivery::{Batch, Subscriber};
 use crate::channel::membership::StartPosition;
 use crate::stream::StreamContext;
 use crate::stream::channel_reader::ChannelReader;
@@ -36,6 +37,17 @@ enum FirstBlock {
     None,
     Begun,
     Complete,
+}
+
+/// What a stream did with a batch of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It has all frames.
+    All,
+    /// Its task has to be woken for the rest.
+    Wake,
+    /// Its task looks for the frames when it has done what it waits for.
+    Later,
 }
 
 /// The body of a stream's response.
@@ -92,7 +104,8 @@ impl EventStream {
         self.permit.register(info, expires);
     }
 
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    /// The next bytes of the stream; `None` at its end.
+    pub(super) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(frame) = &mut self.remainder {
             if self.permit.is_revoked() {
                 return self.end_silently();
@@ -150,9 +163,41 @@ impl EventStream {
             self.last_write = Instant::now();
             self.remainder = (!chunk.remainder.is_empty()).then(|| self.context.large_frames.hold(chunk.remainder));
             self.context.hub.metrics().events_sent.inc_by(chunk.events);
-            return Poll::Ready(Some(shrink(chunk.bytes)));
+            return Poll::Ready(Some(chunk.bytes.freeze()));
         }
         self.poll_ping(cx)
+    }
+
+    /// Counts bytes that are sent.
+    pub(super) fn count_sent(&self, bytes: &Bytes) {
+        self.context.hub.metrics().stream_sent_bytes.inc_by(bytes.len() as u64);
+    }
+
+    /// The permit of the stream.
+    pub(super) const fn permit(&self) -> &StreamPermit {
+        &self.permit
+    }
+
+    /// From now on new frames go to the subscriber.
+    pub(super) fn deliver_to(&self, subscriber: &Weak<dyn Subscriber>) {
+        for (i, reader) in self.readers.iter().enumerate() {
+            reader.membership.deliver_to(Weak::clone(subscriber), i);
+        }
+    }
+
+    /// Writes the frames of a batch that the stream does not have to the chunk, if it has all earlier ones and owes nothing else.
+    pub(super) fn take_batch(&mut self, reader: usize, batch: &Batch, chunk: &mut Chunk) -> Taken {
+        if self.first_block != FirstBlock::Complete || self.ended || self.remainder.is_some() {
+            return Taken::Later;
+        }
+        if self.permit.has_to_end() || !self.context.hub.may_deliver() {
+            return Taken::Wake;
+        }
+        let taken = self.readers[reader].take_batch(batch, &mut self.positions, chunk);
+        if chunk.events > 0 {
+            self.last_write = batch.now;
+        }
+        taken
     }
 
     fn poll_ping(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
@@ -191,8 +236,12 @@ impl EventStream {
 }
 
 /// Returns spare capacity: a client that does not read keeps its last chunk in memory.
-fn shrink(bytes: BytesMut) -> Bytes {
-    if bytes.capacity() > bytes.len() + bytes.len() / 8 { Bytes::copy_from_slice(&bytes) } else { bytes.freeze() }
+fn shrink(bytes: Bytes) -> Bytes {
+    match bytes.try_into_mut() {
+        Ok(bytes) if bytes.capacity() > bytes.len() + bytes.len() / 8 => Bytes::copy_from_slice(&bytes),
+        Ok(bytes) => bytes.freeze(),
+        Err(bytes) => bytes,
+    }
 }
 
 impl Body for EventStream {
@@ -202,8 +251,8 @@ impl Body for EventStream {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.poll_chunk(cx).map(|chunk| {
             let bytes = chunk?;
-            self.context.hub.metrics().stream_sent_bytes.inc_by(bytes.len() as u64);
-            Some(Ok(Frame::data(bytes)))
+            self.count_sent(&bytes);
+            Some(Ok(Frame::data(shrink(bytes))))
         })
     }
 

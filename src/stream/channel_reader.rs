@@ -4,10 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::channel::delivery::Batch;
 use crate::channel::frame::{Gap, SequencedFrame};
 use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
 use crate::stream::StreamContext;
-use crate::stream::chunk::Chunk;
+use crate::stream::body::Taken;
+use crate::stream::chunk::{CHUNK_BYTES, Chunk};
 use crate::stream::position::{KnownPosition, Position, Positions};
 use crate::stream::replay::{ReplayPage, read_page};
 
@@ -159,6 +161,27 @@ impl ChannelReader {
                 }
             }
         }
+    }
+
+    /// Writes the frames of a batch that the stream does not have, if it has all earlier ones.
+    pub fn take_batch(&mut self, batch: &Batch, positions: &mut Positions, chunk: &mut Chunk) -> Taken {
+        let ReadPhase::Live(cursor) = &mut self.phase else { return Taken::Later };
+        let Some((mut index, frames)) = batch.after(cursor) else { return Taken::Wake };
+        for frame in frames {
+            // An entry that returned after a reset, and one that is not copied, are for the stream's task.
+            if frame.position <= cursor.received_to || frame.bytes.len() >= CHUNK_BYTES {
+                return Taken::Wake;
+            }
+            if !cursor.has(frame) {
+                if !chunk.push_frame(positions, self.number, frame) {
+                    return Taken::Wake;
+                }
+                cursor.advance(frame);
+            }
+            index += 1;
+            cursor.advance_to_index(index);
+        }
+        if batch.is_complete() { Taken::All } else { Taken::Wake }
     }
 
     fn reading(&self, context: &StreamContext, cursor: Cursor, is_first: bool) -> ReadPhase {

@@ -6,6 +6,7 @@ pub(crate) mod chunk;
 pub(crate) mod large_frames;
 pub(crate) mod position;
 pub mod registry;
+pub(crate) mod writer;
 pub(crate) mod replay;
 pub(crate) mod replay_budget;
 

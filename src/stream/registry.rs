@@ -12,7 +12,7 @@ use std::task::Waker;
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -89,6 +89,8 @@ struct EndSignal {
     revoked: AtomicBool,
     waker: AtomicWaker,
     abort: AbortSignal,
+    /// Held while bytes of the stream are written to its socket.
+    writing: Mutex<()>,
 }
 
 /// Who reads a stream, and by which decision.
@@ -238,9 +240,13 @@ impl StreamRegistry {
         let matching: Vec<u64> = matching.map(|(id, _)| *id).collect();
         let now = Instant::now();
         matching.iter().for_each(|id| state.revoke(*id, now));
+        let signals = matching.iter().filter_map(|id| state.streams.get(id)).map(|stream| Arc::clone(&stream.signal));
+        let signals: Vec<_> = signals.collect();
         drop(state);
         // Not left to the timers, so that no stream delivers anything after this returns.
         self.0.run_due_steps();
+        // A write that began before the revocation is over after this, and the next one sees the revocation.
+        signals.iter().for_each(|signal| drop(signal.writing.lock()));
         self.0.step_added.notify_one();
         matching.len()
     }
@@ -391,6 +397,17 @@ impl StreamPermit {
         // Registered before the flag is read: a request in between wakes the task.
         self.signal.waker.register(waker);
         self.signal.requested.load(Ordering::Acquire)
+    }
+
+    /// Whether the stream has to end, for a task that is not woken when that changes.
+    pub fn has_to_end(&self) -> bool {
+        self.signal.requested.load(Ordering::Acquire)
+    }
+
+    /// Permission to write to the stream's socket as long as the guard is held; `None` if the stream was revoked. A revocation waits for it.
+    pub fn begin_write(&self) -> Option<MutexGuard<'_, ()>> {
+        let guard = self.signal.writing.lock();
+        (!self.is_revoked()).then_some(guard)
     }
 
     /// Whether the stream was revoked. Once [`StreamRegistry::revoke`] has returned, a stream must not deliver anything more.

@@ -11,16 +11,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
+use http::header::{CONNECTION, HeaderValue};
 use http::{HeaderMap, Version};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::combinators::UnsyncBoxBody;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::server::connection::activity::Activity;
 use crate::server::connection::deadline::{Deadline, EndCause};
-use crate::server::respond::{Endless, Reserved, Response};
+use crate::server::connection::handover::{Handover, TakenStream};
+use crate::server::respond::{Endless, Reserved, Response, ResponseBody};
 use crate::stream::registry::AbortSignal;
+use crate::stream::writer::Framing;
 use crate::util::shares::Share;
 
 /// What a response costs next to its headers and its body: tasks, buffers and the state of an HTTP/2 stream.
@@ -31,6 +33,7 @@ const MIN_BYTES_PER_SECOND: usize = 64 << 10;
 /// One request and its response. It ends when it is dropped: its parts are with the handler, then with hyper until they are written.
 pub struct Exchange {
     activity: Arc<Activity>,
+    version: Version,
     /// Of an HTTP/2 stream; set when its task has begun.
     stream: OnceLock<Arc<StreamControl>>,
     is_endless: AtomicBool,
@@ -56,6 +59,7 @@ impl Exchange {
         activity.begin_exchange(version);
         Arc::new(Self {
             activity: Arc::clone(activity),
+            version,
             stream: OnceLock::new(),
             is_endless: AtomicBool::new(false),
             memory: Mutex::new(None),
@@ -70,8 +74,12 @@ impl Exchange {
         let _ = self.stream.set(stream);
     }
 
-    /// Counts the response, and starts its time. Fails if there is no memory for it.
-    pub fn respond(self: Arc<Self>, response: Response) -> Result<http::Response<CountedBody>, EndCause> {
+    /// Counts the response, and starts its time. Fails if there is no memory for it. A stream over HTTP/1 goes to the connection's task.
+    pub fn respond(
+        self: Arc<Self>,
+        response: Response,
+        handover: &Arc<Handover>,
+    ) -> Result<http::Response<CountedBody>, EndCause> {
         let is_endless = response.extensions().get::<Endless>().is_some();
         if is_endless {
             self.is_endless.store(true, Ordering::Relaxed);
@@ -86,7 +94,21 @@ impl Exchange {
             }
             self.end_unless_read(body);
         }
-        Ok(response.map(|body| CountedBody { body, exchange: self, is_endless, has_data: false, phase: Phase::Data }))
+        let (mut head, mut body) = response.into_parts();
+        if self.stream.get().is_none() {
+            body = match body.into_events() {
+                Ok((events, guard)) => {
+                    // The connection ends with the stream.
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                    let framing = if self.version == Version::HTTP_11 { Framing::Chunked } else { Framing::UntilClose };
+                    let stream = TakenStream { events, framing, exchange: Arc::clone(&self), guard };
+                    ResponseBody::new(handover.begin(stream))
+                }
+                Err(body) => body,
+            };
+        }
+        let body = CountedBody { body, exchange: self, is_endless, has_data: false, phase: Phase::Data };
+        Ok(http::Response::from_parts(head, body))
     }
 
     /// Starts the time to read this many bytes.
@@ -141,7 +163,7 @@ impl Drop for CountedChunk {
 /// HTTP/2 would take a body over as soon as the client's window has a byte, and no one could abort the exchange any more. So the body of an
 /// HTTP/2 response ends only once all of its data is written. Without data, an empty frame stands for the head.
 pub struct CountedBody {
-    body: UnsyncBoxBody<Bytes, Infallible>,
+    body: ResponseBody,
     exchange: Arc<Exchange>,
     is_endless: bool,
     has_data: bool,

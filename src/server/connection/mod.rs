@@ -4,6 +4,7 @@ mod accept_queue;
 mod activity;
 pub mod deadline;
 mod exchange;
+mod handover;
 mod holders;
 mod io;
 pub mod limits;

@@ -15,7 +15,7 @@ use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::data::request::{Query, for_policy};
-use crate::server::respond::{self, InFlightBody, Response};
+use crate::server::respond::{self, Response};
 use crate::stream::body::{ChannelStart, EventStream};
 use crate::stream::position::{KnownPosition, Position, Positions};
 use crate::stream::registry::{AbortSignal, StreamInfo};
@@ -117,7 +117,7 @@ async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Resul
         generation: decision.policy.map_or(0, |info| info.generation),
     };
     body.register(info, grant.expires_at.map(deadline));
-    let mut response = respond::event_stream(InFlightBody { body, guard });
+    let mut response = respond::events(body, guard);
     for (name, value) in &grant.headers {
         response.headers_mut().append(name, value.clone());
     }
