@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::channel::budget::ByteBudget;
 use crate::channel::frame::SequencedFrame;
-use crate::event::StreamId;
+use crate::event::{ContentHash, StreamId};
 use crate::util::allocation::allocation;
 
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
@@ -65,6 +65,12 @@ impl EventBuffer {
     /// Whether this is the position of a frame, or the floor.
     pub fn has_position(&self, position: StreamId) -> bool {
         position == self.floor || self.frames.binary_search_by_key(&position, |frame| frame.position).is_ok()
+    }
+
+    /// The content of the entry at this position, if it is buffered.
+    pub fn content(&self, position: StreamId) -> Option<ContentHash> {
+        let index = self.frames.binary_search_by_key(&position, |frame| frame.position).ok()?;
+        self.frames.get(index)?.content
     }
 
     /// The index that the next frame will get.
@@ -140,7 +146,7 @@ mod tests {
     use super::*;
 
     fn frame(n: u64, size: usize) -> SequencedFrame {
-        SequencedFrame { position: StreamId::new(n, 0), bytes: vec![b'x'; size].into(), gap: None }
+        SequencedFrame { position: StreamId::new(n, 0), content: None, bytes: vec![b'x'; size].into(), gap: None }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::replay_source::{ProofToken, ReplaySource};
 use crate::channel::sequencer::StoreReset;
 use crate::channel::{Channel, ChannelState, Link};
-use crate::event::StreamId;
+use crate::event::{ContentHash, StreamId, short_hash};
 use crate::store::Page;
 use crate::util::client_key::ClientKey;
 
@@ -21,8 +21,10 @@ pub enum StartPosition {
     Unknown,
     /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
     From(StreamId),
-    /// After this entry, which the client has received.
+    /// After the entry with this id, which the client has received.
     Id(StreamId),
+    /// The same, with the content of the entry. Another one may have the id now.
+    Entry(StreamId, ContentHash),
     /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
     IdOrTime(StreamId),
     /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
@@ -34,8 +36,13 @@ impl StartPosition {
     pub const fn position(self) -> Option<StreamId> {
         match self {
             Self::Tail | Self::Unknown => None,
-            Self::From(id) | Self::Id(id) | Self::IdOrTime(id) | Self::Between(id) => Some(id),
+            Self::From(id) | Self::Id(id) | Self::Entry(id, _) | Self::IdOrTime(id) | Self::Between(id) => Some(id),
         }
+    }
+
+    /// The content of the entry that the client has received last, if it is known.
+    const fn content(self) -> Option<ContentHash> {
+        if let Self::Entry(_, content) = self { Some(content) } else { None }
     }
 }
 
@@ -54,7 +61,9 @@ pub struct Cursor {
     pub received_to: StreamId,
     /// The stream had an entry with the id `position`, as far as known.
     pub is_entry: bool,
-    /// The position comes from the client, and nothing has shown yet that its entry exists.
+    /// The content of this entry, if it is known.
+    pub content: Option<ContentHash>,
+    /// The position comes from the client, and nothing has shown yet that its entry exists, or has the content.
     pub is_unchecked: bool,
     /// The position may be a time, with which the stream has begun before.
     pub is_time: bool,
@@ -63,7 +72,8 @@ pub struct Cursor {
 impl Cursor {
     fn new(channel: &ChannelState, position: StreamId, is_entry: bool) -> Self {
         let next_index = channel.buffer.index_after(position);
-        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, ..Self::default() }
+        let content = if is_entry { channel.content(position) } else { None };
+        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, content, ..Self::default() }
     }
 
     /// At the end of the channel's stream.
@@ -71,13 +81,14 @@ impl Cursor {
         Self::new(channel, channel.last_id, channel.last_id > StreamId::ZERO)
     }
 
-    /// After the entry with this id, as a client says. A read finds out whether it exists, unless the channel knows.
-    fn after_entry(channel: &ChannelState, id: StreamId) -> Self {
+    /// After the entry with this id, as a client says. A read finds out whether it exists and has this content, unless the channel knows.
+    fn after_entry(channel: &ChannelState, id: StreamId, content: Option<ContentHash>) -> Self {
         let cursor = Self::new(channel, id, id > StreamId::ZERO);
-        if id == StreamId::ZERO || channel.knows(id) {
-            return cursor;
-        }
-        Self { next_index: None, is_unchecked: true, ..cursor }
+        let is_known = match content {
+            Some(_) => cursor.content == content,
+            None => id == StreamId::ZERO || channel.knows(id),
+        };
+        if is_known { cursor } else { Self { next_index: None, content, is_unchecked: true, ..cursor } }
     }
 
     /// Whether the next frame has to be read from the store.
@@ -93,13 +104,13 @@ impl Cursor {
     /// The stream has received this frame.
     pub fn advance(&mut self, frame: &SequencedFrame) {
         self.position = frame.position;
-        self.is_entry = frame.is_at_entry();
+        (self.is_entry, self.content) = (frame.is_at_entry(), frame.content);
     }
 
     /// The stream has received everything up to this position.
     pub fn advance_to(&mut self, position: StreamId, is_entry: bool) {
         if position > self.position {
-            (self.position, self.is_entry) = (position, is_entry);
+            (self.position, self.is_entry, self.content) = (position, is_entry, None);
         }
     }
 }
@@ -113,12 +124,20 @@ impl ChannelState {
         id == self.last_id || self.buffer.has_position(id) || self.sequencer.has_read(id)
     }
 
+    /// The content of the entry with this id, if it is known.
+    fn content(&self, id: StreamId) -> Option<ContentHash> {
+        self.sequencer.content(id).and_then(short_hash).or_else(|| self.buffer.content(id))
+    }
+
     /// The reset that lost the entry with this id that a client has received, and whether that is certain: another entry may have the id now,
-    /// which the client may have received instead.
-    fn reset_that_lost(&self, id: StreamId) -> Option<(FoundReset<'_>, bool)> {
+    /// which the client may have received instead, unless it has returned the content of the one that it received.
+    fn reset_that_lost(&self, id: StreamId, received: Option<ContentHash>) -> Option<(FoundReset<'_>, bool)> {
         let content = self.sequencer.content(id);
-        let found = self.resets.that_lost(id, content).filter(|_| content.is_some() || !self.knows(id))?;
-        Some((found, found.0.certain && content.is_none()))
+        if received.is_some() && content.and_then(short_hash) == received {
+            return None;
+        }
+        let found = self.resets.that_lost(id, content, received).filter(|_| content.is_some() || !self.knows(id))?;
+        Some((found, found.0.certain && (content.is_none() || received.is_some())))
     }
 }
 
@@ -195,22 +214,26 @@ impl Membership {
                 }
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
-                StartPosition::Id(id) | StartPosition::IdOrTime(id) if id <= last_id => {
-                    let Some((found, certain)) = channel.reset_that_lost(id) else {
+                StartPosition::Id(id) | StartPosition::Entry(id, _) | StartPosition::IdOrTime(id) if id <= last_id => {
+                    let Some((found, certain)) = channel.reset_that_lost(id, start.content()) else {
                         let is_time = matches!(start, StartPosition::IdOrTime(_));
-                        return OpenResult::Opened(Cursor { is_time, ..Cursor::after_entry(&channel, id) }, None);
+                        let cursor = Cursor::after_entry(&channel, id, start.content());
+                        return OpenResult::Opened(Cursor { is_time, ..cursor }, None);
                     };
                     return continue_after(found, certain, id, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
                 }
-                StartPosition::Id(after) | StartPosition::IdOrTime(after) | StartPosition::Between(after) => {
+                StartPosition::Id(after)
+                | StartPosition::Entry(after, _)
+                | StartPosition::IdOrTime(after)
+                | StartPosition::Between(after) => {
                     // Another node may have delivered entries that this one has not read. Only a read that starts after this
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
-                        if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None) {
+                        if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None, start.content()) {
                             return continue_after(found, reset.certain, after, &channel);
                         }
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
@@ -336,6 +359,7 @@ impl Cursor {
         let gap = Gap { after, resumed, certain, reason };
         self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
         (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
+        self.content = channel.content(self.position).filter(|_| self.is_entry);
         Some(gap)
     }
 }
