@@ -23,8 +23,8 @@ pub enum StartPosition {
     From(StreamId),
     /// After the entry with this id, which the client has received.
     Id(StreamId),
-    /// The same, with the content of the entry. Another one may have the id now.
-    Entry(StreamId, ContentHash),
+    /// The same, with the content of the entry. If another one has the id now, the stream starts at `replay_since`, a time in ms.
+    Entry { id: StreamId, content: ContentHash, replay_since: u64 },
     /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
     IdOrTime(StreamId),
     /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
@@ -36,13 +36,21 @@ impl StartPosition {
     pub const fn position(self) -> Option<StreamId> {
         match self {
             Self::Tail | Self::Unknown => None,
-            Self::From(id) | Self::Id(id) | Self::Entry(id, _) | Self::IdOrTime(id) | Self::Between(id) => Some(id),
+            Self::From(id) | Self::Id(id) | Self::Entry { id, .. } | Self::IdOrTime(id) | Self::Between(id) => Some(id),
+        }
+    }
+
+    /// The same start, of a stream that gets no event from before this time in ms.
+    pub fn not_before(self, replay_since: Option<u64>) -> Self {
+        match self {
+            Self::Entry { id, content, .. } => Self::Entry { id, content, replay_since: replay_since.unwrap_or(0) },
+            _ => self,
         }
     }
 
     /// The content of the entry that the client has received last, if it is known.
     const fn content(self) -> Option<ContentHash> {
-        if let Self::Entry(_, content) = self { Some(content) } else { None }
+        if let Self::Entry { content, .. } = self { Some(content) } else { None }
     }
 }
 
@@ -63,6 +71,8 @@ pub struct Cursor {
     pub is_entry: bool,
     /// The content of this entry, if it is known.
     pub content: Option<ContentHash>,
+    /// The time in ms where the stream continues if another entry has the id of an unchecked position.
+    pub replay_since: u64,
     /// The position comes from the client, and nothing has shown yet that its entry exists, or has the content.
     pub is_unchecked: bool,
     /// The position may be a time, with which the stream has begun before.
@@ -82,13 +92,19 @@ impl Cursor {
     }
 
     /// After the entry with this id, as a client says. A read finds out whether it exists and has this content, unless the channel knows.
-    fn after_entry(channel: &ChannelState, id: StreamId, content: Option<ContentHash>) -> Self {
+    fn after_entry(channel: &ChannelState, id: StreamId, start: StartPosition) -> Self {
+        let content = start.content();
         let cursor = Self::new(channel, id, id > StreamId::ZERO);
         let is_known = match content {
             Some(_) => cursor.content == content,
             None => id == StreamId::ZERO || channel.knows(id),
         };
-        if is_known { cursor } else { Self { next_index: None, content, is_unchecked: true, ..cursor } }
+        let is_time = matches!(start, StartPosition::IdOrTime(_));
+        let replay_since = if let StartPosition::Entry { replay_since, .. } = start { replay_since } else { 0 };
+        if is_known {
+            return Self { is_time, ..cursor };
+        }
+        Self { next_index: None, content, replay_since, is_unchecked: true, is_time, ..cursor }
     }
 
     /// Whether the next frame has to be read from the store.
@@ -214,11 +230,11 @@ impl Membership {
                 }
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
-                StartPosition::Id(id) | StartPosition::Entry(id, _) | StartPosition::IdOrTime(id) if id <= last_id => {
+                StartPosition::Id(id) | StartPosition::Entry { id, .. } | StartPosition::IdOrTime(id)
+                    if id <= last_id =>
+                {
                     let Some((found, certain)) = channel.reset_that_lost(id, start.content()) else {
-                        let is_time = matches!(start, StartPosition::IdOrTime(_));
-                        let cursor = Cursor::after_entry(&channel, id, start.content());
-                        return OpenResult::Opened(Cursor { is_time, ..cursor }, None);
+                        return OpenResult::Opened(Cursor::after_entry(&channel, id, start), None);
                     };
                     return continue_after(found, certain, id, &channel);
                 }
@@ -226,7 +242,7 @@ impl Membership {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
                 }
                 StartPosition::Id(after)
-                | StartPosition::Entry(after, _)
+                | StartPosition::Entry { id: after, .. }
                 | StartPosition::IdOrTime(after)
                 | StartPosition::Between(after) => {
                     // Another node may have delivered entries that this one has not read. Only a read that starts after this

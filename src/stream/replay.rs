@@ -68,9 +68,10 @@ pub async fn read_page(
         {
             let found = page.take_entry(after).and_then(|body| short_hash(body.content_hash()));
             if found.is_some_and(|found| found != received) {
-                // Another entry has the id, so the client may lack any of those before it: it gets all.
-                (after, bytes, compared, is_replaced) = (StreamId::ZERO, PAGE_BYTES, None, true);
-                request = ReadRequest::with_state(after);
+                // Another entry has the id, so the client may lack any of those before it: it gets all that it may read.
+                after = StreamId::new(cursor.replay_since, 0).before();
+                (request, bytes) = (ReadRequest::with_state(after), PAGE_BYTES);
+                (compared, is_replaced) = (None, true);
                 continue;
             }
         }
@@ -120,7 +121,7 @@ pub async fn read_page(
     Some(ReplayPage { pending: replay_budget.add_page(frames, permit), page, end, token, is_first })
 }
 
-/// The gap before all entries of a stream; `None` without a stream.
+/// The gap before the first entry that a stream gets again; `None` without a key.
 fn gap_of_all(page: &Page) -> Option<(Gap, StreamId)> {
     let first = page.entries.first().map(|(id, _)| *id);
     let resumed = first.or(page.last())?;
