@@ -121,7 +121,7 @@ impl Body {
     }
 
     /// A hash of the content, by which an entry is recognized if an emitter uses its id again. 0 if the content is not known. Clients return a
-    /// part of it to any node, after an upgrade too, so it depends on what is stored only and must not change: hence XXH3, which is specified.
+    /// part of it to any node, after an upgrade too, so it depends on the stored fields only and must not change: hence XXH3, which is specified.
     pub fn content_hash(&self) -> u64 {
         match self {
             Self::TooLarge => 0,
@@ -407,7 +407,7 @@ mod tests {
             "0000000000000001",
         ];
         assert_eq!(hashes, expect);
-        // What is not content does not count.
+        // Other fields do not count.
         assert_eq!(hash(&[("event", "e"), ("data", "text"), ("type", "string"), ("token", "t")]), hashes[0]);
         assert_eq!(short_hash(Body::TooLarge.content_hash()), None);
         assert_eq!(short_hash(0x0123_4567_89ab_cdef).map(ContentHash::get), Some(0x89ab_cdef));
