@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
+use std::num::NonZeroU32;
 use std::str::FromStr;
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::util::stringify::{JsonType, json_type};
 
@@ -64,8 +66,17 @@ pub fn digits(text: &str) -> Option<u64> {
     (!text.is_empty() && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.parse().ok())?
 }
 
+/// A hash of the content of an entry, as clients return it with a position. It tells the entry that a client received from another one with the
+/// same id. It is no protection: a client that forges it only gets other events of a channel that it may read.
+pub type ContentHash = NonZeroU32;
+
+/// The part of [`Body::content_hash`] that clients get; `None` if the content is not known.
+pub const fn short_hash(content: u64) -> Option<ContentHash> {
+    ContentHash::new(content as u32)
+}
+
 /// The content of one stream entry.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     Event {
         event: String,
@@ -109,6 +120,17 @@ impl Body {
         Self::Event { data: json.unwrap_or_else(|| text_data(data.as_deref())), event }
     }
 
+    /// A hash of the content, by which an entry is recognized if an emitter uses its id again. 0 if the content is not known. Clients return a
+    /// part of it to any node, after an upgrade too, so it depends on the stored fields only and must not change: hence XXH3, which is specified.
+    pub fn content_hash(&self) -> u64 {
+        match self {
+            Self::TooLarge => 0,
+            Self::Foreign => 1,
+            Self::Event { event, data } => content_hash(2, event, data),
+            Self::Untyped(untyped) => untyped.content_hash(),
+        }
+    }
+
     /// The event and the value as JSON on one line, of an event whose notification is not known.
     pub fn into_event(self) -> Option<(String, String)> {
         match self {
@@ -120,7 +142,7 @@ impl Body {
 }
 
 /// The fields of a stock emitter's entry, as they were written.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UntypedEvent {
     pub event: String,
     pub data: Option<String>,
@@ -142,6 +164,14 @@ impl UntypedEvent {
         (name.unwrap_or_else(|| self.event.clone()), data.unwrap_or_else(|| text_data(self.data.as_deref())))
     }
 
+    /// [`Body::content_hash`]: the notification is no part of it.
+    pub fn content_hash(&self) -> u64 {
+        match &self.data {
+            Some(data) => content_hash(3, &self.event, data),
+            None => content_hash(4, &self.event, ""),
+        }
+    }
+
     /// Bytes of both fields.
     pub fn size(&self) -> usize {
         self.event.len() + self.data.as_ref().map_or(0, String::len)
@@ -158,6 +188,11 @@ impl UntypedEvent {
         let text = self.data.as_ref().filter(|_| self.may_be_json)?;
         Some(one_line(text.trim_matches([' ', '\t', '\n', '\r'])).into_owned())
     }
+}
+
+/// The hash of two texts. The hash of the first one is the seed of the second one's, so that their border counts.
+fn content_hash(kind: u64, event: &str, data: &str) -> u64 {
+    xxh3_64_with_seed(data.as_bytes(), xxh3_64_with_seed(event.as_bytes(), kind))
 }
 
 /// The value, if the text is the characters of a string; `null` without a text.
@@ -349,6 +384,33 @@ mod tests {
         check("1.10", "json", "1.10");
         check("{", "json", r#""{""#);
         check("null", "string", r#""null""#);
+    }
+
+    /// Clients return hashes to nodes of other versions.
+    #[test]
+    fn hash_of_a_content_never_changes() {
+        let hash = |fields: &[(&str, &str)]| format!("{:016x}", decode(fields).content_hash());
+        let hashes = [
+            hash(&[("event", "e"), ("data", "text")]),
+            hash(&[("event", "et"), ("data", "ext")]),
+            hash(&[("event", "e"), ("data", "{\"a\":1}")]),
+            hash(&[("event", "e"), ("data", "{\"a\":1}"), ("type", "json")]),
+            hash(&[("event", "\"e\"")]),
+            hash(&[("data", "text")]),
+        ];
+        let expect = [
+            "0a2ec0483ad5fc18",
+            "6f3a0ec0c9b9d798",
+            "fb9d1f84a3fa48e8",
+            "5b5def64cf58adcd",
+            "4db22fbcd37cabe1",
+            "0000000000000001",
+        ];
+        assert_eq!(hashes, expect);
+        // Other fields do not count.
+        assert_eq!(hash(&[("event", "e"), ("data", "text"), ("type", "string"), ("token", "t")]), hashes[0]);
+        assert_eq!(short_hash(Body::TooLarge.content_hash()), None);
+        assert_eq!(short_hash(0x0123_4567_89ab_cdef).map(ContentHash::get), Some(0x89ab_cdef));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::channel::budget::ByteBudget;
 use crate::channel::frame::SequencedFrame;
-use crate::event::StreamId;
+use crate::event::{ContentHash, StreamId};
 use crate::util::allocation::allocation;
 
 /// The cost of a buffered frame in addition to its bytes: the struct and the allocation.
@@ -70,6 +70,12 @@ impl EventBuffer {
     /// The index of the oldest frame.
     pub fn first_index(&self) -> u64 {
         self.first_index
+    }
+
+    /// The content of the entry at this position, if it is buffered.
+    pub fn content(&self, position: StreamId) -> Option<ContentHash> {
+        let index = self.frames.binary_search_by_key(&position, |frame| frame.position).ok()?;
+        self.frames.get(index)?.content
     }
 
     /// The index that the next frame will get.
@@ -145,7 +151,7 @@ mod tests {
     use super::*;
 
     fn frame(n: u64, size: usize) -> SequencedFrame {
-        SequencedFrame { position: StreamId::new(n, 0), bytes: vec![b'x'; size].into(), gap: None }
+        SequencedFrame { position: StreamId::new(n, 0), content: None, bytes: vec![b'x'; size].into(), gap: None }
     }
 
     #[test]

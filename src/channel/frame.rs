@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::event::{StreamId, json_string};
+use crate::event::{ContentHash, StreamId, json_string};
 use crate::util::named::named_variants;
 
 /// A frame that goes out to the streams of a channel.
@@ -10,6 +10,8 @@ use crate::util::named::named_variants;
 pub struct SequencedFrame {
     /// The position of a client that has received the frame.
     pub position: StreamId,
+    /// Of the entry at the position, if there is one whose content is known.
+    pub content: Option<ContentHash>,
     /// The `data:` line and the blank line after it.
     pub bytes: Bytes,
     /// The reason, if the frame reports a gap; `None` for an event.
@@ -66,6 +68,6 @@ impl Gap {
             "data: {{\"type\":\"gap\",\"channel\":{channel},\"after\":{after},\"resumed\":\"{resumed}\",\
              \"certain\":{certain},\"reason\":\"{reason}\"}}\n\n"
         );
-        SequencedFrame { position, bytes: bytes.into(), gap: Some(self.reason) }
+        SequencedFrame { position, content: None, bytes: bytes.into(), gap: Some(self.reason) }
     }
 }

@@ -9,7 +9,7 @@ use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::replay_source::{ProofToken, ReplaySource};
 use crate::channel::sequencer::StoreReset;
 use crate::channel::{Channel, ChannelState, Link};
-use crate::event::StreamId;
+use crate::event::{ContentHash, StreamId, short_hash};
 use crate::store::Page;
 use crate::util::client_key::ClientKey;
 
@@ -22,8 +22,10 @@ pub enum StartPosition {
     Unknown,
     /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
     From(StreamId),
-    /// After this entry, which the client has received.
+    /// After the entry with this id, which the client has received.
     Id(StreamId),
+    /// The same, with the content of the entry. If another one has the id now, the stream starts at `replay_since`, a time in ms.
+    Entry { id: StreamId, content: ContentHash, replay_since: u64 },
     /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
     IdOrTime(StreamId),
     /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
@@ -35,8 +37,21 @@ impl StartPosition {
     pub const fn position(self) -> Option<StreamId> {
         match self {
             Self::Tail | Self::Unknown => None,
-            Self::From(id) | Self::Id(id) | Self::IdOrTime(id) | Self::Between(id) => Some(id),
+            Self::From(id) | Self::Id(id) | Self::Entry { id, .. } | Self::IdOrTime(id) | Self::Between(id) => Some(id),
         }
+    }
+
+    /// The same start, of a stream that gets no event from before this time in ms.
+    pub fn not_before(self, replay_since: Option<u64>) -> Self {
+        match self {
+            Self::Entry { id, content, .. } => Self::Entry { id, content, replay_since: replay_since.unwrap_or(0) },
+            _ => self,
+        }
+    }
+
+    /// The content of the entry that the client has received last, if it is known.
+    const fn content(self) -> Option<ContentHash> {
+        if let Self::Entry { content, .. } = self { Some(content) } else { None }
     }
 }
 
@@ -55,7 +70,11 @@ pub struct Cursor {
     pub received_to: StreamId,
     /// The stream had an entry with the id `position`, as far as known.
     pub is_entry: bool,
-    /// The position comes from the client, and nothing has shown yet that its entry exists.
+    /// The content of this entry, if it is known.
+    pub content: Option<ContentHash>,
+    /// The time in ms where the stream continues if another entry has the id of an unchecked position.
+    pub replay_since: u64,
+    /// The position comes from the client, and nothing has shown yet that its entry exists, or has the content.
     pub is_unchecked: bool,
     /// The position may be a time, with which the stream has begun before.
     pub is_time: bool,
@@ -64,7 +83,8 @@ pub struct Cursor {
 impl Cursor {
     fn new(channel: &ChannelState, position: StreamId, is_entry: bool) -> Self {
         let next_index = channel.buffer.index_after(position);
-        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, ..Self::default() }
+        let content = if is_entry { channel.content(position) } else { None };
+        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, content, ..Self::default() }
     }
 
     /// At the end of the channel's stream.
@@ -72,13 +92,20 @@ impl Cursor {
         Self::new(channel, channel.last_id, channel.last_id > StreamId::ZERO)
     }
 
-    /// After the entry with this id, as a client says. A read finds out whether it exists, unless the channel knows.
-    fn after_entry(channel: &ChannelState, id: StreamId) -> Self {
+    /// After the entry with this id, as a client says. A read finds out whether it exists and has this content, unless the channel knows.
+    fn after_entry(channel: &ChannelState, id: StreamId, start: StartPosition) -> Self {
+        let content = start.content();
         let cursor = Self::new(channel, id, id > StreamId::ZERO);
-        if id == StreamId::ZERO || channel.knows(id) {
-            return cursor;
+        let is_known = match content {
+            Some(_) => cursor.content == content,
+            None => id == StreamId::ZERO || channel.knows(id),
+        };
+        let is_time = matches!(start, StartPosition::IdOrTime(_));
+        let replay_since = if let StartPosition::Entry { replay_since, .. } = start { replay_since } else { 0 };
+        if is_known {
+            return Self { is_time, ..cursor };
         }
-        Self { next_index: None, is_unchecked: true, ..cursor }
+        Self { next_index: None, content, replay_since, is_unchecked: true, is_time, ..cursor }
     }
 
     /// Whether the next frame has to be read from the store.
@@ -111,13 +138,13 @@ impl Cursor {
     /// The stream has received this frame.
     pub fn advance(&mut self, frame: &SequencedFrame) {
         self.position = frame.position;
-        self.is_entry = frame.is_at_entry();
+        (self.is_entry, self.content) = (frame.is_at_entry(), frame.content);
     }
 
     /// The stream has received everything up to this position.
     pub fn advance_to(&mut self, position: StreamId, is_entry: bool) {
         if position > self.position {
-            (self.position, self.is_entry) = (position, is_entry);
+            (self.position, self.is_entry, self.content) = (position, is_entry, None);
         }
     }
 }
@@ -131,12 +158,20 @@ impl ChannelState {
         id == self.last_id || self.buffer.has_position(id) || self.sequencer.has_read(id)
     }
 
+    /// The content of the entry with this id, if it is known.
+    fn content(&self, id: StreamId) -> Option<ContentHash> {
+        self.sequencer.content(id).and_then(short_hash).or_else(|| self.buffer.content(id))
+    }
+
     /// The reset that lost the entry with this id that a client has received, and whether that is certain: another entry may have the id now,
-    /// which the client may have received instead.
-    fn reset_that_lost(&self, id: StreamId) -> Option<(FoundReset<'_>, bool)> {
+    /// which the client may have received instead, unless it has returned the content of the one that it received.
+    fn reset_that_lost(&self, id: StreamId, received: Option<ContentHash>) -> Option<(FoundReset<'_>, bool)> {
         let content = self.sequencer.content(id);
-        let found = self.resets.that_lost(id, content).filter(|_| content.is_some() || !self.knows(id))?;
-        Some((found, found.0.certain && content.is_none()))
+        if received.is_some() && content.and_then(short_hash) == received {
+            return None;
+        }
+        let found = self.resets.that_lost(id, content, received).filter(|_| content.is_some() || !self.knows(id))?;
+        Some((found, found.0.certain && (content.is_none() || received.is_some())))
     }
 }
 
@@ -215,22 +250,26 @@ impl Membership {
                 }
                 StartPosition::From(at) if at >= last_id => return OpenResult::Opened(Cursor::at_end(&channel), None),
                 StartPosition::From(id) => return OpenResult::Opened(Cursor::new(&channel, id, false), None),
-                StartPosition::Id(id) | StartPosition::IdOrTime(id) if id <= last_id => {
-                    let Some((found, certain)) = channel.reset_that_lost(id) else {
-                        let is_time = matches!(start, StartPosition::IdOrTime(_));
-                        return OpenResult::Opened(Cursor { is_time, ..Cursor::after_entry(&channel, id) }, None);
+                StartPosition::Id(id) | StartPosition::Entry { id, .. } | StartPosition::IdOrTime(id)
+                    if id <= last_id =>
+                {
+                    let Some((found, certain)) = channel.reset_that_lost(id, start.content()) else {
+                        return OpenResult::Opened(Cursor::after_entry(&channel, id, start), None);
                     };
                     return continue_after(found, certain, id, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
                 }
-                StartPosition::Id(after) | StartPosition::IdOrTime(after) | StartPosition::Between(after) => {
+                StartPosition::Id(after)
+                | StartPosition::Entry { id: after, .. }
+                | StartPosition::IdOrTime(after)
+                | StartPosition::Between(after) => {
                     // Another node may have delivered entries that this one has not read. Only a read that starts after this
                     // call proves that the entry is missing from the store.
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
-                        if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None) {
+                        if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None, start.content()) {
                             return continue_after(found, reset.certain, after, &channel);
                         }
                         let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
@@ -359,6 +398,7 @@ impl Cursor {
         let gap = Gap { after, resumed, certain, reason };
         self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
         (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
+        self.content = channel.content(self.position).filter(|_| self.is_entry);
         Some(gap)
     }
 }

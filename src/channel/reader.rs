@@ -21,13 +21,15 @@ use crate::util::fair_queue::{FairPermit, FairSemaphore};
 /// entries.
 const MAX_CONCURRENT_READS: usize = 16;
 /// Concurrent reads that open a channel. They have permits of their own, so that the events of open channels do not wait for
-/// them, and fetch no entries.
+/// them, and fetch at most the last entry.
 const MAX_CONCURRENT_OPENS: usize = 16;
 /// Members that are compared to find the one that is best off; of more, a sample.
 const MAX_COMPARED_MEMBERS: usize = 64;
 const PAGE_ENTRIES: usize = 256;
 /// A larger entry comes in a page of its own.
 const PAGE_BYTES: usize = 256 * 1024;
+/// A larger last entry is not read when a channel opens. Memory for them is at most this times [`MAX_CONCURRENT_OPENS`].
+const MAX_LAST_ENTRY_BYTES: usize = 16 * 1024;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(2);
 
@@ -87,7 +89,8 @@ impl Channel {
                     // A bound, so that the state is not locked in the body.
                     let read = self.state.lock().begin_read();
                     let Some(read) = read else { continue };
-                    let result = self.reader.read(&self.name, read.request, read.entries, bytes).await;
+                    let limit = if read.entries > 0 { bytes } else { MAX_LAST_ENTRY_BYTES };
+                    let result = self.reader.read(&self.name, read.request, read.entries, limit).await;
                     drop(permit);
                     bytes = result.as_ref().ok().and_then(|page| page.needs).unwrap_or(PAGE_BYTES);
                     let is_finished = self.state.lock().finish_read(result, &read);

@@ -1,7 +1,7 @@
 //! What a channel remembers of the last resets of its store: where slow streams continue, and which entries were lost.
 
 use crate::channel::sequencer::StoreReset;
-use crate::event::StreamId;
+use crate::event::{ContentHash, StreamId, short_hash};
 
 /// A stream that misses more resets than these gets some entries twice, if the oldest of them has the least position.
 const MAX_RESETS: usize = 4;
@@ -48,13 +48,19 @@ impl Resets {
     }
 
     /// The reset that lost an entry with this id, with the position after which a client continues that has received it. `content` is the hash of
-    /// the entry that has the id now, if there is one: the entry that was lost may have returned. With it comes the last entry that the client
-    /// has received and the store still has, if it is known.
-    pub fn that_lost(&self, id: StreamId, content: Option<u64>) -> Option<(&StoreReset, Option<StreamId>)> {
+    /// the entry that has the id now, if there is one: the entry that was lost may have returned. `received` is that of the entry which the
+    /// client has received, if it is known. With the reset comes the last entry that the client has received and the store still has, if it is
+    /// known.
+    pub fn that_lost(
+        &self,
+        id: StreamId,
+        content: Option<u64>,
+        received: Option<ContentHash>,
+    ) -> Option<(&StoreReset, Option<StreamId>)> {
         let (mut position, mut found, mut is_common_known) = (id, None, true);
         for reset in &self.last {
             // Where the client would have continued may be lost, too.
-            if position > reset.position && (found.is_some() || has_lost(reset, id, content)) {
+            if position > reset.position && (found.is_some() || has_lost(reset, id, content, received)) {
                 (position, found) = (reset.position, Some(reset));
             }
             is_common_known &= found.is_none() || reset.common.is_some();
@@ -63,9 +69,11 @@ impl Resets {
     }
 }
 
-fn has_lost(reset: &StoreReset, id: StreamId, content: Option<u64>) -> bool {
+fn has_lost(reset: &StoreReset, id: StreamId, content: Option<u64>, received: Option<ContentHash>) -> bool {
     let found = reset.lost.binary_search_by_key(&id, |(id, _)| *id);
-    found.is_ok_and(|index| reset.lost.get(index).map(|(_, content)| *content) != content)
+    let Some((_, lost)) = found.ok().and_then(|index| reset.lost.get(index)) else { return false };
+    let is_received = received.is_none() || short_hash(*lost).is_none_or(|lost| Some(lost) == received);
+    is_received && content != Some(*lost)
 }
 
 #[cfg(test)]
@@ -106,7 +114,7 @@ mod tests {
         let mut resets = resets(&[(5, &[6]), (7, &[8])]);
         let common = |resets: &Resets| {
             let since = resets.least_since(0).and_then(|(_, common)| common);
-            (since, resets.that_lost(id(6), None).and_then(|(_, common)| common))
+            (since, resets.that_lost(id(6), None, None).and_then(|(_, common)| common))
         };
         assert_eq!(common(&resets), (Some(id(5)), Some(id(5))));
         let (position, lost) = (id(6), [(id(7), 0)].into());
@@ -117,7 +125,7 @@ mod tests {
     #[test]
     fn lost_id_has_the_position_where_its_client_continues() {
         let check = |resets: &Resets, lost, expect: Option<u64>| {
-            assert_eq!(resets.that_lost(id(lost), None).map(|(reset, _)| reset.position.ms), expect, "{lost}");
+            assert_eq!(resets.that_lost(id(lost), None, None).map(|(reset, _)| reset.position.ms), expect, "{lost}");
         };
         let resets = resets(&[(5, &[6, 7]), (4, &[5, 8]), (6, &[9])]);
         check(&resets, 5, Some(4));
@@ -127,7 +135,22 @@ mod tests {
         check(&resets, 4, None);
         check(&resets, 10, None);
         // The entry is there again, or another one has its id.
-        assert_eq!(resets.that_lost(id(9), Some(0)), None);
-        assert_eq!(resets.that_lost(id(9), Some(1)).map(|(reset, _)| reset.position.ms), Some(6));
+        assert_eq!(resets.that_lost(id(9), Some(0), None), None);
+        assert_eq!(resets.that_lost(id(9), Some(1), None).map(|(reset, _)| reset.position.ms), Some(6));
+    }
+
+    #[test]
+    fn lost_entry_is_that_of_the_content_which_the_client_received() {
+        let mut resets = Resets::default();
+        let (position, lost) = (id(5), [(id(6), 7), (id(8), 0)].into());
+        resets.push(StoreReset { position, common: Some(position), resumed: position, certain: true, lost });
+        let check = |lost, received, expect: bool| {
+            let received = ContentHash::new(received);
+            assert_eq!(resets.that_lost(id(lost), None, received).is_some(), expect, "{lost} {received:?}");
+        };
+        check(6, 7, true);
+        check(6, 3, false);
+        // The content that was lost is not known.
+        check(8, 3, true);
     }
 }

@@ -104,12 +104,20 @@ pub struct Page {
     /// The state of the stream. `None` if the key does not exist, or if the read was not asked for it and found what it looked for: the
     /// entry with the id [`ReadRequest::after`], all entries after it, and not fewer than were notified.
     pub stream: Option<StreamState>,
+    /// The last entry of the stream, if the read was for no entries and this one is within the limits.
+    pub last_entry: Option<Body>,
     /// The last entry of the barrier stream ([`EventStore::set_barrier_stream`]) at the same moment; `None` if it cannot be read at the same
     /// moment, because it is on another server: then [`EventStore::barrier_position`] has to be asked.
     pub barrier_position: Option<StreamId>,
 }
 
 impl Page {
+    /// Removes the entry with this id if it is the first one, as if the page had been read after it. Returns its content.
+    pub fn take_entry(&mut self, id: StreamId) -> Option<Body> {
+        self.has_after = self.entries.first().is_some_and(|(first, _)| *first == id);
+        self.has_after.then(|| self.entries.remove(0).1)
+    }
+
     /// The last id of the stream; `None` if the page has neither its state nor an entry.
     pub fn last(&self) -> Option<StreamId> {
         let last_entry = || self.entries.last().map(|(id, _)| *id);

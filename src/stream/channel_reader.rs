@@ -193,5 +193,5 @@ impl ChannelReader {
 
 /// The position of a client that has received nothing after this start.
 const fn start_of(cursor: &Cursor) -> KnownPosition {
-    KnownPosition::At(Position { id: cursor.position, is_entry: cursor.is_entry })
+    KnownPosition::At(Position { id: cursor.position, is_entry: cursor.is_entry, content: cursor.content })
 }

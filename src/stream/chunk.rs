@@ -42,7 +42,8 @@ impl Chunk {
         if self.is_full() {
             return false;
         }
-        positions.set(number, KnownPosition::At(Position { id: frame.position, is_entry: frame.is_at_entry() }));
+        let SequencedFrame { position: id, content, .. } = *frame;
+        positions.set(number, KnownPosition::At(Position { id, is_entry: frame.is_at_entry(), content }));
         if self.bytes.is_empty() {
             // Most chunks are one event. With the exact capacity there is one allocation, and no copy to shrink it.
             self.bytes.reserve(positions.line_bytes() + frame.bytes.len().min(CHUNK_BYTES));
@@ -106,7 +107,7 @@ mod tests {
     use crate::event::user_frame;
 
     fn event(ms: u64, frame: &Bytes) -> SequencedFrame {
-        SequencedFrame { position: StreamId::new(ms, 0), bytes: frame.clone(), gap: None }
+        SequencedFrame { position: StreamId::new(ms, 0), content: None, bytes: frame.clone(), gap: None }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use sha2::{Digest, Sha256};
 
 use crate::channel::membership::StartPosition;
-use crate::event::{StreamId, digits};
+use crate::event::{ContentHash, StreamId, digits};
 
 /// Precedes the sequence of a position that is not the id of an entry, such as the time at which a channel started. As a number it changes
 /// nothing, so readers that do not know it start there too. Without it, an entry that is not in the stream would look like one that was lost.
@@ -18,24 +18,30 @@ pub struct Position {
     pub id: StreamId,
     /// An entry of the stream had this id.
     pub is_entry: bool,
+    /// The content of this entry, if it is known: after a failover another entry may have the id.
+    pub content: Option<ContentHash>,
 }
 
 impl Position {
     /// The position after an entry.
     #[cfg(test)]
     pub const fn entry(id: StreamId) -> Self {
-        Self { id, is_entry: true }
+        Self { id, is_entry: true, content: None }
     }
 
     fn parsed(id: StreamId, seq: &str) -> Self {
         // No entry has the greatest sequence: that is a position just before the next millisecond.
         let is_marked = seq.len() > 1 && seq.starts_with(NOT_AN_ENTRY);
-        Self { id, is_entry: !is_marked && id.seq != u64::MAX }
+        Self { id, is_entry: !is_marked && id.seq != u64::MAX, content: None }
     }
 
     /// Where a stream starts that resumes from here.
     pub fn start(self) -> StartPosition {
-        if self.is_entry { StartPosition::Id(self.id) } else { StartPosition::Between(self.id) }
+        match (self.is_entry, self.content) {
+            (true, Some(content)) => StartPosition::Entry { id: self.id, content, replay_since: 0 },
+            (true, None) => StartPosition::Id(self.id),
+            (false, _) => StartPosition::Between(self.id),
+        }
     }
 
     const fn is_marked(self) -> bool {
@@ -70,7 +76,8 @@ pub enum KnownPosition {
 
 /// The `id:` of a frame: a position for each channel of the URL, in the order of the URL.
 ///
-/// The format is `<name>:<ms>-<seq>,<name>:-,<name>:?`, with numbers in hex, `-` for no position and `?` for [`KnownPosition::Unusable`].
+/// The format is `<name>:<ms>-<seq>-<content>,<name>:<ms>-<seq>,<name>:-,<name>:?`, with numbers in hex, `-` for no position and `?` for
+/// [`KnownPosition::Unusable`]. The content is that of the entry; without it the position is the id of an entry whose content is not known.
 /// The name is a hash of the channel's name. A browser returns the id as `Last-Event-ID` with the same URL. A client that has changed its
 /// channels keeps the positions of those that are left.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +140,10 @@ impl Positions {
     pub fn line_bytes(&self) -> usize {
         let entry = |(hash, position): &(ChannelHash, KnownPosition)| {
             let position = match position {
-                KnownPosition::At(position) => hex_digits(position.id.ms) + 1 + seq_digits(*position),
+                KnownPosition::At(position) => {
+                    let content = position.content.map_or(0, |content| 1 + hex_digits(content.get().into()));
+                    hex_digits(position.id.ms) + 1 + seq_digits(*position) + content
+                }
                 KnownPosition::None | KnownPosition::Unusable => 1,
             };
             hash.len() + 1 + position
@@ -158,6 +168,11 @@ impl Positions {
                     write_hex(to, position.id.ms, hex_digits(position.id.ms));
                     to.extend_from_slice(b"-");
                     write_hex(to, position.id.seq, seq_digits(*position));
+                    if let Some(content) = position.content {
+                        let content = content.get().into();
+                        to.extend_from_slice(b"-");
+                        write_hex(to, content, hex_digits(content));
+                    }
                 }
             }
         }
@@ -172,8 +187,12 @@ fn parse_entry(entry: &str) -> Option<(ChannelHash, KnownPosition)> {
         is_plain.then(|| u64::from_str_radix(text, 16).ok())?
     };
     let position = |text: &str| {
-        let (ms, seq) = text.split_once('-')?;
-        Some(Position::parsed(StreamId::new(hex(ms)?, hex(seq)?), seq))
+        let (ms, rest) = text.split_once('-')?;
+        let (seq, content) = rest.split_once('-').map_or((rest, None), |(seq, content)| (seq, Some(content)));
+        let position = Position::parsed(StreamId::new(hex(ms)?, hex(seq)?), seq);
+        let Some(content) = content else { return Some(position) };
+        let content = u32::try_from(hex(content)?).ok().and_then(ContentHash::new)?;
+        position.is_entry.then_some(Position { content: Some(content), ..position })
     };
     let (hash, text) = entry.split_once(':')?;
     hex(hash)?;
@@ -259,10 +278,26 @@ mod tests {
 
     #[test]
     fn written_ids_resume_the_same_positions() {
-        let last = KnownPosition::At(Position { id: StreamId::new(u64::MAX, u64::MAX), is_entry: false });
-        let known = [("a", at(0x193a, 1)), ("b", KnownPosition::None), ("c", last), ("", KnownPosition::Unusable)];
+        let last =
+            KnownPosition::At(Position { id: StreamId::new(u64::MAX, u64::MAX), is_entry: false, content: None });
+        let entry = |content| {
+            let position = Position::entry(StreamId::new(0x193a, 1));
+            KnownPosition::At(Position { content: ContentHash::new(content), ..position })
+        };
+        let known = [
+            ("a", at(0x193a, 1)),
+            ("b", KnownPosition::None),
+            ("c", last),
+            ("d", entry(u32::MAX)),
+            ("e", entry(0x1a)),
+            ("", KnownPosition::Unusable),
+        ];
         let text = id(&of(&known));
-        assert_eq!(text, "ca978112:193a-1,3e23e816:-,2e7d2c03:ffffffffffffffff-ffffffffffffffff,e3b0c442:?");
+        assert_eq!(
+            text,
+            "ca978112:193a-1,3e23e816:-,2e7d2c03:ffffffffffffffff-ffffffffffffffff,18ac3e73:193a-1-ffffffff,\
+             3f79bb7b:193a-1-1a,e3b0c442:?"
+        );
         assert_eq!(resumed(&known.map(|(name, _)| name), text.as_bytes()), known.map(|(_, position)| position));
     }
 
@@ -277,12 +312,12 @@ mod tests {
         let id = StreamId::new(25, 0);
         let entry = StreamId::new(25, 7);
         check(Position::entry(entry), "25-7", StartPosition::Id(entry));
-        check(Position { id: entry, is_entry: false }, "25-07", StartPosition::Between(entry));
-        check(Position { id, is_entry: false }, "25-00", StartPosition::Between(id));
+        check(Position { id: entry, is_entry: false, content: None }, "25-07", StartPosition::Between(entry));
+        check(Position { id, is_entry: false, content: None }, "25-00", StartPosition::Between(id));
         let id = StreamId::new(25, u64::MAX);
-        check(Position { id, is_entry: false }, "25-18446744073709551615", StartPosition::Between(id));
+        check(Position { id, is_entry: false, content: None }, "25-18446744073709551615", StartPosition::Between(id));
         // An empty stream is not marked: nothing is before it.
-        let position = Position { id: StreamId::ZERO, is_entry: false };
+        let position = Position { id: StreamId::ZERO, is_entry: false, content: None };
         check(position, "0-0", StartPosition::Id(StreamId::ZERO));
     }
 
@@ -339,7 +374,23 @@ mod tests {
         check(b"ca978112:1-1\xff,x", KnownPosition::Unusable);
         check(&vec![b'x'; 60_000], KnownPosition::Unusable);
         check(&b"00000000:1-1,".repeat(5_000), KnownPosition::Unusable);
-        for bad in ["", "1", "x-1", "+2-1", "1-", "-1-0", "10000000000000000-0", "1-1-1", "??", "--"] {
+        for bad in [
+            "",
+            "1",
+            "x-1",
+            "+2-1",
+            "1-",
+            "-1-0",
+            "10000000000000000-0",
+            "1-1-",
+            "1-1-0",
+            "1-1-x",
+            "1-1-100000000",
+            "1-1-1-1",
+            "1-00-1",
+            "??",
+            "--",
+        ] {
             let id = format!("ca978112:{bad},3e23e816:2-2");
             assert_eq!(resumed(&["a", "b"], id.as_bytes()), [KnownPosition::Unusable, at(2, 2)], "{id}");
         }

@@ -9,7 +9,7 @@ use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::membership::Cursor;
 use crate::channel::replay_source::{ProofToken, ReplaySource};
 use crate::channel::sequencer::has as is_in;
-use crate::event::{Body, StreamId, user_frame};
+use crate::event::{Body, StreamId, short_hash, user_frame};
 use crate::store::{Page, ReadRequest};
 use crate::stream::StreamContext;
 use crate::stream::replay_budget::PendingPage;
@@ -44,18 +44,38 @@ pub async fn read_page(
     cursor: Cursor,
     is_first: bool,
 ) -> Option<ReplayPage> {
-    let (StreamContext { hub, replay_budget, .. }, after) = (context, cursor.position);
+    let (StreamContext { hub, replay_budget, .. }, mut after) = (context, cursor.position);
     let channel = Arc::clone(source.name());
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
     // Entries that the channel read may have been deleted, so a page contradicts it at most once.
     let mut is_verified = false;
-    let request = ReadRequest { after, is_entry: cursor.is_entry, notified: 0, wants_state: is_first };
+    let mut request = ReadRequest { after, is_entry: cursor.is_entry, notified: 0, wants_state: is_first };
+    // The read starts before the entry that the client has received, to compare it.
+    let mut compared = cursor.content.filter(|_| is_first && cursor.is_unchecked);
+    if compared.is_some() {
+        (request.after, request.is_entry) = (after.before(), false);
+    }
+    let mut is_replaced = false;
     hub.metrics().replay_page(is_first);
     let (mut page, permit, token) = loop {
         let token = source.proven(cursor.epoch()).await?;
         let turn = replay_budget.turns.acquire(&client).await;
         let permit = replay_budget.acquire(bytes).await;
-        match hub.read(&channel, request, bytes).await {
+        let mut result = hub.read(&channel, request, bytes).await;
+        if let (Ok(page), Some(received)) = (&mut result, compared)
+            && page.needs.is_none()
+            && source.is_current(token)
+        {
+            let found = page.take_entry(after).and_then(|body| short_hash(body.content_hash()));
+            if found.is_some_and(|found| found != received) {
+                // Another entry has the id, so the client may lack any of those before it: it gets all that it may read.
+                after = StreamId::new(cursor.replay_since, 0).before();
+                (request, bytes) = (ReadRequest::with_state(after), PAGE_BYTES);
+                (compared, is_replaced) = (None, true);
+                continue;
+            }
+        }
+        match result {
             Ok(_) if !source.is_current(token) => {}
             Ok(Page { needs: Some(needs), .. }) => bytes = needs,
             Ok(page) if !is_verified && source.is_contradicted_by(after, &page, token) => {
@@ -79,11 +99,13 @@ pub async fn read_page(
         }
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
-    if let Some((gap, position)) = gap_before(&cursor, is_first, &page) {
+    let gap = if is_replaced { gap_of_all(&page) } else { None };
+    if let Some((gap, position)) = gap.or_else(|| gap_before(&cursor, is_first, &page)) {
         frames.push_back(gap.frame(position, &channel));
     }
     let (mut end, received) = (after, source.lost());
     for (id, body) in page.entries.drain(..) {
+        let content = short_hash(body.content_hash());
         if id <= cursor.received_to && is_in(&received, id, &body) {
             // The store lost it and has it again.
         } else if body == Body::TooLarge {
@@ -91,12 +113,21 @@ pub async fn read_page(
             frames.push_back(gap.frame(id, &channel));
         } else if let Some((event, data)) = body.into_event() {
             let bytes = user_frame(id, &event, &data, &channel);
-            frames.push_back(SequencedFrame { position: id, bytes, gap: None });
+            frames.push_back(SequencedFrame { position: id, content, bytes, gap: None });
         }
         end = id;
     }
     frames.iter().filter_map(|frame| frame.gap).for_each(|reason| hub.metrics().gap(reason.as_str()));
     Some(ReplayPage { pending: replay_budget.add_page(frames, permit), page, end, token, is_first })
+}
+
+/// The gap before the first entry that a stream gets again; `None` without a key.
+fn gap_of_all(page: &Page) -> Option<(Gap, StreamId)> {
+    let first = page.entries.first().map(|(id, _)| *id);
+    let resumed = first.or(page.last())?;
+    // The client may get entries again.
+    let gap = Gap { after: None, resumed, certain: false, reason: GapReason::StoreReset };
+    Some((gap, first.map_or(resumed, StreamId::before)))
 }
 
 /// The gap between a position and the page that was read after it, if entries are or may be missing, and the position of a

@@ -216,6 +216,16 @@ async fn replay_starts_no_earlier_than_the_policy_allows() {
     let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], ids.remove(0)).await;
     sse.connected("c").await;
     assert_eq!(sse.ids("c", 3).await, allowed);
+    // Nor does the content of another entry than the one at the position.
+    let forged = first.last_event_id.as_deref().map(|id| {
+        let (tag, last) = (id.split(':').next().expect("a tag"), allowed[2]);
+        format!("{tag}:{:x}-{:x}-1", last.ms, last.seq)
+    });
+    let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], forged).await;
+    sse.connected("c").await;
+    let gap = ("store-reset".into(), false, None, allowed[0]);
+    assert_eq!(sse.gap("c").await, gap);
+    assert_eq!(sse.ids("c", 3).await, allowed);
     // A client with a later position resumes from it.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", allowed[1])).await;
     assert_eq!(sse.connected("c").await, allowed[1]);

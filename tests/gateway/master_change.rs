@@ -1,13 +1,14 @@
 //! Losses that a change of master causes: each channel proves what it delivered, and every surviving entry is delivered once and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tidegate::event::StreamId;
 
 use crate::client::{Sse, id_of};
-use crate::harness::{Gateway, wait_until};
+use crate::harness::{Gateway, InitialPolicy, wait_until};
 
 /// With and without an event buffer: streams then read all events from the store by themselves.
 const BUFFERS: [&str; 2] = ["", "stream.buffer-memory = 0"];
@@ -270,9 +271,108 @@ async fn client_at_a_position_that_is_used_again_gets_a_gap() {
         // It was disconnected when the store was reset.
         let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], lost).await;
         assert_eq!(sse.connected("c").await, written[2], "{buffer}");
-        assert_eq!(sse.gap("c").await, reset(false, written[2], written[3]), "{buffer}");
+        assert_eq!(sse.gap("c").await, reset(true, written[2], written[3]), "{buffer}");
         assert_eq!(sse.ids("c", 1).await, written[3..], "{buffer}");
+        // A client that has received the new entry gets nothing again.
+        let mut sse = sse.reconnect().await;
+        assert_eq!(sse.connected("c").await, written[3], "{buffer}");
+        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
+        assert_eq!(sse.ids("c", 1).await, [next], "{buffer}");
+        // Without the content it is not known which of the two a client has received.
+        let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", written[3])).await;
+        assert_eq!(sse.connected("c").await, written[2], "{buffer}");
+        assert_eq!(sse.gap("c").await, reset(false, written[2], written[3]), "{buffer}");
+        assert_eq!(sse.ids("c", 2).await, [written[3], next], "{buffer}");
     }
+}
+
+/// The gateway to which a client returns was started after the loss, so it has not read the lost entry.
+async fn restarted(gateway: Gateway, buffer: &str) -> Gateway {
+    let store = Arc::clone(&gateway.store);
+    gateway.stop().await.expect("the gateway ends");
+    Gateway::start_with(Some(store), &InitialPolicy::AllowAll, buffer).await
+}
+
+#[tokio::test]
+async fn client_at_a_position_that_is_used_again_gets_a_gap_from_a_new_gateway() {
+    for buffer in BUFFERS {
+        for is_last in [true, false] {
+            let case = format!("{buffer} {is_last}");
+            let gateway = Gateway::start(buffer).await;
+            let (mut sse, mut written) = open_with_four(&gateway).await;
+            let lost = sse.last_event_id.take();
+            drop(sse);
+            let new = |n: usize| (written[n], Some(json!("new")));
+            gateway.store.restore("c", &[(written[0], None), (written[1], None), new(2), new(3)]).await;
+            if !is_last {
+                gateway.store.set_clock(written[3].ms + 5_000);
+                written.push(gateway.store.add("c", "e", &json!("later")).await);
+            }
+            let gateway = restarted(gateway, buffer).await;
+            let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], lost).await;
+            assert_eq!(sse.connected("c").await, written[3], "{case}");
+            // What the client has received before is not known, so it gets all.
+            assert_eq!(sse.gap("c").await, reset(false, None, written[0]), "{case}");
+            assert_eq!(sse.ids("c", written.len()).await, written, "{case}");
+            let mut sse = sse.reconnect().await;
+            assert_eq!(sse.connected("c").await, written[written.len() - 1], "{case}");
+            let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
+            assert_eq!(sse.ids("c", 1).await, [next], "{case}");
+        }
+    }
+}
+
+/// A stream that has received nothing since it opened has the position of the entry that was the last one.
+#[tokio::test]
+async fn last_entry_at_the_start_of_a_stream_is_recognized_by_a_new_gateway() {
+    for is_replaced in [true, false] {
+        let gateway = Gateway::start("").await;
+        let written = emit_four(&gateway).await;
+        let mut sse = gateway.open("channel=c").await;
+        assert_eq!(sse.connected("c").await, written[3]);
+        let position = sse.last_event_id.take();
+        drop(sse);
+        if is_replaced {
+            let new = (written[3], Some(json!("new")));
+            let entries = [(written[0], None), (written[1], None), (written[2], None), new];
+            gateway.store.restore("c", &entries).await;
+        }
+        let gateway = restarted(gateway, "").await;
+        let reads = gateway.store.reads();
+        let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position.clone()).await;
+        assert_eq!(sse.connected("c").await, written[3]);
+        if is_replaced {
+            assert_eq!(sse.gap("c").await, reset(false, None, written[0]));
+            assert_eq!(sse.ids("c", 4).await, written);
+        } else {
+            assert_eq!(sse.last_event_id, position);
+            let mut others = Vec::new();
+            for _ in 0..3 {
+                others.push(Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position.clone()).await);
+                assert_eq!(others.last_mut().expect("a stream").connected("c").await, written[3]);
+            }
+            assert_eq!(gateway.store.reads(), reads + 1, "the read that opens the channel compares for all");
+        }
+        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
+        assert_eq!(sse.ids("c", 1).await, [next]);
+    }
+}
+
+/// Gateways with other limits do not read the same content.
+#[tokio::test]
+async fn entry_whose_content_was_not_read_is_taken_for_the_one_that_the_client_received() {
+    let gateway = Gateway::start("").await;
+    let mut sse = gateway.open("channel=c").await;
+    sse.connected("c").await;
+    let large = gateway.store.emit_stock("c", "e", &json!("x".repeat(4_000))).await;
+    assert_eq!(sse.ids("c", 1).await, [large]);
+    let position = sse.last_event_id.take();
+    drop(sse);
+    let last = gateway.store.add("c", "e", &json!("last")).await;
+    let gateway = restarted(gateway, "stream.max-event-size = '1KiB'").await;
+    let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position).await;
+    assert_eq!(sse.connected("c").await, large);
+    assert_eq!(sse.ids("c", 1).await, [last]);
 }
 
 /// A replay reads an entry before the channel does, and the store loses it.

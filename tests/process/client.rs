@@ -144,6 +144,8 @@ fn line(text: &[u8]) -> Option<&[u8]> {
 pub struct Sse {
     wire: Wire,
     ready: std::collections::VecDeque<Value>,
+    /// The `id:` of the last block that was read.
+    pub last_event_id: String,
 }
 
 impl Sse {
@@ -152,15 +154,16 @@ impl Sse {
         let target = format!("/api/realtime?{query}");
         let wire = with_timeout("the head of a stream", Wire::get(to, &target, None, None)).await.expect("an answer");
         assert_eq!(wire.status, 200, "{query} is allowed: {}", wire.body());
-        Self { wire, ready: std::collections::VecDeque::new() }
+        Self { wire, ready: std::collections::VecDeque::new(), last_event_id: String::new() }
     }
 
     /// The next frame other than a ping; `None` after the end.
     pub async fn next(&mut self) -> Option<Value> {
         with_timeout("the next frame of a stream", async {
             loop {
-                let ready = &mut self.ready;
+                let (ready, id) = (&mut self.ready, &mut self.last_event_id);
                 self.wire.blocks(|block| {
+                    block.id.into_iter().for_each(|new| new.clone_into(id));
                     if !block.data.is_empty() && !block.data.starts_with(r#"{"type":"ping""#) {
                         ready.push_back(serde_json::from_str(block.data).expect("JSON"));
                     }

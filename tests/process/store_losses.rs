@@ -166,6 +166,54 @@ async fn slow_reader_receives_what_survives_once() {
     assert!(expected == KEPT + 1 && !lost, "a gap follows lost entries: {expected}");
 }
 
+/// The gateway to which the client returns was started after the loss, so only the client knows which entry it has received.
+#[tokio::test]
+async fn client_at_an_id_that_is_used_again_gets_a_gap_from_a_new_gateway() {
+    let redis = Redis::start(&[]).await;
+    let mut admin = redis.connect().await;
+    add(&mut admin, "100-0", "kept").await;
+    let state = dump(&mut admin).await;
+    for (has_received, replaces, is_last) in
+        [(true, true, true), (true, true, false), (true, false, true), (false, true, true), (false, false, true)]
+    {
+        let case = format!("received: {has_received}, replaced: {replaces}, last: {is_last}");
+        let first = gateway(&redis, "").await;
+        restore(&mut admin, &state).await;
+        if !has_received {
+            add(&mut admin, "200-0", "old").await;
+        }
+        let mut stream = Sse::open(first.data, "channel=news").await;
+        stream.connected("news").await;
+        if has_received {
+            deliver(&mut admin, &mut stream, &["200-0"]).await;
+        }
+        let position = stream.last_event_id.clone();
+        assert_eq!(position.matches('-').count(), 2, "{position} has the content: {case}");
+        drop((stream, first));
+        if replaces {
+            restore(&mut admin, &state).await;
+            add(&mut admin, "200-0", "new").await;
+        }
+        if !is_last {
+            add(&mut admin, "300-0", "later").await;
+        }
+        let second = gateway(&redis, "").await;
+        let mut stream = Sse::open(second.data, &format!("channel=news&lastEventId={position}")).await;
+        stream.connected("news").await;
+        if replaces {
+            assert_gap(&stream.frame().await, false, None, "100-0");
+            assert_eq!((stream.data().await, stream.data().await), ("kept".into(), "new".into()), "{case}");
+        } else {
+            assert_eq!(stream.last_event_id, position, "{case}");
+        }
+        if !is_last {
+            assert_eq!(stream.data().await, "later", "{case}");
+        }
+        emit(&mut admin, "400-0", "next").await;
+        assert_eq!(stream.data().await, "next", "{case}");
+    }
+}
+
 /// The state of a stream costs Redis a copy of its first and last entries.
 #[tokio::test]
 async fn reads_that_find_what_they_look_for_do_not_ask_for_the_state() {

@@ -7,7 +7,7 @@ use crate::channel::sequencer::lost::LostEntries;
 use crate::channel::sequencer::proof::Comparison;
 use crate::channel::sequencer::reset::StoreReset;
 use crate::channel::sequencer::staged::{Hole, Staged};
-use crate::event::{Body, StreamId};
+use crate::event::{Body, StreamId, short_hash};
 use crate::store::{Page, StreamState};
 
 impl Sequencer {
@@ -178,6 +178,7 @@ impl Sequencer {
 
     fn stage(&mut self, id: StreamId, body: Body, deadline: Option<Instant>) -> Staged {
         let notification = self.pending.take(id);
+        let content = short_hash(body.content_hash());
         let (event, data) = match (body, deadline) {
             (Body::TooLarge, _) => return Staged::TooLarge(id),
             (Body::Foreign, _) => return Staged::Skip(id),
@@ -187,7 +188,7 @@ impl Sequencer {
             }
             (Body::Untyped(untyped), _) => untyped.resolve(notification.as_ref()),
         };
-        Staged::Event { id, frame: self.event_frame(id, &event, &data) }
+        Staged::Event { id, content, frame: self.event_frame(id, &event, &data) }
     }
 
     /// The hole that `count` entries after `from` left that were trimmed before they were read. Trimming removes the oldest entries, so

@@ -1,14 +1,13 @@
 //! The last entries that were read, by which a channel finds out which entries the store has lost.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::event::{Body, StreamId};
 
 /// More entries than a store that falls back loses as a rule.
 pub(super) const MAX_ENTRIES: usize = 64;
 
-/// The id of an entry and a hash of its content: an emitter may use an id again after a reset.
+/// The id of an entry and [`Body::content_hash`]: an emitter may use an id again after a reset.
 pub type EntryKey = (StreamId, u64);
 
 /// What the entries of a history take.
@@ -38,7 +37,7 @@ impl ReadHistory {
         {
             (self.after, self.is_entry) = (evicted, true);
         }
-        self.entries.push_back((id, hash(body)));
+        self.entries.push_back((id, body.content_hash()));
     }
 
     pub fn after(&self) -> StreamId {
@@ -83,11 +82,4 @@ impl ReadHistory {
     fn index_after(&self, position: StreamId) -> usize {
         self.entries.partition_point(|(id, _)| *id <= position)
     }
-}
-
-/// The hash of the content of an entry.
-pub fn hash(body: &Body) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    body.hash(&mut hasher);
-    hasher.finish()
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::channel::sequencer::history::{EntryKey, hash};
+use crate::channel::sequencer::history::EntryKey;
 use crate::event::{Body, StreamId};
 
 #[derive(Debug, Default)]
@@ -43,5 +43,5 @@ impl LostEntries {
 /// Whether these entries, in the order of ids, have this one.
 pub fn has(entries: &[EntryKey], id: StreamId, body: &Body) -> bool {
     let found = entries.binary_search_by_key(&id, |(id, _)| *id);
-    found.is_ok_and(|index| entries.get(index).is_some_and(|(_, content)| *content == hash(body)))
+    found.is_ok_and(|index| entries.get(index).is_some_and(|(_, content)| *content == body.content_hash()))
 }

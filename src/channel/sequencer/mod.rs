@@ -21,15 +21,15 @@ use tokio::time::Instant;
 
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+pub use crate::channel::sequencer::history::EntryKey;
 use crate::channel::sequencer::history::ReadHistory;
-pub use crate::channel::sequencer::history::{EntryKey, hash};
 use crate::channel::sequencer::lost::LostEntries;
 pub use crate::channel::sequencer::lost::has;
 use crate::channel::sequencer::pending::PendingNotifications;
 use crate::channel::sequencer::proof::Proof;
 pub use crate::channel::sequencer::reset::StoreReset;
 use crate::channel::sequencer::staged::{Hole, Staged, StagedQueue};
-use crate::event::{EventNotification, StreamId, user_frame};
+use crate::event::{ContentHash, EventNotification, StreamId, short_hash, user_frame};
 use crate::store::{Page, ReadRequest};
 
 /// How long an entry that was read before its notification arrived waits for the notification, and missing entries for
@@ -171,7 +171,7 @@ impl Sequencer {
         let end = if page.complete { *range.end() } else { last.min(*range.end()) };
         let read = self.history.entries_after(start).take_while(|(id, _)| *id <= end);
         let present = page.entries.iter().filter(|(id, _)| *id > start && *id <= end);
-        !read.eq(present.map(|(id, body)| (*id, hash(body))))
+        !read.eq(present.map(|(id, body)| (*id, body.content_hash())))
     }
 
     /// Starts at the end of the stream that this page was read from.
@@ -181,7 +181,13 @@ impl Sequencer {
         self.staged.clear();
         (self.delivered_to, self.read_to, self.counted_to) = (stream.last, stream.last, stream.last);
         self.is_entry = stream.has_last;
-        self.history.restart(stream.last, self.is_entry);
+        match &page.last_entry {
+            Some(last) if self.is_entry => {
+                self.history.restart(stream.last.before(), false);
+                self.history.push(stream.last, last);
+            }
+            _ => self.history.restart(stream.last, self.is_entry),
+        }
         self.lost = None;
         self.oldest = absorb::oldest_of(&stream);
         self.entries_added = stream.added;
@@ -204,7 +210,8 @@ impl Sequencer {
             let channel = &self.channel;
             self.staged.resolve(id, |untyped| {
                 let (event, data) = untyped.resolve(Some(&notification));
-                Staged::Event { id, frame: user_frame(id, &event, &data, channel) }
+                let content = short_hash(untyped.content_hash());
+                Staged::Event { id, content, frame: user_frame(id, &event, &data, channel) }
             });
             // Otherwise no entry with this id was trimmed: it is late, or forged.
             if !self.staged.holes().any(|hole| hole.may_contain(id)) {
@@ -232,11 +239,12 @@ impl Sequencer {
             };
             let after = self.delivered_to;
             match front {
-                Staged::Event { id, frame } => out(self.deliver(id, frame)),
+                Staged::Event { id, content, frame } => out(self.deliver(id, content, frame)),
                 Staged::Untyped { id, event, .. } => {
+                    let content = short_hash(event.content_hash());
                     let (event, data) = event.resolve(None);
                     let frame = self.event_frame(id, &event, &data);
-                    out(self.deliver(id, frame));
+                    out(self.deliver(id, content, frame));
                 }
                 Staged::Skip(id) => self.delivered_to = id,
                 Staged::TooLarge(id) => {
@@ -276,15 +284,16 @@ impl Sequencer {
         for id in ids {
             if let Some(EventNotification { event, data, .. }) = self.pending.take(id) {
                 let frame = self.event_frame(id, &event, &data);
-                out(self.deliver(id, frame));
+                // How the entry was stored is not known.
+                out(self.deliver(id, None, frame));
             }
         }
         self.pending.retain(|id, _| !hole.may_contain(id));
     }
 
-    fn deliver(&mut self, id: StreamId, bytes: Bytes) -> SequencedFrame {
+    fn deliver(&mut self, id: StreamId, content: Option<ContentHash>, bytes: Bytes) -> SequencedFrame {
         self.delivered_to = id;
-        SequencedFrame { position: id, bytes, gap: None }
+        SequencedFrame { position: id, content, bytes, gap: None }
     }
 
     /// The frame of a gap before the entry `next`. Its position is just before that entry, so that a client that resumes from there does

@@ -1,6 +1,6 @@
 //! The proof that the entries that were read are still in the store: a comparison of the last of them with those that the store has.
 
-use crate::channel::sequencer::history::{ReadHistory, hash};
+use crate::channel::sequencer::history::ReadHistory;
 use crate::event::StreamId;
 use crate::store::{Page, ReadRequest, StreamState};
 
@@ -80,7 +80,7 @@ impl Proof {
         for (id, content) in history.entries_after(start).take_while(|(id, _)| *id <= end) {
             match present.peek() {
                 Some((other, body)) if *other <= id => {
-                    if *other < id || hash(body) != content {
+                    if *other < id || body.content_hash() != content {
                         return self.diverged(stream, read_to);
                     }
                     present.next();

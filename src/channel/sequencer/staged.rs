@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::channel::budget::SequencerBudgets;
-use crate::event::{StreamId, UntypedEvent};
+use crate::event::{ContentHash, StreamId, UntypedEvent};
 use crate::util::allocation::allocation;
 
 /// At this many staged entries, or bytes of them, reads of the channel pause until some were delivered.
@@ -21,6 +21,7 @@ const STAGED_OVERHEAD_BYTES: usize = 160;
 pub(super) enum Staged {
     Event {
         id: StreamId,
+        content: Option<ContentHash>,
         frame: Bytes,
     },
     /// Until the deadline, the event waits for its notification: the stream does not tell whether a stock emitter added a string or JSON.

@@ -172,12 +172,14 @@ fn start_positions(query: Query, header: Option<&[u8]>, grant: &Grant) -> (Vec<C
         };
         let start = match (requested.position(), not_before) {
             (Some(at), Some(bound)) if at < bound => StartPosition::From(bound),
-            _ => requested,
+            _ => requested.not_before(grant.replay_since),
         };
+        let at = |id, is_entry, content| KnownPosition::At(Position { id, is_entry, content });
         // What a browser sends if it is disconnected before the channel is open. A time is in its URL.
         let position = match requested {
-            StartPosition::Id(id) | StartPosition::IdOrTime(id) => KnownPosition::At(Position { id, is_entry: true }),
-            StartPosition::Between(id) => KnownPosition::At(Position { id, is_entry: false }),
+            StartPosition::Id(id) | StartPosition::IdOrTime(id) => at(id, true, None),
+            StartPosition::Entry { id, content, .. } => at(id, true, Some(content)),
+            StartPosition::Between(id) => at(id, false, None),
             StartPosition::Unknown => KnownPosition::Unusable,
             StartPosition::Tail | StartPosition::From(_) => KnownPosition::None,
         };

@@ -172,9 +172,14 @@ impl EventStore for MemoryStore {
                 break;
             } else {
                 used += size;
-                Body::from_fields(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
+                decode(fields)
             };
             page.entries.push((*id, body));
+        }
+        if limits.entries == 0 {
+            let is_within = |fields: &&EntryFields| text_bytes(fields) <= limits.bytes.min(limits.max_event);
+            let last = stream.entries.back().map(|(_, fields)| fields).filter(is_within);
+            page.last_entry = last.map(|fields| decode(fields));
         }
         let is_proven = page.has_after && page.complete && page.entries.len() >= request.notified as usize;
         page.stream = (request.wants_state || !is_proven).then(|| StreamState {
@@ -318,6 +323,10 @@ impl KeyLookup for MemoryStore {
             Some(_) => Err(StoreError::WrongType),
         }
     }
+}
+
+fn decode(fields: &[(String, String)]) -> Body {
+    Body::from_fields(fields.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())))
 }
 
 #[cfg(test)]

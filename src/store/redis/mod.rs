@@ -193,7 +193,7 @@ impl FromRedisValue for StreamId {
 
 /// The entries of a stream and perhaps its state, as `read.lua` returns them.
 type StreamReply = (bool, bool, Option<usize>, Vec<(StreamId, Option<Fields>)>, Option<StateReply>);
-type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId);
+type StateReply = (StreamId, Option<u64>, u64, Option<StreamId>, Option<StreamId>, StreamId, Option<Fields>);
 type Fields = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// Parses the reply of `read.lua`.
@@ -204,19 +204,16 @@ fn parse_page(has_barrier: bool, reply: Value) -> Result<Page, StoreError> {
     let Some((has_after, complete, needs, entries, state)) = stream else {
         return Ok(Page { complete: true, barrier_position, ..Page::default() });
     };
-    let body = |fields: Option<Fields>| match fields {
-        Some(fields) => Body::from_fields(fields.iter().map(|(name, value)| (&**name, &**value))),
-        None => Body::TooLarge,
-    };
-    let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, body(fields))).collect();
-    let stream = match state {
-        Some((last, added, length, first, last_entry, max_deleted)) => {
-            let has_last = last_entry == Some(last);
-            Some(StreamState { last, added: added.ok_or_else(too_old)?, length, first, has_last, max_deleted })
+    let decode = |fields: Fields| Body::from_fields(fields.iter().map(|(name, value)| (&**name, &**value)));
+    let entries: Vec<_> = entries.into_iter().map(|(id, fields)| (id, fields.map_or(Body::TooLarge, decode))).collect();
+    let (stream, last_entry) = match state {
+        Some((last, added, length, first, last_id, max_deleted, last_fields)) => {
+            let (added, has_last) = (added.ok_or_else(too_old)?, last_id == Some(last));
+            (Some(StreamState { last, added, length, first, has_last, max_deleted }), last_fields.map(decode))
         }
-        None => None,
+        None => (None, None),
     };
-    Ok(Page { entries, complete, needs, exists: true, has_after, stream, barrier_position })
+    Ok(Page { entries, complete, needs, exists: true, has_after, stream, last_entry, barrier_position })
 }
 
 #[async_trait]

@@ -7,13 +7,20 @@
 -- whether nothing follows the returned entries, the bytes that the next entry needs if it alone exceeds the limit, the entries as
 -- { id, fields }, without fields (false) if the entry is larger than ARGV[4], and the state. That is false if the entry ARGV[1] and at
 -- least ARGV[6] others are there, the last one of the stream among them, and ARGV[7] is 0; else: the last generated id, the number of
--- entries ever added (false before Redis 7.0), the length, the ids of the first and of the last entry, and the greatest deleted id.
+-- entries ever added (false before Redis 7.0), the length, the ids of the first and of the last entry, the greatest deleted id, and
+-- the fields of the last entry if ARGV[2] is 0 and it is not larger than ARGV[3] and ARGV[4].
 
 local function read_info(key)
   local info = {}
   local raw = redis.call('XINFO', 'STREAM', key)
   for i = 1, #raw, 2 do info[raw[i]] = raw[i + 1] end
   return info
+end
+
+local function bytes_of(fields)
+  local bytes = 0
+  for _, text in ipairs(fields) do bytes = bytes + #text end
+  return bytes
 end
 
 -- A barrier stream that does not exist or is of another type counts as empty. Any other error fails the read, such as a missing right of
@@ -42,8 +49,7 @@ while complete == 1 do
     if entry[1] == after then
       has_after = 1
     else
-      local size = 0
-      for _, text in ipairs(entry[2]) do size = size + #text end
+      local size = bytes_of(entry[2])
       if #entries >= max_entries then complete = 0 break end
       if size > max_event then
         entries[#entries + 1] = { entry[1], false }
@@ -68,6 +74,7 @@ if wants_state or has_after == 0 or complete == 0 or #entries < notified then
   local info = read_info(KEYS[1])
   local first, last = info['first-entry'], info['last-entry']
   state = { info['last-generated-id'], info['entries-added'] or false, info['length'], first and first[1] or false,
-    last and last[1] or false, info['max-deleted-entry-id'] or '0-0' }
+    last and last[1] or false, info['max-deleted-entry-id'] or '0-0', false }
+  if max_entries == 0 and last and bytes_of(last[2]) <= math.min(max_bytes, max_event) then state[7] = last[2] end
 end
 return { barrier, { has_after, complete, needs, entries, state } }

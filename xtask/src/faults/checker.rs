@@ -239,7 +239,8 @@ impl Channel<'_> {
                 Observed::Event(id, token) => {
                     figures.deliveries += 1;
                     let seconds = f64::from(*at) / 1000.0;
-                    if withdrawn.remove(&(*id, *token)).is_some_and(|gaps| gaps >= 2) {
+                    let has_returned = withdrawn.remove(&(*id, *token)).is_some_and(|gaps| gaps >= 2);
+                    if has_returned {
                         figures.returned += 1;
                     } else if !delivered.insert((*id, *token)) {
                         violation(Rule::Repeated, format!("channel {number}: entry {id} again at {seconds:.3}"));
@@ -251,7 +252,8 @@ impl Channel<'_> {
                     }
                     position = *id;
                     self.check_origin(*id, *token, violation);
-                    if let Some(delay) = self.delay(*token, started, *at) {
+                    // An entry that is delivered again was not late.
+                    if let Some(delay) = self.delay(*token, started, *at).filter(|_| !has_returned) {
                         figures.longest_delay = figures.longest_delay.max(delay);
                     }
                 }
