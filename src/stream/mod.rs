@@ -3,6 +3,8 @@
 pub(crate) mod body;
 pub(crate) mod channel_reader;
 pub(crate) mod chunk;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod large_frames;
 pub(crate) mod position;
 pub mod registry;

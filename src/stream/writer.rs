@@ -292,3 +292,6 @@ fn write_chunk_head(bytes: &mut [u8], mut size: usize) -> usize {
     }
     at
 }
+
+#[cfg(test)]
+mod tests;
