@@ -25,12 +25,12 @@ const FRAMES_PER_TURN: usize = 64;
 
 /// A stream that takes frames at once, without its task.
 pub trait Subscriber: Send + Sync {
-    /// Writes the frames of the batch that the stream does not have, or wakes its task if that is not possible. `reader` is what was passed
-    /// to [`Membership::deliver_to`](crate::channel::membership::Membership::deliver_to), and `scratch` is any buffer.
+    /// Writes the frames of the batch that the stream does not have, or wakes its task if that is not possible. `reader` is the number from
+    /// [`Membership::deliver_to`](crate::channel::membership::Membership::deliver_to), and `scratch` is any buffer.
     fn deliver(&self, reader: usize, batch: &Batch, scratch: &mut BytesMut) -> Written;
 }
 
-/// What was written to a stream.
+/// The amount that was written to a stream.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Written {
     pub events: u64,
@@ -109,7 +109,7 @@ impl DeliveryQueue {
                 return None;
             }
             self.added.notified().await;
-            // What is ready is taken in first.
+            // Notifications that are ready are taken in first.
             tokio::task::yield_now().await;
         }
     }
@@ -195,7 +195,7 @@ impl ChannelState {
         }
     }
 
-    /// Wakes all members that wait, which look for themselves what has changed. Each registers again once it has taken everything.
+    /// Wakes all members that wait, which look for the change themselves. Each registers again once it has taken everything.
     pub(super) fn wake_members(&mut self) {
         if !self.members.is_empty() {
             self.delivery.wakes_all = true;

@@ -112,7 +112,7 @@ impl EventStream {
             }
             let Ok((piece, is_last)) = frame.next_piece() else {
                 // The client has to read the frame again.
-                self.context.hub.metrics().slow_client_disconnects.inc();
+                self.count_cut();
                 return self.end_silently();
             };
             if is_last {
@@ -171,6 +171,11 @@ impl EventStream {
     /// Counts bytes that are sent.
     pub(super) fn count_sent(&self, bytes: &Bytes) {
         self.context.hub.metrics().stream_sent_bytes.inc_by(bytes.len() as u64);
+    }
+
+    /// Counts that the stream ends within a frame, since the client did not read it in time.
+    pub(super) fn count_cut(&self) {
+        self.context.hub.metrics().slow_client_disconnects.inc();
     }
 
     /// The permit of the stream.

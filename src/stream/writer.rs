@@ -137,7 +137,13 @@ impl<T: AsyncWrite + Unpin> State<T> {
         loop {
             while !self.unwritten.is_empty() {
                 let rest = std::mem::take(&mut self.unwritten);
-                ready!(self.write(cx, &[rest]))?;
+                let written = ready!(self.write(cx, &[rest]));
+                if let (Err(_), Some(events)) = (&written, &self.events)
+                    && events.permit().is_revoked()
+                {
+                    events.count_cut();
+                }
+                written?;
             }
             let Some(events) = &mut self.events else { return Poll::Ready(Ok(())) };
             if self.is_ended {
@@ -195,7 +201,7 @@ fn revoked() -> Error {
     Error::other("the stream was revoked")
 }
 
-/// What is left of these parts after so many bytes.
+/// The rest of these parts after this number of bytes.
 fn rest_of(parts: &[Bytes], mut written: usize) -> Bytes {
     if let [part] = parts {
         return part.slice(written..);

@@ -29,6 +29,7 @@ mod frames;
 mod gaps;
 mod grants;
 mod host;
+mod http1_streams;
 mod http2;
 mod http;
 mod master_change;

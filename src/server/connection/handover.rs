@@ -15,7 +15,7 @@ use crate::server::connection::exchange::Exchange;
 use crate::stream::body::EventStream;
 use crate::stream::writer::Framing;
 
-/// The stream of a connection's last response, on its way.
+/// The stream of a connection's last response, and how far hyper has written the head.
 #[derive(Default)]
 pub struct Handover(Mutex<Step>);
 

@@ -24,7 +24,7 @@ const FIRST_READ_BYTES: usize = 2 << 10;
 pub struct CountedSocket {
     socket: Take<TcpStream>,
     activity: Arc<Activity>,
-    /// What was read before hyper.
+    /// Bytes that were read before hyper.
     first: Bytes,
     handover: Arc<Handover>,
 }

@@ -115,7 +115,7 @@ async fn rest_of_a_frame_is_not_sent_after_a_revocation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn revoked_stream_gets_no_event_and_is_told_to_reconnect() {
+async fn revoked_stream_gets_no_event_but_the_request_to_reconnect() {
     let fixture = Fixture::new();
     let mut client = Client::open(&fixture, Framing::Chunked, 64 << 10);
     client.read_until("connected").await;
