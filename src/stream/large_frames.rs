@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-/// A frame is sent in copies of this size, so that hyper's buffers do not refer to the frame.
+/// A frame is sent in copies of this size, so that the buffers of connections do not refer to the frame.
 const PIECE_BYTES: usize = 16 << 10;
 /// References to frames that were sent are removed when the list is full and at least this long.
 const MIN_PURGED_SLOTS: usize = 64;

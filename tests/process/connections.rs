@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::control_port::{metric, send_request};
+use crate::control_port::{JSON, metric, send_request};
 use crate::memory::{allocated, assert_term, peak_during};
 use crate::processes::{ChildProcess, Gateway, run, tidegate, wait_until, with_descriptor_limit, with_timeout};
 use crate::redis_server::Redis;
@@ -173,4 +174,34 @@ async fn unread_responses_stay_within_the_memory_for_connections() {
     // Responses of which the memory was refused, and the decisions of the moment.
     assert!(grown <= bound + (8 << 20), "{grown}, bound {bound}");
     assert_eq!(health(gateway.data).await, 200);
+}
+
+/// The attack: windows of 1 KiB, of which nothing is returned, and events that two of them fill the largest chunk. `stream.max-streams` × (2 ×
+/// `server.max-header-size` + 96 KiB) is the term of the formula.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http2_streams_that_are_not_read_stay_within_their_term() {
+    const STREAMS_PER_CONNECTION: usize = 50;
+    const HEAD: usize = 32 << 10;
+    let toml = format!("allow-all = true\nstream.buffer-memory = \"1MiB\"\nserver.max-header-size = {HEAD}");
+    let gateway = patient_gateway(&toml).await;
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0][..]].concat();
+    for stream in (1..100_u8).step_by(2) {
+        let mut block = vec![0x82, 0x86, 0x04, 27];
+        block.extend(b"/api/realtime?channel=flood");
+        block.extend([0x01, 1, b'h']);
+        bytes.extend([0, 0, u8::try_from(block.len()).expect("a short block"), 1, 5, 0, 0, 0, stream]);
+        bytes.extend(block);
+    }
+    let event = json!({"channel": "flood", "event": "e", "data": "x".repeat(16_000)}).to_string();
+    let add = async |count: usize| {
+        let opened = metric(gateway.control, "tidegate_streams").await + count as f64;
+        let sockets = open(&gateway, count / STREAMS_PER_CONNECTION, &bytes, true).await;
+        wait_until("the streams are open", async || metric(gateway.control, "tidegate_streams").await >= opened).await;
+        for _ in 0..100 {
+            let (status, answer) = send_request(gateway.control, "POST", "/v1/emit", JSON, event.as_bytes()).await;
+            assert_eq!(status, 200, "{answer}");
+        }
+        sockets
+    };
+    assert_term(&gateway, "HTTP/2 streams that are not read", 200, 2 * HEAD + (96 << 10), add).await;
 }

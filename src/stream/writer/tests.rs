@@ -171,7 +171,7 @@ async fn end_waits_for_the_client_but_not_for_long() {
     assert_eq!(ended_at.elapsed().as_secs(), CLOSE_TIMEOUT.as_secs());
 }
 
-/// A connection that holds each write until it is told to go on.
+/// A connection that holds a write until the test lets it go on.
 struct Gate {
     entered: mpsc::Sender<()>,
     leave: mpsc::Receiver<()>,
