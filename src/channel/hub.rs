@@ -20,7 +20,7 @@ use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::StoreReader;
 use crate::channel::resets::Resets;
 use crate::channel::sequencer::Sequencer;
-use crate::channel::{Channel, ChannelState, Link, Reads};
+use crate::channel::{Channel, ChannelState, Link, Reads, reconciliation};
 use crate::event::{Notification, StreamId};
 use crate::store::slot::KeyScope;
 use crate::store::{EventStore, NotificationHandler, Page, ReadRequest, StoreError};
@@ -49,8 +49,6 @@ pub struct HubSettings {
 }
 
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
-/// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
-const MAX_RECONCILED_PER_INTERVAL: usize = 250;
 /// Channels that the timers visit under one lock: streams that open meanwhile wait for less than a millisecond.
 const MAX_CHANNELS_PER_STEP: usize = 256;
 
@@ -61,7 +59,7 @@ pub struct Hub(Arc<HubShared>);
 pub(super) struct HubShared {
     settings: HubSettings,
     /// Lock order: the lifetimes first, then the state of a channel.
-    channels: Mutex<Lifetimes>,
+    channels: Arc<Mutex<Lifetimes>>,
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
     sequencers: Arc<SequencerBudgets>,
@@ -78,7 +76,7 @@ impl Hub {
     pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let HubSettings { channel_memory, linger, reconcile_interval, .. } = settings;
         let shared = Arc::new(HubShared {
-            channels: Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval)),
+            channels: Arc::new(Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval))),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
             sequencers: Arc::default(),
@@ -90,6 +88,7 @@ impl Hub {
         });
         shared.reader.store.start(Arc::downgrade(&shared) as Weak<dyn NotificationHandler>);
         tokio::spawn(run_timers(Arc::downgrade(&shared)));
+        tokio::spawn(reconciliation::run(Arc::downgrade(&shared.channels), Arc::downgrade(&shared.reader)));
         Self(shared)
     }
 
@@ -163,6 +162,11 @@ impl Hub {
     /// Bytes of all channels, with those that linger, without their events.
     pub fn channel_bytes(&self) -> usize {
         self.0.channels.lock().bytes()
+    }
+
+    /// How late the checks of quiet channels are (`stream.reconcile-interval`).
+    pub fn check_delay(&self) -> Duration {
+        self.0.channels.lock().next_due().map_or(Duration::ZERO, |due| due.elapsed())
     }
 
     /// Bytes in all event buffers.
@@ -280,7 +284,7 @@ impl HubShared {
     }
 }
 
-/// Wakes streams when the fence opens, trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
+/// Wakes streams when the fence opens, trims event buffers, and removes channels after their linger time, until the hub is dropped.
 async fn run_timers(hub: Weak<HubShared>) {
     loop {
         tokio::time::sleep(TIMER_INTERVAL).await;
@@ -291,7 +295,6 @@ async fn run_timers(hub: Weak<HubShared>) {
         while hub.remove_expired() {
             tokio::task::yield_now().await;
         }
-        hub.start_due_reads();
         let mut position = Default::default();
         while hub.buffers.is_scarce() {
             let step = hub.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
@@ -329,17 +332,6 @@ impl HubShared {
             self.reader.store.unsubscribe(&expired.name);
         }
         true
-    }
-
-    fn start_due_reads(&self) {
-        let now = Instant::now();
-        for _ in 0..MAX_RECONCILED_PER_INTERVAL {
-            let Some(channel) = self.channels.lock().next_to_reconcile(now) else { return };
-            let state = channel.state.lock();
-            if state.link.is_subscribed() {
-                channel.request_read(state);
-            }
-        }
     }
 }
 

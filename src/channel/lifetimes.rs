@@ -140,8 +140,12 @@ impl Lifetimes {
         Some(channel)
     }
 
-    /// The next channel whose reconciling read is due.
-    pub fn next_to_reconcile(&mut self, now: Instant) -> Option<Arc<Channel>> {
+    /// Up to `max` channels that are due to be reconciled. Each is due again after `stream.reconcile-interval`.
+    pub fn take_due(&mut self, now: Instant, max: usize) -> Vec<Arc<Channel>> {
+        std::iter::from_fn(|| self.next_to_reconcile(now)).take(max).collect()
+    }
+
+    fn next_to_reconcile(&mut self, now: Instant) -> Option<Arc<Channel>> {
         let first = self.joined.first_entry().filter(|first| first.key().0 <= now)?;
         let channel = first.remove();
         let mut state = channel.state.lock();
@@ -149,6 +153,11 @@ impl Lifetimes {
         self.joined.insert(state.due, Arc::clone(&channel));
         drop(state);
         Some(channel)
+    }
+
+    /// When the next channel is due to be reconciled.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.joined.first_key_value().map(|((due, _), _)| *due)
     }
 
     /// Up to `count` channels after this position. A walk over all channels in steps may miss one that moves meanwhile.

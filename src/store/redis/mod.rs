@@ -45,7 +45,8 @@ use crate::store::revocations::{
 };
 use crate::store::url::StoreUrl;
 use crate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+    ChangedStreams, EventStore, KeyLookup, KnownStream, NotificationHandler, Page, ReadLimits, ReadRequest, Retention,
+    StoreError, StreamState,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -65,6 +66,7 @@ pub struct RedisStore {
     /// For components.
     blobs: Link,
     read: Script,
+    changed: Script,
     range: Script,
     emit: Script,
     expire: Script,
@@ -89,6 +91,7 @@ impl RedisStore {
             ranges: servers.link(timeout, timeout, false),
             blobs: servers.link(timeout, timeout.max(MIN_BLOB_TIMEOUT), false),
             read: Script::new(include_str!("read.lua")),
+            changed: Script::new(include_str!("changed.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
@@ -125,6 +128,26 @@ impl RedisStore {
 }
 
 impl RedisStore {
+    /// Runs `changed.lua` on streams of one node, that of `key`. Returns the last entry of the barrier stream, and the indices of the streams
+    /// that have changed.
+    async fn run_changed(
+        &self,
+        streams: &[KnownStream],
+        barrier: Option<&Arc<str>>,
+        key: &str,
+    ) -> Result<(StreamId, Vec<usize>), StoreError> {
+        let mut changed = self.changed.prepare_invoke();
+        for stream in streams {
+            changed.key(&*stream.channel);
+            changed.arg(stream.last_entry.map_or_else(String::new, |last| last.to_string()));
+        }
+        if let Some(barrier) = barrier {
+            changed.key(&**barrier);
+        }
+        let (barrier, numbers): (StreamId, Vec<usize>) = changed.invoke_async(&mut self.live.to(key)).await?;
+        Ok((barrier, numbers.into_iter().filter_map(|number| number.checked_sub(1)).collect()))
+    }
+
     /// Runs `emit.lua`. Without an attempt the entry gets no token.
     async fn run_emit(
         &self,
@@ -272,6 +295,20 @@ impl EventStore for RedisStore {
             .invoke_async(&mut connection)
             .await?;
         parse_page(self.servers.share_one_node(), reply)
+    }
+
+    async fn find_changed(&self, streams: &[KnownStream]) -> Result<ChangedStreams, StoreError> {
+        let Some(first) = streams.first() else { return Ok(ChangedStreams::default()) };
+        if self.servers.share_one_node() {
+            let (barrier_position, indices) =
+                self.run_changed(streams, self.barrier_stream.get(), &first.channel).await?;
+            return Ok(ChangedStreams { indices, barrier_position: Some(barrier_position) });
+        }
+        // No script reads keys of two slots. The connection to each node sends what waits for it together.
+        let checks = streams.iter().map(|stream| self.run_changed(std::slice::from_ref(stream), None, &stream.channel));
+        let changed = futures_util::future::try_join_all(checks).await?;
+        let indices = changed.iter().enumerate().filter(|(_, (_, changed))| !changed.is_empty());
+        Ok(ChangedStreams { indices: indices.map(|(index, _)| index).collect(), barrier_position: None })
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
