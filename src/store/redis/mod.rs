@@ -10,6 +10,7 @@ pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
 mod link;
+mod lookups;
 mod node_link;
 pub(crate) mod notifications;
 pub(crate) mod rights;
@@ -36,6 +37,7 @@ use crate::store::options::StoreOptions;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
+use crate::store::redis::lookups::Lookups;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::redis::rights::MissingRights;
 use crate::store::redis::servers::Servers;
@@ -59,6 +61,7 @@ const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RedisStore {
     /// For look-ups and for the reads that streams wait for.
     live: Link,
+    lookups: Lookups,
     /// For replays and emits.
     bulk: Link,
     /// For the ranges of `/redis`.
@@ -85,8 +88,10 @@ impl RedisStore {
         let (StoreUrl::Redis(url), timeout) = (&options.url, options.timeout) else { return Ok(None) };
         let watcher = Arc::<MasterWatcher>::default();
         let servers = Servers::open(url, options, keys, &watcher, &metrics)?;
+        let live = servers.link(timeout, timeout, true);
         Ok(Some(Self {
-            live: servers.link(timeout, timeout, true),
+            lookups: Lookups::new(live.clone()),
+            live,
             bulk: servers.link(timeout, timeout, true),
             ranges: servers.link(timeout, timeout, false),
             blobs: servers.link(timeout, timeout.max(MIN_BLOB_TIMEOUT), false),
@@ -425,15 +430,21 @@ impl EventStore for RedisStore {
 #[async_trait]
 impl KeyLookup for RedisStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("GET").arg(key).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("GET");
+        command.arg(key);
+        self.lookups.look_up(key, command).await
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("HGET");
+        command.arg(key).arg(field);
+        self.lookups.look_up(key, command).await
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("SISMEMBER");
+        command.arg(key).arg(member);
+        self.lookups.look_up(key, command).await
     }
 }
 
