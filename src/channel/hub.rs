@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::channel::barrier::CommandBarrier;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
-use crate::channel::lifetimes::{Due, Lifetimes};
+use crate::channel::lifetimes::{Due, Lifetimes, MAX_CHANNELS_PER_STEP};
 use crate::channel::master_proof::keep_proving;
 use crate::channel::membership::Membership;
 use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
@@ -49,8 +49,6 @@ pub struct HubSettings {
 }
 
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
-/// Channels that the timers visit under one lock: streams that open meanwhile wait for less than a millisecond.
-const MAX_CHANNELS_PER_STEP: usize = 256;
 
 /// The channels of a node. Clones share them.
 #[derive(Clone)]
@@ -228,7 +226,7 @@ impl NotificationHandler for HubShared {
             // The new master may lack commands that were processed; the next read of them finds out.
             barrier.mark_unsynced();
         }
-        for channel in self.channels.lock().by_name.values().filter(|channel| keys.contains(&channel.name)) {
+        for channel in self.walk().flatten().filter(|channel| keys.contains(&channel.name)) {
             channel.require_proof(channel.state.lock());
         }
     }
@@ -240,15 +238,23 @@ impl NotificationHandler for HubShared {
         if let Some(barrier) = self.reader.barrier.get() {
             barrier.set_subscribed(false);
         }
-        for channel in self.channels.lock().by_name.values() {
-            channel.state.lock().link = Link::Down;
-        }
+        self.walk().flatten().for_each(|channel| channel.state.lock().link = Link::Down);
     }
 }
 
 impl HubShared {
     fn find(&self, channel: &str) -> Option<Arc<Channel>> {
         self.channels.lock().by_name.get(channel).cloned()
+    }
+
+    /// All channels, in steps. They are unlocked in between, so that streams can join.
+    fn walk(&self) -> impl Iterator<Item = Vec<Arc<Channel>>> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let (step, to) = self.channels.lock().step(next)?;
+            next = to;
+            Some(step)
+        })
     }
 
     /// Removes a member, and the channel if it was never opened.
@@ -295,12 +301,10 @@ async fn run_timers(hub: Weak<HubShared>) {
         while hub.remove_expired() {
             tokio::task::yield_now().await;
         }
-        let mut position = Default::default();
-        while hub.buffers.is_scarce() {
-            let step = hub.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                break;
-            }
+        let mut walk = hub.walk();
+        while hub.buffers.is_scarce()
+            && let Some(step) = walk.next()
+        {
             step.iter().for_each(|channel| channel.state.lock().buffer.trim());
             tokio::task::yield_now().await;
         }
@@ -313,12 +317,7 @@ impl HubShared {
     }
 
     async fn wake_streams(&self) {
-        let mut position = Default::default();
-        loop {
-            let step = self.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                return;
-            }
+        for step in self.walk() {
             step.iter().for_each(|channel| channel.state.lock().wake_members());
             tokio::task::yield_now().await;
         }
@@ -368,13 +367,11 @@ mod tests {
         let size = size_of::<Channel>() + size_of_val(&task);
         assert!(size < lifetimes::CHANNEL_BYTES - MAX_HISTORY_BYTES - 512, "{size} bytes, without the subscription");
         joined.truncate(1000);
-        let (mut position, mut visited) = (Default::default(), BTreeSet::new());
-        loop {
-            let step = hub.0.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                break;
-            }
-            assert!(step.len() <= MAX_CHANNELS_PER_STEP);
+        let mut visited = BTreeSet::new();
+        for step in hub.0.walk() {
+            // Between two steps channels are joined and left.
+            let other = hub.join(std::iter::once("1999"), &Arc::default()).expect("there is room");
+            assert!(step.len() <= MAX_CHANNELS_PER_STEP && other.len() == 1);
             visited.extend(step.iter().map(|channel| Arc::clone(&channel.name)));
         }
         assert_eq!((visited.len(), hub.channel_count()), (2000, 2000));
