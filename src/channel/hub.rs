@@ -16,14 +16,14 @@ use crate::channel::barrier::CommandBarrier;
 use crate::channel::budget::SequencerBudgets;
 use crate::channel::buffer::{BufferBudget, EventBuffer};
 use crate::channel::delivery::{Delivery, DeliveryQueue, deliver};
-use crate::channel::lifetimes::{Due, Lifetimes};
+use crate::channel::lifetimes::{Due, Lifetimes, MAX_CHANNELS_PER_STEP};
 use crate::channel::master_proof::keep_proving;
 use crate::channel::membership::Membership;
 use crate::channel::raw_subscription::{RawMessages, RawQueues, RawSubscription};
 use crate::channel::reader::StoreReader;
 use crate::channel::resets::Resets;
 use crate::channel::sequencer::Sequencer;
-use crate::channel::{Channel, ChannelState, Link, Reads};
+use crate::channel::{Channel, ChannelState, Link, Reads, reconciliation};
 use crate::event::{Notification, StreamId};
 use crate::store::slot::KeyScope;
 use crate::store::{EventStore, NotificationHandler, Page, ReadRequest, StoreError};
@@ -52,10 +52,6 @@ pub struct HubSettings {
 }
 
 const TIMER_INTERVAL: Duration = Duration::from_millis(250);
-/// Channels that are reconciled in one interval. The bound keeps many quiet channels from flooding the store.
-const MAX_RECONCILED_PER_INTERVAL: usize = 250;
-/// Channels that the timers visit under one lock: streams that open meanwhile wait for less than a millisecond.
-const MAX_CHANNELS_PER_STEP: usize = 256;
 
 /// The channels of a node. Clones share them.
 #[derive(Clone)]
@@ -64,7 +60,7 @@ pub struct Hub(Arc<HubShared>);
 pub(super) struct HubShared {
     settings: HubSettings,
     /// Lock order: the lifetimes first, then the state of a channel.
-    channels: Mutex<Lifetimes>,
+    channels: Arc<Mutex<Lifetimes>>,
     reader: Arc<StoreReader>,
     buffers: Arc<BufferBudget>,
     sequencers: Arc<SequencerBudgets>,
@@ -82,7 +78,7 @@ impl Hub {
     pub fn start(store: Arc<dyn EventStore>, settings: HubSettings, metrics: Arc<Metrics>) -> Self {
         let HubSettings { channel_memory, linger, reconcile_interval, .. } = settings;
         let shared = Arc::new(HubShared {
-            channels: Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval)),
+            channels: Arc::new(Mutex::new(Lifetimes::new(channel_memory, linger, reconcile_interval))),
             reader: Arc::new(StoreReader::new(store, settings.max_event_size)),
             buffers: Arc::new(BufferBudget::new(settings.buffer_memory)),
             sequencers: Arc::default(),
@@ -101,6 +97,7 @@ impl Hub {
             // Yields by itself, and a write that finds no budget left would look like one to a client that does not read.
             tokio::spawn(unconstrained(deliver(queue, metrics)));
         }
+        tokio::spawn(reconciliation::run(Arc::downgrade(&shared.channels), Arc::downgrade(&shared.reader)));
         Self(shared)
     }
 
@@ -177,6 +174,11 @@ impl Hub {
         self.0.channels.lock().bytes()
     }
 
+    /// How late the checks of quiet channels are (`stream.reconcile-interval`).
+    pub fn check_delay(&self) -> Duration {
+        self.0.channels.lock().next_due().map_or(Duration::ZERO, |due| due.elapsed())
+    }
+
     /// Bytes in all event buffers.
     pub fn buffer_bytes(&self) -> usize {
         self.0.buffers.used_bytes()
@@ -236,7 +238,7 @@ impl NotificationHandler for HubShared {
             // The new master may lack commands that were processed; the next read of them finds out.
             barrier.mark_unsynced();
         }
-        for channel in self.channels.lock().by_name.values().filter(|channel| keys.contains(&channel.name)) {
+        for channel in self.walk().flatten().filter(|channel| keys.contains(&channel.name)) {
             channel.require_proof(channel.state.lock());
         }
     }
@@ -248,9 +250,7 @@ impl NotificationHandler for HubShared {
         if let Some(barrier) = self.reader.barrier.get() {
             barrier.set_subscribed(false);
         }
-        for channel in self.channels.lock().by_name.values() {
-            channel.state.lock().link = Link::Down;
-        }
+        self.walk().flatten().for_each(|channel| channel.state.lock().link = Link::Down);
     }
 }
 
@@ -263,6 +263,16 @@ impl Drop for HubShared {
 impl HubShared {
     fn find(&self, channel: &str) -> Option<Arc<Channel>> {
         self.channels.lock().by_name.get(channel).cloned()
+    }
+
+    /// All channels, in steps. They are unlocked in between, so that streams can join.
+    fn walk(&self) -> impl Iterator<Item = Vec<Arc<Channel>>> {
+        let mut next = 0;
+        std::iter::from_fn(move || {
+            let (step, to) = self.channels.lock().step(next)?;
+            next = to;
+            Some(step)
+        })
     }
 
     /// Removes a member, and the channel if it was never opened.
@@ -299,7 +309,7 @@ impl HubShared {
     }
 }
 
-/// Wakes streams when the fence opens, trims event buffers, removes channels after their linger time and starts due reconciling reads, until the hub is dropped.
+/// Wakes streams when the fence opens, trims event buffers, and removes channels after their linger time, until the hub is dropped.
 async fn run_timers(hub: Weak<HubShared>) {
     loop {
         tokio::time::sleep(TIMER_INTERVAL).await;
@@ -310,13 +320,10 @@ async fn run_timers(hub: Weak<HubShared>) {
         while hub.remove_expired() {
             tokio::task::yield_now().await;
         }
-        hub.start_due_reads();
-        let mut position = Default::default();
-        while hub.buffers.is_scarce() {
-            let step = hub.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                break;
-            }
+        let mut walk = hub.walk();
+        while hub.buffers.is_scarce()
+            && let Some(step) = walk.next()
+        {
             step.iter().for_each(|channel| channel.state.lock().buffer.trim());
             tokio::task::yield_now().await;
         }
@@ -329,12 +336,7 @@ impl HubShared {
     }
 
     async fn wake_streams(&self) {
-        let mut position = Default::default();
-        loop {
-            let step = self.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                return;
-            }
+        for step in self.walk() {
             step.iter().for_each(|channel| channel.state.lock().wake_members());
             tokio::task::yield_now().await;
         }
@@ -348,17 +350,6 @@ impl HubShared {
             self.reader.store.unsubscribe(&expired.name);
         }
         true
-    }
-
-    fn start_due_reads(&self) {
-        let now = Instant::now();
-        for _ in 0..MAX_RECONCILED_PER_INTERVAL {
-            let Some(channel) = self.channels.lock().next_to_reconcile(now) else { return };
-            let state = channel.state.lock();
-            if state.link.is_subscribed() {
-                channel.request_read(state);
-            }
-        }
     }
 }
 
@@ -395,13 +386,11 @@ mod tests {
         let size = size_of::<Channel>() + size_of_val(&task);
         assert!(size < lifetimes::CHANNEL_BYTES - MAX_HISTORY_BYTES - 512, "{size} bytes, without the subscription");
         joined.truncate(1000);
-        let (mut position, mut visited) = (Default::default(), BTreeSet::new());
-        loop {
-            let step = hub.0.channels.lock().step(&mut position, MAX_CHANNELS_PER_STEP);
-            if step.is_empty() {
-                break;
-            }
-            assert!(step.len() <= MAX_CHANNELS_PER_STEP);
+        let mut visited = BTreeSet::new();
+        for step in hub.0.walk() {
+            // Between two steps channels are joined and left.
+            let other = hub.join(std::iter::once("1999"), &Arc::default()).expect("there is room");
+            assert!(step.len() <= MAX_CHANNELS_PER_STEP && other.len() == 1);
             visited.extend(step.iter().map(|channel| Arc::clone(&channel.name)));
         }
         assert_eq!((visited.len(), hub.channel_count()), (2000, 2000));

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::time::Instant;
 
 use crate::channel::membership::Member;
@@ -19,32 +20,36 @@ use crate::util::shares::Refusal;
 /// cancelled. Measured by `tests/process/fairness.rs`.
 pub(super) const CHANNEL_BYTES: usize = 4096;
 
+/// Channels that a walk visits under one lock: streams that open meanwhile wait for less than a millisecond.
+pub(super) const MAX_CHANNELS_PER_STEP: usize = 256;
+
 /// All channels of a node.
 pub(super) struct Lifetimes {
     pub by_name: HashMap<Arc<str>, Arc<Channel>>,
+    /// The same channels, each with its number, for walks in steps.
+    by_number: Slab<Arc<Channel>>,
     /// The channels with members, each by its [`Due`].
     joined: BTreeMap<Due, Arc<Channel>>,
     /// The channels without members, each by its [`Due`].
     lingering: BTreeMap<Due, Arc<Channel>>,
     lingering_bytes: usize,
-    last_number: u64,
     shares: ClientShares,
     limit_bytes: usize,
     linger: Duration,
     reconcile_interval: Duration,
 }
 
-/// When the channel is reconciled, or removed if it has no members; and the channel's number.
-pub(super) type Due = (Instant, u64);
+/// When the channel is reconciled, or removed if it has no members; and the channel's number, which no other channel has at the same time.
+pub(super) type Due = (Instant, usize);
 
 impl Lifetimes {
     pub fn new(limit_bytes: usize, linger: Duration, reconcile_interval: Duration) -> Self {
         Self {
             by_name: HashMap::new(),
+            by_number: Slab::new(),
             joined: BTreeMap::new(),
             lingering: BTreeMap::new(),
             lingering_bytes: 0,
-            last_number: 0,
             shares: ClientShares::new(limit_bytes),
             limit_bytes,
             linger,
@@ -75,9 +80,10 @@ impl Lifetimes {
         let channel = if let Some(channel) = self.by_name.get(name) {
             Arc::clone(channel)
         } else {
-            self.last_number += 1;
-            let due = (now + jitter(self.reconcile_interval), self.last_number);
+            let slot = self.by_number.vacant_entry();
+            let due = (now + jitter(self.reconcile_interval), slot.key());
             let channel = new_channel(name.into(), due);
+            slot.insert(Arc::clone(&channel));
             self.by_name.insert(Arc::clone(&channel.name), Arc::clone(&channel));
             self.joined.insert(due, Arc::clone(&channel));
             channel
@@ -140,8 +146,12 @@ impl Lifetimes {
         Some(channel)
     }
 
-    /// The next channel whose reconciling read is due.
-    pub fn next_to_reconcile(&mut self, now: Instant) -> Option<Arc<Channel>> {
+    /// Up to `max` channels that are due to be reconciled. Each is due again after `stream.reconcile-interval`.
+    pub fn take_due(&mut self, now: Instant, max: usize) -> Vec<Arc<Channel>> {
+        std::iter::from_fn(|| self.next_to_reconcile(now)).take(max).collect()
+    }
+
+    fn next_to_reconcile(&mut self, now: Instant) -> Option<Arc<Channel>> {
         let first = self.joined.first_entry().filter(|first| first.key().0 <= now)?;
         let channel = first.remove();
         let mut state = channel.state.lock();
@@ -151,28 +161,25 @@ impl Lifetimes {
         Some(channel)
     }
 
-    /// Up to `count` channels after this position. A walk over all channels in steps may miss one that moves meanwhile.
-    pub fn step(&self, after: &mut (bool, Option<Due>), count: usize) -> Vec<Arc<Channel>> {
-        let (is_lingering, position) = after;
-        loop {
-            let map = if *is_lingering { &self.lingering } else { &self.joined };
-            let from = position.map_or(std::ops::Bound::Unbounded, std::ops::Bound::Excluded);
-            let step: Vec<_> = map.range((from, std::ops::Bound::Unbounded)).take(count).collect();
-            if let Some((last, _)) = step.last() {
-                *position = Some(**last);
-                return step.into_iter().map(|(_, channel)| Arc::clone(channel)).collect();
-            }
-            if std::mem::replace(is_lingering, true) {
-                return Vec::new();
-            }
-            *position = None;
-        }
+    /// When the next channel is due to be reconciled.
+    pub fn next_due(&self) -> Option<Instant> {
+        self.joined.first_key_value().map(|((due, _), _)| *due)
+    }
+
+    /// Some of the channels from this number on, and the number to continue at; `None` at the end. A walk visits each channel that exists from
+    /// its beginning to its end.
+    pub fn step(&self, from: usize) -> Option<(Vec<Arc<Channel>>, usize)> {
+        let to = from.saturating_add(MAX_CHANNELS_PER_STEP).min(self.by_number.capacity());
+        (from < to).then(|| ((from..to).filter_map(|number| self.by_number.get(number).cloned()).collect(), to))
     }
 
     fn forget(&mut self, channel: &Arc<Channel>) {
         self.by_name.remove(&channel.name);
+        let mut state = channel.state.lock();
+        self.by_number.try_remove(state.due.1);
         // Ends the reading task, also while it waits for a permit.
-        channel.state.lock().link = Link::Down;
+        state.link = Link::Down;
+        drop(state);
         channel.wake_reader.notify_one();
     }
 }

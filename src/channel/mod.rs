@@ -14,6 +14,7 @@ mod master_proof;
 pub(crate) mod membership;
 pub(crate) mod raw_subscription;
 pub(crate) mod reader;
+mod reconciliation;
 pub(crate) mod replay_source;
 mod resets;
 pub(crate) mod sequencer;

@@ -12,7 +12,7 @@ use crate::channel::barrier::CommandBarrier;
 use crate::channel::sequencer::{NOTIFICATION_GRACE, StoreReset};
 use crate::channel::{Channel, ChannelState, Link};
 use crate::event::StreamId;
-use crate::store::{EventStore, Page, ReadLimits, ReadRequest, StoreError};
+use crate::store::{EventStore, KnownStream, Page, ReadLimits, ReadRequest, StoreError};
 use crate::util::backoff::Backoff;
 use crate::util::client_key::ClientKey;
 use crate::util::fair_queue::{FairPermit, FairSemaphore};
@@ -67,6 +67,21 @@ impl StoreReader {
         let page = self.store.read(channel, request, limits).await?;
         barrier.admit(&page, asked_at).await?;
         Ok(page)
+    }
+}
+
+impl StoreReader {
+    /// The indices of the streams that have changed since they were read. No event is delivered by it, so it does not wait for commands; like a
+    /// read it finds out whether there are new ones.
+    pub async fn find_changed(&self, streams: &[KnownStream]) -> Result<Vec<usize>, StoreError> {
+        let asked_at = Instant::now();
+        let found = self.store.find_changed(streams).await?;
+        if let (Some(barrier), Some(last)) = (self.barrier.get(), found.barrier_position)
+            && barrier.fence.is_in_time(asked_at)
+        {
+            barrier.observed_at(last);
+        }
+        Ok(found.indices)
     }
 }
 

@@ -14,8 +14,10 @@ pub fn channels(query: &str) -> Vec<String> {
     if channels.is_empty() {
         channels.push("default".into());
     }
-    let mut unique = HashSet::new();
-    channels.retain(|channel| unique.insert(channel.clone()));
+    if channels.len() > 1 {
+        let mut unique = HashSet::with_capacity(channels.len());
+        channels.retain(|channel| unique.insert(channel.clone()));
+    }
     channels
 }
 

@@ -142,6 +142,23 @@ pub struct StreamState {
     pub max_deleted: StreamId,
 }
 
+/// A stream that was read to its end, for [`EventStore::find_changed`].
+#[derive(Clone, Debug)]
+pub struct KnownStream {
+    pub channel: Arc<str>,
+    /// The id of its last entry, which was read; `None` if the stream did not exist.
+    pub last_entry: Option<StreamId>,
+}
+
+/// The answer of [`EventStore::find_changed`].
+#[derive(Clone, Debug, Default)]
+pub struct ChangedStreams {
+    /// The indices of the streams that have to be read.
+    pub indices: Vec<usize>,
+    /// As in a [`Page`].
+    pub barrier_position: Option<StreamId>,
+}
+
 /// How much of a stream an emitter keeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Retention {
@@ -193,6 +210,11 @@ pub trait EventStore: KeyLookup {
     async fn barrier_position(&self) -> Result<StreamId, StoreError>;
     /// Reads the entries after a position, and the stream's state where they do not prove that none is missing, atomically.
     async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError>;
+    /// Finds the streams that have another last entry than the one that was read, or have lost that one. A stream that is not named is one
+    /// of which a read would find nothing. The default names all of them.
+    async fn find_changed(&self, streams: &[KnownStream]) -> Result<ChangedStreams, StoreError> {
+        Ok(ChangedStreams { indices: (0..streams.len()).collect(), barrier_position: None })
+    }
     /// Adds an event and publishes its notification, atomically.
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError>;
     /// The same for an event that may be emitted several times, as [`emit::emit`] does: a repeated attempt that finds the entry of an earlier

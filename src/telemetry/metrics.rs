@@ -23,6 +23,9 @@ const LAG_BUCKETS: [f64; 14] = [1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25
 /// An event id that is this old is not a time, but a number that its emitter chose.
 const MAX_LAG: Duration = Duration::from_secs(86_400);
 
+/// The values of the label `port`.
+const PORTS: [&str; 2] = ["data", "control"];
+
 /// The outcome of a request for a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamRequestOutcome {
@@ -66,6 +69,8 @@ pub struct StreamRequestCount {
 pub struct Metrics {
     registry: Registry,
     stream_requests: IntCounterVec,
+    /// Of [`StreamRequestOutcome::Allowed`].
+    allowed_requests: IntCounter,
     /// Durations of fresh decisions and of cached decisions, in this order.
     decision_durations: [Histogram; 2],
     activation_failures: IntCounterVec,
@@ -78,8 +83,8 @@ pub struct Metrics {
     gaps: IntCounterVec,
     replays: IntCounter,
     replay_pages: IntCounter,
-    connections: IntGaugeVec,
-    connections_accepted: IntCounterVec,
+    /// Open and accepted connections of the ports of [`PORTS`].
+    connections: [(IntGauge, IntCounter); 2],
     connections_refused: IntCounterVec,
     connections_ended: IntCounterVec,
     /// Connections that were cut because the client did not read.
@@ -116,13 +121,18 @@ impl Metrics {
             &["cached"],
             &DECISION_BUCKETS,
         );
+        let stream_requests = builder.counters(
+            "tidegate_stream_requests_total",
+            "Requests for a stream by outcome: allowed; rejected by the policy (cause: class of the status); error (cause: kind of the \
+             failure); refused by the gateway (cause: error code).",
+            &["outcome", "cause"],
+        );
+        let connections = builder.gauges("tidegate_connections", "Open connections by port.", &["port"]);
+        let accepted =
+            builder.counters("tidegate_connections_accepted_total", "Accepted connections by port.", &["port"]);
         Self {
-            stream_requests: builder.counters(
-                "tidegate_stream_requests_total",
-                "Requests for a stream by outcome: allowed; rejected by the policy (cause: class of the status); error (cause: kind of the \
-                 failure); refused by the gateway (cause: error code).",
-                &["outcome", "cause"],
-            ),
+            allowed_requests: stream_requests.with_label_values(&StreamRequestOutcome::Allowed.labels()),
+            stream_requests,
             decision_durations: [
                 decision_durations.with_label_values(&["false"]),
                 decision_durations.with_label_values(&["true"]),
@@ -153,12 +163,7 @@ impl Metrics {
                 "Replays from the store by streams whose position is no longer in the event buffer.",
             ),
             replay_pages: builder.counter("tidegate_replay_pages_total", "Pages that replays read from the store."),
-            connections: builder.gauges("tidegate_connections", "Open connections by port.", &["port"]),
-            connections_accepted: builder.counters(
-                "tidegate_connections_accepted_total",
-                "Accepted connections by port.",
-                &["port"],
-            ),
+            connections: PORTS.map(|port| (connections.with_label_values(&[port]), accepted.with_label_values(&[port]))),
             connections_refused: builder.counters(
                 "tidegate_connections_refused_total",
                 "Connections that were closed at once because the port was full (limit), or nearly full and their address had its share (share).",
@@ -231,10 +236,6 @@ impl Metrics {
         stages.iter().for_each(|stage| drop(self.activation_failures.with_label_values(&[stage])));
         gap_reasons.iter().for_each(|reason| drop(self.gaps.with_label_values(&[reason])));
         ["moved", "ask"].iter().for_each(|kind| drop(self.redirections.with_label_values(&[kind])));
-        for port in ["data", "control"] {
-            self.connections_accepted.with_label_values(&[port]);
-            self.connections.with_label_values(&[port]);
-        }
     }
 
     /// Creates the series of a port.
@@ -245,7 +246,10 @@ impl Metrics {
 
     /// Counts a request for a stream.
     pub fn stream_requested(&self, outcome: StreamRequestOutcome) {
-        self.stream_requests.with_label_values(&outcome.labels()).inc();
+        match outcome {
+            StreamRequestOutcome::Allowed => self.allowed_requests.inc(),
+            _ => self.stream_requests.with_label_values(&outcome.labels()).inc(),
+        }
     }
 
     /// Records the duration of a decision.
@@ -298,10 +302,10 @@ impl Metrics {
 
     /// Counts an accepted connection. It counts as open until the guard is dropped.
     pub fn connection(&self, port: &str) -> ConnectionGuard {
-        self.connections_accepted.with_label_values(&[port]).inc();
-        let open = self.connections.with_label_values(&[port]);
+        let (open, accepted) = &self.connections[usize::from(port != PORTS[0])];
+        accepted.inc();
         open.inc();
-        ConnectionGuard(open)
+        ConnectionGuard(open.clone())
     }
 
     /// The current values of all metrics.

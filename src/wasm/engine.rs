@@ -1,15 +1,11 @@
-//! The engine that all policies run in, and the ticker of its epochs.
+//! The engine that all policies run in.
 
 use std::sync::OnceLock;
-use std::time::Duration;
 
-use anyhow::Context;
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::policy::Limits;
-
-/// The resolution of CPU limits. A policy that runs longer than one epoch yields to the other tasks of its thread.
-pub const EPOCH_INTERVAL: Duration = Duration::from_millis(5);
+use crate::wasm::ticker;
 
 /// Instances for the test cases of a new policy: a case takes one or two, and the one before may not be torn down yet.
 const TEST_INSTANCES: usize = 4;
@@ -28,7 +24,7 @@ pub fn engine(limits: &Limits) -> anyhow::Result<Engine> {
         Engine::new(&config(None))
     });
     let engine = engine.map_err(|error| anyhow::anyhow!("cannot start the WebAssembly engine: {error:#}"))?;
-    start_ticker(&engine)?;
+    ticker::start(&engine)?;
     Ok(engine)
 }
 
@@ -89,25 +85,9 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
     // and 28.8 µs with half of it (`cargo bench --bench door`).
     pool.linear_memory_keep_resident(256 << 10);
     pool.table_keep_resident(64 << 10);
+    // Where Linux tells which pages were written (6.7 or newer), only these are reset.
+    pool.pagemap_scan(Enabled::Auto);
     pool
-}
-
-/// Starts the thread that increments the engine's epoch until the engine is dropped. Not a task of a runtime, because tasks are late
-/// exactly when guests spin on the runtime's threads.
-fn start_ticker(engine: &Engine) -> anyhow::Result<()> {
-    let engine = engine.weak();
-    let tick = move || {
-        while let Some(engine) = engine.upgrade() {
-            engine.increment_epoch();
-            drop(engine);
-            std::thread::sleep(EPOCH_INTERVAL);
-        }
-    };
-    std::thread::Builder::new()
-        .name("policy-ticker".into())
-        .spawn(tick)
-        .context("cannot start the thread that ticks for policies")?;
-    Ok(())
 }
 
 /// The engine of tests and one-off commands, created once per process.

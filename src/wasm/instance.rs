@@ -64,8 +64,12 @@ impl Instance {
         store.set_epoch_deadline(1);
         let max_cpu_time = limits.cpu_time;
         store.epoch_deadline_callback(move |context| {
-            let spent = context.data().cpu_budget.tick();
-            if spent <= max_cpu_time { Ok(UpdateDeadline::Yield(1)) } else { Err(Trap::Interrupt.into()) }
+            let budget = &context.data().cpu_budget;
+            match budget.tick() {
+                spent if spent > max_cpu_time => Err(Trap::Interrupt.into()),
+                _ if budget.is_slow() => Ok(UpdateDeadline::Yield(1)),
+                _ => Ok(UpdateDeadline::Continue(1)),
+            }
         });
         let created = timeout_at(deadline, policy.instantiate(&mut store)).await.map_err(|_| Failure::Timeout)?;
         match created {

@@ -1,4 +1,4 @@
-//! Threads of low priority, for decisions that run longer than an epoch tick.
+//! Threads of low priority, for decisions that use much CPU time.
 //!
 //! A decision starts on the thread that serves its connection, because most decisions end within microseconds. A guest that uses much CPU
 //! time would delay the streams on that thread, so its decision moves to this pool.
@@ -14,14 +14,15 @@ use tokio::task::JoinSet;
 
 use crate::policy::Failure;
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::ticker::RunningCall;
 
 /// High enough that a thread that serves connections runs first whenever it has work.
 const NICENESS: i32 = 10;
 
 /// One thread per core, created on first use. An error is permanent: without the pool, decisions that need it fail.
 static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
-    // Poll the global queue on every tick so that newly moved tasks run first. A well-behaved decision lands here only because an epoch
-    // tick interrupted it and is almost done; with tokio's default interval (61) it would wait for CPU-bound guests.
+    // Poll the global queue on every tick so that newly moved tasks run first. A well-behaved decision that lands here is almost done; with
+    // tokio's default interval (61) it would wait for CPU-bound guests.
     runtime("policy-slow", NICENESS).global_queue_interval(1).build()
 });
 
@@ -42,7 +43,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     let mut future = Box::pin(future);
-    let while_fast = poll_fn(|cx| match future.as_mut().poll(cx) {
+    let _running = RunningCall::start();
+    let while_fast = poll_fn(|cx| match cpu_budget.poll_fast(|| future.as_mut().poll(cx)) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending if cpu_budget.is_slow() => Poll::Ready(None),
         Poll::Pending => Poll::Pending,

@@ -12,3 +12,4 @@ pub(crate) mod load_error;
 pub(crate) mod log_rate;
 pub(crate) mod low_priority_pool;
 pub(crate) mod memory_limiter;
+pub(crate) mod ticker;

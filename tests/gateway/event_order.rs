@@ -97,6 +97,30 @@ async fn entry_without_a_notification_is_delivered() {
 }
 
 #[tokio::test]
+async fn quiet_channels_are_compared_and_only_one_that_changed_is_read() {
+    let gateway = Gateway::start("stream.reconcile-interval = '50ms'").await;
+    let mut sse = gateway.open("channel=a&channel=b&channel=none").await;
+    let _connected = [sse.frame().await, sse.frame().await, sse.frame().await];
+    // One has an entry that was read, and the others have none.
+    let first = gateway.store.emit_stock("a", "e", &json!(1)).await;
+    assert_eq!(sse.ids("a", 1).await, [first]);
+    let compared = async |count: usize| {
+        let reads = gateway.store.reads();
+        crate::harness::wait_until("all channels are reconciled", || gateway.store.reads() > reads + count).await;
+    };
+    compared(9).await;
+    let pages = gateway.store.pages();
+    compared(30).await;
+    assert_eq!(gateway.store.pages(), pages, "nothing has changed");
+    gateway.store.drop_notifications();
+    let lost = gateway.store.emit_stock("a", "e", &json!(2)).await;
+    assert_eq!(sse.ids("a", 1).await, [lost]);
+    assert_eq!(gateway.store.pages(), pages + 1);
+    let new = gateway.store.emit_stock("none", "e", &json!(3)).await;
+    assert_eq!(sse.ids("none", 1).await, [new]);
+}
+
+#[tokio::test]
 async fn entry_of_a_dead_emitter_is_delivered_with_the_next_notification() {
     let gateway = Gateway::start("").await;
     let mut sse = gateway.open("channel=c").await;

@@ -13,7 +13,8 @@ use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use tidegate::store::slot::KeyScope;
 use tidegate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError,
+    ChangedStreams, EventStore, KeyLookup, KnownStream, NotificationHandler, Page, ReadLimits, ReadRequest, Retention,
+    StoreError,
 };
 use tidegate::util::client_key::ClientKey;
 
@@ -546,6 +547,23 @@ impl EventStore for FaultyStore {
             page.barrier_position = None;
         }
         Ok(page)
+    }
+
+    async fn find_changed(&self, streams: &[KnownStream]) -> Result<ChangedStreams, StoreError> {
+        let _permit = self.read_gate.read().await;
+        self.check_link()?;
+        let mut changed = self.memory().find_changed(streams).await?;
+        let wrong_types = self.wrong_types.lock().expect("no test panics under this lock").clone();
+        let is_changed =
+            |index: &usize| changed.indices.contains(index) || wrong_types.contains(&*streams[*index].channel);
+        let (indices, same): (Vec<_>, Vec<_>) = (0..streams.len()).partition(is_changed);
+        // Each is in place of a read.
+        let mut reads = self.reads.lock().expect("no test panics under this lock");
+        reads.extend(same.into_iter().map(|index| streams[index].channel.to_string()));
+        if self.is_cluster.load(Ordering::Relaxed) {
+            changed.barrier_position = None;
+        }
+        Ok(ChangedStreams { indices, ..changed })
     }
 
     async fn barrier_position(&self) -> Result<StreamId, StoreError> {

@@ -99,6 +99,16 @@ impl Sequencer {
         }
     }
 
+    /// The id of the stream's last entry (`None` without a stream), if everything is read and nothing is left to find out: a read would find
+    /// nothing, unless the stream changed.
+    pub fn known_end(&self) -> Option<Option<StreamId>> {
+        let is_undecided = self.needs_read() || self.is_uncounted || self.wants_state;
+        if is_undecided || !self.pending.is_empty() || self.staged.iter().next().is_some() {
+            return None;
+        }
+        if self.is_missing { Some(None) } else { self.is_entry.then_some(Some(self.read_to)) }
+    }
+
     /// Everything up to here was read.
     pub fn read_to(&self) -> StreamId {
         self.read_to

@@ -37,6 +37,10 @@ impl PendingNotifications {
         Self { budgets, by_id: BTreeMap::new(), last_begun: 0, last_completed: 0 }
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
     pub fn begin_read(&mut self) {
         self.last_begun += 1;
     }

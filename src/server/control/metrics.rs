@@ -73,6 +73,12 @@ fn node(app: &App, builder: &MetricBuilder, readiness: Readiness) {
         )
         .set(count(app.hub.channel_bytes()));
     builder
+        .float_gauge(
+            "tidegate_channel_check_delay_seconds",
+            "How late the check of channels for events without a notification is (stream.reconcile-interval), in seconds.",
+        )
+        .set(app.hub.check_delay().as_secs_f64());
+    builder
         .gauge("tidegate_channel_limit_bytes", "Memory limit of channels in bytes (stream.channel-memory).")
         .set(count(app.config.stream.hub.channel_memory));
     builder

@@ -16,8 +16,8 @@ use crate::store::emit::{Attempt, Emitted, TOKEN_FIELD};
 use crate::store::memory::state::{EntryFields, LookUp, MemoryState, text_bytes};
 use crate::store::revocations::{AddedRevocation, NewRevocation, RevocationIds, StoredRevocations};
 use crate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
-    revocations,
+    ChangedStreams, EventStore, KeyLookup, KnownStream, NotificationHandler, Page, ReadLimits, ReadRequest, Retention,
+    StoreError, StreamState, revocations,
 };
 use crate::util::client_key::ClientKey;
 use crate::util::clock::Clock;
@@ -191,6 +191,16 @@ impl EventStore for MemoryStore {
             max_deleted: StreamId::ZERO,
         });
         Ok(page)
+    }
+
+    async fn find_changed(&self, streams: &[KnownStream]) -> Result<ChangedStreams, StoreError> {
+        let state = self.state();
+        let is_changed = |known: &KnownStream| {
+            let last = state.streams.get(&*known.channel).map(|stream| stream.entries.back().map(|(id, _)| *id));
+            self.seed.contains_key(&*known.channel) || last != known.last_entry.map(Some)
+        };
+        let indices = (0..streams.len()).filter(|index| is_changed(&streams[*index])).collect();
+        Ok(ChangedStreams { indices, barrier_position: Some(self.barrier_position_in(&state)) })
     }
 
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {

@@ -10,6 +10,7 @@ pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
 mod link;
+mod lookups;
 mod node_link;
 pub(crate) mod notifications;
 pub(crate) mod rights;
@@ -36,6 +37,7 @@ use crate::store::options::StoreOptions;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
+use crate::store::redis::lookups::Lookups;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::redis::rights::MissingRights;
 use crate::store::redis::servers::Servers;
@@ -45,7 +47,8 @@ use crate::store::revocations::{
 };
 use crate::store::url::StoreUrl;
 use crate::store::{
-    EventStore, KeyLookup, NotificationHandler, Page, ReadLimits, ReadRequest, Retention, StoreError, StreamState,
+    ChangedStreams, EventStore, KeyLookup, KnownStream, NotificationHandler, Page, ReadLimits, ReadRequest, Retention,
+    StoreError, StreamState,
 };
 use crate::telemetry::metrics::Metrics;
 use crate::util::client_key::ClientKey;
@@ -58,6 +61,7 @@ const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RedisStore {
     /// For look-ups and for the reads that streams wait for.
     live: Link,
+    lookups: Lookups,
     /// For replays and emits.
     bulk: Link,
     /// For the ranges of `/redis`.
@@ -65,6 +69,7 @@ pub struct RedisStore {
     /// For components.
     blobs: Link,
     read: Script,
+    changed: Script,
     range: Script,
     emit: Script,
     expire: Script,
@@ -83,12 +88,15 @@ impl RedisStore {
         let (StoreUrl::Redis(url), timeout) = (&options.url, options.timeout) else { return Ok(None) };
         let watcher = Arc::<MasterWatcher>::default();
         let servers = Servers::open(url, options, keys, &watcher, &metrics)?;
+        let live = servers.link(timeout, timeout, true);
         Ok(Some(Self {
-            live: servers.link(timeout, timeout, true),
+            lookups: Lookups::new(live.clone()),
+            live,
             bulk: servers.link(timeout, timeout, true),
             ranges: servers.link(timeout, timeout, false),
             blobs: servers.link(timeout, timeout.max(MIN_BLOB_TIMEOUT), false),
             read: Script::new(include_str!("read.lua")),
+            changed: Script::new(include_str!("changed.lua")),
             range: Script::new(include_str!("range.lua")),
             emit: Script::new(include_str!("emit.lua")),
             expire: Script::new(include_str!("expire.lua")),
@@ -125,6 +133,26 @@ impl RedisStore {
 }
 
 impl RedisStore {
+    /// Runs `changed.lua` on streams of one node, that of `key`. Returns the last entry of the barrier stream, and the indices of the streams
+    /// that have changed.
+    async fn run_changed(
+        &self,
+        streams: &[KnownStream],
+        barrier: Option<&Arc<str>>,
+        key: &str,
+    ) -> Result<(StreamId, Vec<usize>), StoreError> {
+        let mut changed = self.changed.prepare_invoke();
+        for stream in streams {
+            changed.key(&*stream.channel);
+            changed.arg(stream.last_entry.map_or_else(String::new, |last| last.to_string()));
+        }
+        if let Some(barrier) = barrier {
+            changed.key(&**barrier);
+        }
+        let (barrier, numbers): (StreamId, Vec<usize>) = changed.invoke_async(&mut self.live.to(key)).await?;
+        Ok((barrier, numbers.into_iter().filter_map(|number| number.checked_sub(1)).collect()))
+    }
+
     /// Runs `emit.lua`. Without an attempt the entry gets no token.
     async fn run_emit(
         &self,
@@ -271,6 +299,20 @@ impl EventStore for RedisStore {
         parse_page(self.servers.share_one_node(), reply)
     }
 
+    async fn find_changed(&self, streams: &[KnownStream]) -> Result<ChangedStreams, StoreError> {
+        let Some(first) = streams.first() else { return Ok(ChangedStreams::default()) };
+        if self.servers.share_one_node() {
+            let (barrier_position, indices) =
+                self.run_changed(streams, self.barrier_stream.get(), &first.channel).await?;
+            return Ok(ChangedStreams { indices, barrier_position: Some(barrier_position) });
+        }
+        // No script reads keys of two slots. The connection to each node sends what waits for it together.
+        let checks = streams.iter().map(|stream| self.run_changed(std::slice::from_ref(stream), None, &stream.channel));
+        let changed = futures_util::future::try_join_all(checks).await?;
+        let indices = changed.iter().enumerate().filter(|(_, (_, changed))| !changed.is_empty());
+        Ok(ChangedStreams { indices: indices.map(|(index, _)| index).collect(), barrier_position: None })
+    }
+
     async fn emit(&self, channel: &str, event: &NewEvent, retention: Retention) -> Result<StreamId, StoreError> {
         Ok(self.run_emit(channel, event, retention, None).await?.id)
     }
@@ -385,15 +427,21 @@ impl EventStore for RedisStore {
 #[async_trait]
 impl KeyLookup for RedisStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("GET").arg(key).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("GET");
+        command.arg(key);
+        self.lookups.look_up(key, command).await
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("HGET");
+        command.arg(key).arg(field);
+        self.lookups.look_up(key, command).await
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.live.to(key)).await?)
+        let mut command = cmd("SISMEMBER");
+        command.arg(key).arg(member);
+        self.lookups.look_up(key, command).await
     }
 }
 
