@@ -15,28 +15,21 @@
     reason = "a bench that cannot run panics"
 )]
 
-#[path = "streams/baseline.rs"]
-mod baseline;
+#[path = "common/mod.rs"]
+mod common;
 #[path = "streams/checks.rs"]
 mod checks;
-#[path = "streams/clients.rs"]
-mod clients;
 #[path = "streams/deliveries.rs"]
 mod deliveries;
-#[path = "streams/emit.rs"]
-mod emit;
 #[path = "streams/events.rs"]
 mod events;
-#[path = "streams/machine.rs"]
-mod machine;
 #[path = "streams/memory.rs"]
 mod memory;
 #[path = "streams/opens.rs"]
 mod opens;
-#[path = "streams/servers.rs"]
-mod servers;
 
-use machine::Machine;
+use common::baseline;
+use common::machine::Machine;
 
 /// The allocator of the program, for the parts that run in this process.
 #[global_allocator]
@@ -72,10 +65,4 @@ fn main() {
         }
     });
     println!("\n{}", machine.describe());
-}
-
-/// The median; the upper one of an even number of values.
-pub fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }

@@ -11,7 +11,7 @@ use tidegate::policy::stream_selector::StreamSelector;
 use tidegate::stream::registry::{AbortSignal, StreamInfo, StreamRegistry};
 use tidegate::telemetry::metrics::{Metrics, StreamRequestOutcome};
 
-use super::median;
+use crate::common::median;
 
 const CALLS_PER_ROUND: u32 = 20_000;
 const ROUNDS: usize = 11;

@@ -6,11 +6,11 @@ use hdrhistogram::Histogram;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::clients::{Clients, StreamRequest, histogram};
-use super::emit::Emitter;
-use super::machine::{Machine, cpu, settled_cpu};
-use super::median;
-use super::servers::{self, Server};
+use crate::common::clients::{Clients, StreamRequest, histogram};
+use crate::common::emit::Emitter;
+use crate::common::machine::{Machine, cpu, settled_cpu};
+use crate::common::median;
+use crate::common::servers::{self, Server};
 
 const STREAMS: usize = 1000;
 /// Events that are emitted one after the other.

@@ -7,10 +7,10 @@ use redis::aio::MultiplexedConnection;
 use redis::{Script, pipe};
 use serde_json::json;
 
-use super::clients::{Clients, MARK, histogram};
-use super::machine::{Machine, cpu, settled_cpu};
-use super::median;
-use super::servers::{self, Server};
+use crate::common::clients::{Clients, MARK, histogram};
+use crate::common::machine::{Machine, cpu, settled_cpu};
+use crate::common::median;
+use crate::common::servers::{self, Server};
 
 /// Tidegate's emitter, and a stock one: an entry without a type, then its notification.
 const EMITTERS: [(&str, &str); 2] =

@@ -1,8 +1,8 @@
 //! The memory of an idle stream.
 
-use super::clients::{Clients, StreamRequest};
-use super::machine::{Machine, resident, settled_cpu};
-use super::servers::{self, Server};
+use crate::common::clients::{Clients, StreamRequest};
+use crate::common::machine::{Machine, resident, settled_cpu};
+use crate::common::servers::{self, Server};
 
 const STREAMS: usize = 10_000;
 /// More than the files that a server has open in addition to its streams.

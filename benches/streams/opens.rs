@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::clients::{StreamRequest, open_and_close};
-use super::machine::{Machine, cpu, settled_cpu};
-use super::median;
-use super::servers::{self, Server};
+use crate::common::clients::{StreamRequest, open_and_close};
+use crate::common::machine::{Machine, cpu, settled_cpu};
+use crate::common::median;
+use crate::common::servers::{self, Server};
 
 const OPENS: usize = 1500;
 const ROUNDS: usize = 6;
