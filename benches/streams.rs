@@ -1,10 +1,14 @@
 //! The cost of a stream: opening it, delivering events to it, and keeping it open, compared with the peers that are installed. The servers
 //! alternate within one run, and results are printed as ratios.
 //!
-//! `cargo bench --bench streams` starts the program, a `redis-server`, nginx with nchan and the npm package's own `handle()` on Node as
-//! processes on one core, and loads them from another. A peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`,
-//! `memory` or `checks` runs that part alone. `TIDEGATE_BIN` names another program than the one that cargo built. For the npm package: `npm ci` in
-//! `tests/e2e`; for nchan: Debian's `nginx-light` and `libnginx-mod-nchan`.
+//! `cargo bench --bench streams` starts the program, a `redis-server` and the peers as processes on one core, and loads them from another. A
+//! peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`, `hostile`, `memory`, `account`, `cores` or `checks` runs
+//! that part alone. `--write` writes the tables to `docs/benchmarks.md`; `--quick` is a short run that shows that the bench works;
+//! `--no-peers` leaves the peers out; `--wait=<seconds>` is the wait before memory is measured; `--max=<number>` limits the streams.
+//!
+//! `TIDEGATE_BIN` names another program than the one that cargo built. The peers: the npm package's own `handle()` on Node (`npm ci` in
+//! `tests/e2e`); nchan (Debian's `nginx-light` and `libnginx-mod-nchan`, or the module that `NCHAN_MODULE` names); Centrifugo
+//! (`CENTRIFUGO_BIN`) and Mercure (`MERCURE_BIN`).
 
 #![allow(
     clippy::disallowed_methods,
@@ -15,14 +19,24 @@
     reason = "a bench that cannot run panics"
 )]
 
-#[path = "common/mod.rs"]
-mod common;
+#[path = "streams/account.rs"]
+mod account;
 #[path = "streams/checks.rs"]
 mod checks;
+#[path = "common/mod.rs"]
+#[allow(dead_code, reason = "the other benches use more of it")]
+mod common;
+#[path = "streams/cores.rs"]
+mod cores;
 #[path = "streams/deliveries.rs"]
 mod deliveries;
 #[path = "streams/events.rs"]
 mod events;
+#[path = "../tests/common/guests.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod guests;
+#[path = "streams/hostile.rs"]
+mod hostile;
 #[path = "streams/memory.rs"]
 mod memory;
 #[path = "streams/opens.rs"]
@@ -30,39 +44,36 @@ mod opens;
 
 use common::baseline;
 use common::machine::Machine;
+use common::options::Options;
+use common::report::Report;
 
 /// The allocator of the program, for the parts that run in this process.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
+const PARTS: [&str; 8] = ["deliveries", "events", "opens", "hostile", "memory", "account", "cores", "checks"];
+
 fn main() {
-    // cargo passes options of its own, such as `--bench`.
-    let part = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
-    if part.as_deref() == Some(baseline::PART) {
+    if std::env::args().nth(1).as_deref() == Some(baseline::PART) {
         return baseline::serve();
     }
-    if cfg!(debug_assertions) {
-        eprintln!("built without optimization: the numbers are not meaningful");
-    }
-    let is_selected = |name: &str| part.as_deref().is_none_or(|part| part == name);
+    let options = Options::read(&PARTS);
     let machine = Machine::prepare();
+    let report = Report::new(&options, &machine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        if is_selected("deliveries") {
-            deliveries::measure(&machine).await;
-        }
-        if is_selected("events") {
-            events::measure(&machine).await;
-        }
-        if is_selected("opens") {
-            opens::measure(&machine).await;
-        }
-        if is_selected("memory") {
-            memory::measure(&machine).await;
-        }
-        if is_selected("checks") {
-            checks::measure().await;
+        for part in PARTS.into_iter().filter(|part| options.is_selected(part)) {
+            eprintln!("# {part}");
+            match part {
+                "deliveries" => deliveries::measure(&machine, &options, &report).await,
+                "events" => events::measure(&machine, &options, &report).await,
+                "opens" => opens::measure(&machine, &options, &report).await,
+                "hostile" => hostile::measure(&machine, &options, &report).await,
+                "memory" => memory::measure(&machine, &options, &report).await,
+                "account" => account::measure(&machine, &options, &report).await,
+                "cores" => cores::measure(&machine, &options, &report).await,
+                _ => checks::measure(&report),
+            }
         }
     });
-    println!("\n{}", machine.describe());
 }

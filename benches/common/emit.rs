@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use redis::aio::MultiplexedConnection;
 use redis::pipe;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -17,16 +17,20 @@ pub enum Emitter {
     /// Like the npm package: an entry, then its notification.
     Redis { connection: MultiplexedConnection, channel: &'static str },
     /// A POST for each event, on one connection.
-    Post { connection: TcpStream, target: String },
+    Post { connection: TcpStream, request: String },
     /// A command to the baseline with the number of events and the size of each.
     Baseline { connection: TcpStream, size: usize },
 }
 
 impl Emitter {
-    pub async fn post(to: SocketAddr, target: &str) -> Self {
+    /// `fields` are the lines of further headers, and `body` makes the body from the event's data.
+    pub async fn post(to: SocketAddr, target: &str, fields: &str, body: impl FnOnce(Value) -> String) -> Self {
         let connection = TcpStream::connect(to).await.expect("a connection");
         connection.set_nodelay(true).expect("an option");
-        Self::Post { connection, target: format!("POST {target} HTTP/1.1\r\nHost: {to}\r\n") }
+        let body = body(data());
+        let length = body.len();
+        let request = format!("POST {target} HTTP/1.1\r\nHost: {to}\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
+        Self::Post { connection, request }
     }
 
     /// Emits this many events at once.
@@ -34,26 +38,11 @@ impl Emitter {
         (0..events).for_each(|_| clients.record_emission());
         match self {
             Self::Redis { connection, channel } => {
-                let data = json!({ "text": TEXT, "mark": char::from(MARK) });
-                let mut entries = pipe();
-                for _ in 0..events {
-                    let text = data.to_string();
-                    entries.cmd("XADD").arg(*channel).arg("*").arg("data").arg(text);
-                    entries.arg("event").arg("fox").arg("channel").arg(*channel);
-                }
-                let ids: Vec<String> = entries.query_async(connection).await.expect("Redis adds entries");
-                let mut notifications = pipe();
-                for id in ids {
-                    let notification = json!({ "data": data, "event": "fox", "channel": channel, "id": id });
-                    notifications.cmd("PUBLISH").arg(*channel).arg(notification.to_string());
-                }
-                notifications.exec_async(connection).await.expect("Redis publishes notifications");
+                let channels: Vec<&str> = (0..events).map(|_| *channel).collect();
+                emit_to(connection, &channels).await;
             }
-            Self::Post { connection, target } => {
-                // The frame of a client of Tidegate, without the channel and the id.
-                let data = json!({ "data": { "text": TEXT, "mark": char::from(MARK) }, "event": "fox" }).to_string();
-                let request = format!("{target}Content-Length: {}\r\n\r\n{data}", data.len()).repeat(events);
-                connection.write_all(request.as_bytes()).await.expect("the server reads");
+            Self::Post { connection, request } => {
+                connection.write_all(request.repeat(events).as_bytes()).await.expect("the server reads");
                 // Each response contains `HTTP/1.1 2…` once.
                 let (mut responses, mut text) = (0, Vec::new());
                 while responses < events {
@@ -69,4 +58,29 @@ impl Emitter {
             }
         }
     }
+}
+
+/// Emits an event to each of these channels at once, like the npm package.
+pub async fn emit_to(connection: &mut MultiplexedConnection, channels: &[&str]) {
+    let ids = add_to(connection, channels).await;
+    let mut notifications = pipe();
+    for (id, channel) in ids.iter().zip(channels) {
+        let notification = json!({ "data": data(), "event": "fox", "channel": channel, "id": id });
+        notifications.cmd("PUBLISH").arg(*channel).arg(notification.to_string());
+    }
+    notifications.exec_async(connection).await.expect("Redis publishes notifications");
+}
+
+/// Adds an entry to each of these channels without a notification. Returns the ids.
+pub async fn add_to(connection: &mut MultiplexedConnection, channels: &[&str]) -> Vec<String> {
+    let (mut entries, text) = (pipe(), data().to_string());
+    for channel in channels {
+        entries.cmd("XADD").arg(*channel).arg("*").arg("data").arg(&text);
+        entries.arg("event").arg("fox").arg("channel").arg(*channel);
+    }
+    entries.query_async(connection).await.expect("Redis adds entries")
+}
+
+fn data() -> Value {
+    json!({ "text": TEXT, "mark": char::from(MARK) })
 }
