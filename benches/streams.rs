@@ -2,7 +2,7 @@
 //! alternate within one run, and results are printed as ratios.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server` and the peers as processes on one core, and loads them from another. A
-//! peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`, `hostile`, `memory`, `account`, `cores` or `checks` runs
+//! peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`, `hostile`, `memory`, `account`, `places`, `cores` or `checks` runs
 //! that part alone. `--write` writes the tables to `docs/benchmarks.md`; `--quick` is a short run that shows that the bench works;
 //! `--no-peers` leaves the peers out; `--wait=<seconds>` is the wait before memory is measured; `--max=<number>` limits the streams.
 //!
@@ -41,21 +41,26 @@ mod hostile;
 mod memory;
 #[path = "streams/opens.rs"]
 mod opens;
+#[path = "streams/places.rs"]
+mod places;
 
 use common::baseline;
 use common::machine::Machine;
 use common::options::Options;
+use common::recording;
 use common::report::Report;
 
 /// The allocator of the program, for the parts that run in this process.
 #[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+static ALLOCATOR: recording::Recording = recording::Recording;
 
-const PARTS: [&str; 8] = ["deliveries", "events", "opens", "hostile", "memory", "account", "cores", "checks"];
+const PARTS: [&str; 9] = ["deliveries", "events", "opens", "hostile", "memory", "account", "places", "cores", "checks"];
 
 fn main() {
-    if std::env::args().nth(1).as_deref() == Some(baseline::PART) {
-        return baseline::serve();
+    match std::env::args().nth(1).as_deref() {
+        Some(baseline::PART) => return baseline::serve(),
+        Some(recording::PART) => return recording::serve(),
+        _ => {}
     }
     let options = Options::read(&PARTS);
     let machine = Machine::prepare();
@@ -71,6 +76,7 @@ fn main() {
                 "hostile" => hostile::measure(&machine, &options, &report).await,
                 "memory" => memory::measure(&machine, &options, &report).await,
                 "account" => account::measure(&machine, &options, &report).await,
+                "places" => places::measure(&machine, &options, &report).await,
                 "cores" => cores::measure(&machine, &options, &report).await,
                 _ => checks::measure(&report),
             }

@@ -8,6 +8,7 @@ pub mod http2;
 pub mod machine;
 pub mod options;
 pub mod peers;
+pub mod recording;
 pub mod report;
 pub mod servers;
 

@@ -1,7 +1,7 @@
 //! The servers, each a process with a folder of its own.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::clients::StreamRequest;
 use super::machine::Machine;
-use super::{allocator_stats, baseline};
+use super::{allocator_stats, baseline, recording};
 
 /// The session of the client: the cookie of [`StreamRequest::new`] names it.
 const ALICE: &str = r#"{"id":"alice","role":"member"}"#;
@@ -44,6 +44,17 @@ impl Drop for Server {
 }
 
 impl Server {
+    /// The folder that the server runs in.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Writes a line to a gateway that records its allocations.
+    pub fn command(&mut self, line: &str) {
+        let stdin = self.child.stdin.as_mut().expect("it is piped");
+        stdin.write_all(format!("{line}\n").as_bytes()).expect("the server reads");
+    }
+
     /// What the server writes to standard error.
     pub fn log(&self) -> PathBuf {
         self.dir.path().join("stderr")
@@ -52,7 +63,7 @@ impl Server {
     /// Starts a server that prints its addresses on stdout, one per line.
     pub fn start(mut command: Command, dir: TempDir, lines: usize) -> Self {
         let log = File::create(dir.path().join("stderr")).expect("a file");
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("it starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("it is piped"));
         let mut address = || {
             let mut line = String::new();
@@ -132,12 +143,14 @@ pub struct Gateway<'a> {
     pub listen: SocketAddr,
     /// Whether its log has reports of the allocator.
     pub reports_allocator: bool,
+    /// Whether this program is the gateway, so that its allocations can be recorded.
+    pub records_allocations: bool,
 }
 
 impl Default for Gateway<'_> {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { args: &[], lines: "", policy: None, listen, reports_allocator: false }
+        Self { args: &[], lines: "", policy: None, listen, reports_allocator: false, records_allocations: false }
     }
 }
 
@@ -160,7 +173,15 @@ impl Gateway<'_> {
         std::fs::write(dir.path().join("tidegate.toml"), config).expect("the configuration is written");
         let program =
             std::env::var_os("TIDEGATE_BIN").map_or_else(|| env!("CARGO_BIN_EXE_tidegate").into(), PathBuf::from);
-        let mut command = machine.on_server_cores(program);
+        let mut command = if self.records_allocations {
+            let mut command = machine.on_server_cores(std::env::current_exe().expect("this program"));
+            command.arg(recording::PART).stdin(Stdio::piped());
+            command
+        } else {
+            let mut command = machine.on_server_cores(program);
+            command.stdin(Stdio::null());
+            command
+        };
         command.arg("serve").args(self.args).current_dir(dir.path());
         // Variables of the environment would override the configuration.
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("TIDEGATE_")) {
