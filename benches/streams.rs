@@ -2,9 +2,10 @@
 //! alternate within one run, and results are printed as ratios.
 //!
 //! `cargo bench --bench streams` starts the program, a `redis-server` and the peers as processes on one core, and loads them from another. A
-//! peer that is missing is reported and left out. `-- deliveries`, `events`, `opens`, `hostile`, `memory`, `account`, `places`, `cores` or `checks` runs
-//! that part alone. `--write` writes the tables to `docs/benchmarks.md`; `--quick` is a short run that shows that the bench works;
-//! `--no-peers` leaves the peers out; `--wait=<seconds>` is the wait before memory is measured; `--max=<number>` limits the streams.
+//! peer that is missing is reported and left out. After `--`, a part runs alone: `deliveries`, `events`, `opens`, `hostile`, `memory`,
+//! `account`, `allocations`, `cores` or `checks`. `--write` writes the tables to `docs/benchmarks.md`; `--quick` is a short run that shows
+//! that the bench works; `--no-peers` leaves the peers out; `--wait=<seconds>` is the wait before memory is measured; `--max=<number>` limits
+//! the streams.
 //!
 //! `TIDEGATE_BIN` names another program than the one that cargo built. The peers: the npm package's own `handle()` on Node (`npm ci` in
 //! `tests/e2e`); nchan (Debian's `nginx-light` and `libnginx-mod-nchan`, or the module that `NCHAN_MODULE` names); Centrifugo
@@ -41,8 +42,8 @@ mod hostile;
 mod memory;
 #[path = "streams/opens.rs"]
 mod opens;
-#[path = "streams/places.rs"]
-mod places;
+#[path = "streams/allocations.rs"]
+mod allocations;
 
 use common::baseline;
 use common::machine::Machine;
@@ -54,7 +55,8 @@ use common::report::Report;
 #[global_allocator]
 static ALLOCATOR: recording::Recording = recording::Recording;
 
-const PARTS: [&str; 9] = ["deliveries", "events", "opens", "hostile", "memory", "account", "places", "cores", "checks"];
+const PARTS: [&str; 9] =
+    ["deliveries", "events", "opens", "hostile", "memory", "account", "allocations", "cores", "checks"];
 
 fn main() {
     match std::env::args().nth(1).as_deref() {
@@ -76,7 +78,7 @@ fn main() {
                 "hostile" => hostile::measure(&machine, &options, &report).await,
                 "memory" => memory::measure(&machine, &options, &report).await,
                 "account" => account::measure(&machine, &options, &report).await,
-                "places" => places::measure(&machine, &options, &report).await,
+                "allocations" => allocations::measure(&machine, &options, &report).await,
                 "cores" => cores::measure(&machine, &options, &report).await,
                 _ => checks::measure(&report),
             }

@@ -21,7 +21,7 @@ const NCHAN: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
 const MERCURE_KEY: &str = "0123456789abcdef0123456789abcdef";
 const CENTRIFUGO_KEY: &str = "bench";
 
-/// A peer with one request for a stream and a way to emit. Nobody is asked whether the client may read.
+/// A peer with one request for a stream and a way to emit. No policy decides whether the client may read.
 pub struct Peer {
     pub name: &'static str,
     pub server: Server,

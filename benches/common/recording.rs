@@ -113,20 +113,20 @@ pub fn serve() {
     tidegate::commands::run(Cli::parse_from(arguments)).expect("the gateway runs");
 }
 
-/// A line for each place and size: the bytes of one allocation, the number of allocations and the place, separated by tabs.
+/// A line for each function and size: the bytes of one allocation, the number of allocations and the function, separated by tabs.
 fn report(live: HashMap<usize, (usize, Backtrace)>) -> String {
-    let mut places = BTreeMap::<(String, usize), usize>::new();
+    let mut sites = BTreeMap::<(String, usize), usize>::new();
     for (size, stack) in live.into_values() {
-        *places.entry((place(&stack.to_string()), size)).or_default() += 1;
+        *sites.entry((site(&stack.to_string()), size)).or_default() += 1;
     }
-    places.into_iter().fold(String::new(), |mut text, ((place, size), count)| {
-        let _ = writeln!(text, "{size}\t{count}\t{place}");
+    sites.into_iter().fold(String::new(), |mut text, ((site, size), count)| {
+        let _ = writeln!(text, "{size}\t{count}\t{site}");
         text
     })
 }
 
 /// The innermost functions of a stack that tell what an allocation is for: the first one outside of collections, and the gateway's first one.
-fn place(stack: &str) -> String {
+fn site(stack: &str) -> String {
     /// Collections and wrappers, which allocate for their users.
     const WRAPPERS: [&str; 14] = [
         "std::",

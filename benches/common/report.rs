@@ -71,7 +71,7 @@ impl Report {
     /// Prints a table, and replaces the text between the markers of this name in the document.
     pub fn add(&self, name: &str, table: &Table) {
         let notes: String = table.notes.iter().map(|note| format!("\n{note}\n")).collect();
-        let text = format!("### {}\n\n{}\n{notes}\n*{}*\n", table.title, table.lines.join("\n"), self.conditions);
+        let text = format!("#### {}\n\n{}\n{notes}\n*{}*\n", table.title, table.lines.join("\n"), self.conditions);
         println!("\n{text}");
         if self.writes {
             write(name, &text);

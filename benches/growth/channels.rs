@@ -170,7 +170,7 @@ fn add_tables(report: &Report, all: &[Costs], idle: Quiet) {
         table.row(&[&costs.channels, &number(costs.event, 1), &number(costs.open, 1)]);
     }
     table.note(format!(
-        "Medians of five turns with {EVENTS_PER_SECOND} events a second over all channels, which have one reader each; {CHANNELS_PER_STREAM} \
+        "Medians of five turns with {EVENTS_PER_SECOND} events per second over all channels, which have one reader each; {CHANNELS_PER_STREAM} \
          channels per stream; `--allow-all`; `stream.reconcile-interval` is an hour. Opens are streams of one channel that is read already."
     ));
     report.add("growth-channels", &table);

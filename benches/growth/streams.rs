@@ -65,7 +65,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) -> O
         opens.push((streams, open));
     }
     table.note(format!(
-        "Medians of five turns; {MAX_EVENTS_PER_SECOND} events a second, or as many as make {MAX_DELIVERIES_PER_SECOND} deliveries a second; \
+        "Medians of five turns; {MAX_EVENTS_PER_SECOND} events per second, or as many as make {MAX_DELIVERIES_PER_SECOND} deliveries per second; \
          `--allow-all`."
     ));
     report.add("growth-streams", &table);

@@ -9,8 +9,8 @@ use crate::common::recording;
 use crate::common::report::{Report, Table, number};
 use crate::common::servers::{self, Gateway};
 
-const CHANNEL: &str = "alice-places";
-/// Places with fewer bytes per stream are one row.
+const CHANNEL: &str = "alice-allocations";
+/// Functions with fewer bytes per stream are one row.
 const MIN_BYTES: f64 = 32.0;
 /// Streams before the recording, so that tables have grown.
 const FIRST_STREAMS: usize = 150;
@@ -52,13 +52,13 @@ fn add_table(report: &Report, text: &str, streams: usize) {
     let columns = ["", "bytes of one", "allocations per stream", "bytes per stream"];
     let mut table = Table::new("Who allocates for an idle stream, HTTP/1.1", &columns);
     let (mut others, mut all) = ((0.0, 0.0), (0.0, 0.0));
-    for (size, count, place) in rows {
+    for (size, count, function) in rows {
         let add = |sum: (f64, f64)| (sum.0 + count, sum.1 + size * count);
         all = add(all);
         if size * count < MIN_BYTES {
             others = add(others);
         } else {
-            table.row(&[&place, &size, &number(count, 2), &number(size * count, 0)]);
+            table.row(&[&function, &size, &number(count, 2), &number(size * count, 0)]);
         }
     }
     for (name, (count, bytes)) in [("others", others), ("all", all)] {
@@ -68,5 +68,5 @@ fn add_table(report: &Report, text: &str, streams: usize) {
         "Allocations that were made while {streams} streams were opened, and that are live while they are idle; the bytes that were asked for. \
          The names are those of functions that were not inlined. The program is the gateway's library with an allocator that records."
     ));
-    report.add("places", &table);
+    report.add("allocations", &table);
 }
