@@ -52,9 +52,9 @@ impl Peer {
             peers.push(Self { name: "Centrifugo", server, request, kind: Kind::Centrifugo });
         }
         if let Some(server) = mercure(machine).await {
-            // The first line of the body is an empty comment.
+            // The head is sent when the subscriber is registered.
             let target = format!("/.well-known/mercure?topic={CHANNEL}");
-            let request = StreamRequest::new(server.address, &target, "\r\n:\n");
+            let request = StreamRequest::new(server.address, &target, "\r\n\r\n");
             peers.push(Self { name: "Mercure", server, request, kind: Kind::Mercure });
         }
         peers
@@ -178,15 +178,15 @@ async fn centrifugo(machine: &Machine) -> Option<Server> {
     Some(Server::start_at(command, dir, address).await)
 }
 
-/// Mercure with anonymous subscribers. None if `MERCURE_BIN` is not set.
+/// Mercure 1.0 with anonymous subscribers. None if `MERCURE_BIN` is not set.
 async fn mercure(machine: &Machine) -> Option<Server> {
     let program = named("MERCURE_BIN")?;
     let (address, dir) = (free(), tempfile::tempdir().expect("a folder"));
-    // Streams without a maximum duration. No history, like the other peers.
+    // Streams without a maximum duration. No history, like the other peers. Version 1.0 takes keys without an issuer in this mode only.
     let config = format!(
         "{{\nauto_https off\nadmin off\npersist_config off\nlog {{\nlevel ERROR\n}}\n}}\n\
          http://{address} {{\nmercure {{\npublisher_jwt {MERCURE_KEY}\nsubscriber_jwt {MERCURE_KEY}\nanonymous\n\
-         transport local\nwrite_timeout 0s\n}}\nrespond 404\n}}\n"
+         transport local\nwrite_timeout 0s\nprotocol_version_compatibility 8\n}}\nrespond 404\n}}\n"
     );
     let file = dir.path().join("Caddyfile");
     std::fs::write(&file, config).expect("the configuration is written");
