@@ -66,12 +66,8 @@ impl Machine {
     pub fn describe(&self) -> String {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|m| m.1);
-        let cores = if self.cores.is_some() {
-            "the server on one core, load and Redis on another"
-        } else {
-            "processes share cores"
-        };
-        format!("{}, {} cores; {cores}.", model.unwrap_or("?"), self.allowed.len())
+        let cores = if self.cores.is_some() { "" } else { "; processes share cores" };
+        format!("{}, {} cores{cores}.", model.unwrap_or("?"), self.allowed.len())
     }
 }
 

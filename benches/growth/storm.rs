@@ -55,7 +55,9 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     let mut figures = Figures::default();
     for round in 0..options.pick(3, 1) {
         let start = Instant::now();
-        restart(machine, &redis, &mut connection, &names, streams, &mut figures).await;
+        // Each restart adds two entries to each channel.
+        let plan = Plan { channels: &names, streams, entries: ENTRIES + 2 * round };
+        restart(machine, &redis, &mut connection, &plan, &mut figures).await;
         eprintln!("round {round} took {:.1?}", start.elapsed());
     }
     let mut table = Table::new(format!("A restart with {streams} streams"), &["", ""]);
@@ -67,7 +69,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     row("MiB of memory at most while clients reconnect", figures.peak, 0);
     row("MiB of private memory after it", figures.steady_after, 0);
     table.note(format!(
-        "{} channels with {ENTRIES} entries and {STREAMS_PER_CHANNEL} streams each; `--allow-all`. The gateway is stopped, one event is emitted \
+        "{} channels with {STREAMS_PER_CHANNEL} streams and at least {ENTRIES} entries each; `--allow-all`. The gateway is stopped, one event is emitted \
          to each channel, and the gateway is started. Then all clients connect at once with `Last-Event-ID`. A stream is live when its client \
          has received the event that it missed. The time begins when the gateway listens. Each client receives each event once, which the bench \
          checks. The most memory is `VmHWM`, with the pages of the program.",
@@ -76,18 +78,26 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     report.add("storm", &table);
 }
 
+/// The clients of a round.
+struct Plan<'a> {
+    channels: &'a [&'a str],
+    streams: usize,
+    /// Entries of each channel.
+    entries: usize,
+}
+
 async fn restart(
     machine: &Machine,
     redis: &Server,
     connection: &mut MultiplexedConnection,
-    channels: &[&str],
-    streams: usize,
+    plan: &Plan<'_>,
     figures: &mut Figures,
 ) {
+    let channels = plan.channels;
     let listen = free();
     let gateway = Gateway { args: &["--allow-all"], lines: "log.filter = \"error\"", listen, ..Gateway::default() };
     let server = gateway.start(machine, redis);
-    let clients = open_clients(&server, channels, streams).await;
+    let clients = open_clients(&server, plan).await;
     settled_cpu(server.pid).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     figures.steady.push(private(server.pid) / 1024.0);
@@ -103,7 +113,7 @@ async fn restart(
         let request = servers::realtime_request(&server, channels[channel]).with_header("Last-Event-ID", &position);
         reconnecting.spawn(async move { open_client(&request, channel, 1).await });
     }
-    let mut clients = Vec::with_capacity(streams);
+    let mut clients = Vec::with_capacity(plan.streams);
     while let Some(client) = reconnecting.join_next().await {
         clients.push(client.expect("every client reconnects"));
     }
@@ -127,7 +137,8 @@ async fn restart(
     figures.steady_after.push(private(server.pid) / 1024.0);
 }
 
-async fn open_clients(server: &Server, channels: &[&str], streams: usize) -> Vec<Client> {
+async fn open_clients(server: &Server, plan: &Plan<'_>) -> Vec<Client> {
+    let Plan { channels, streams, entries } = *plan;
     let (mut opening, mut clients) = (JoinSet::new(), Vec::with_capacity(streams));
     for number in 0..streams {
         if opening.len() >= CONCURRENT_OPENS {
@@ -136,7 +147,7 @@ async fn open_clients(server: &Server, channels: &[&str], streams: usize) -> Vec
         let channel = number % channels.len();
         let target = format!("/api/realtime?channel={0}&last_ack_{0}=0", channels[channel]);
         let request = StreamRequest::new(server.address, &target, "\"connected\"");
-        opening.spawn(async move { open_client(&request, channel, ENTRIES).await });
+        opening.spawn(async move { open_client(&request, channel, entries).await });
     }
     while let Some(client) = opening.join_next().await {
         clients.push(client.expect("every stream opens"));
