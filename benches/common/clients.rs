@@ -37,6 +37,8 @@ pub struct StreamRequest {
     head: Arc<str>,
     /// A text that the server sends once the stream is open. The client does not wait if it is empty.
     pub open: &'static str,
+    /// How often the server sends this text until the stream is open.
+    pub occurrences: usize,
     numbers: Arc<AtomicU64>,
 }
 
@@ -49,12 +51,12 @@ impl StreamRequest {
              deflate, br, zstd\r\nCache-Control: no-cache\r\nOrigin: https://app.example\r\nCookie: theme=dark; session=alice; \
              lang=en\r\n\r\n"
         );
-        Self { to, target: target.into(), head: head.into(), open, numbers: Arc::default() }
+        Self { to, target: target.into(), head: head.into(), open, occurrences: 1, numbers: Arc::default() }
     }
 
     /// A connection without a request.
     pub fn bare(to: SocketAddr, open: &'static str) -> Self {
-        Self { to, target: "".into(), head: "".into(), open, numbers: Arc::default() }
+        Self { to, target: "".into(), head: "".into(), open, occurrences: 1, numbers: Arc::default() }
     }
 
     /// The same request with one more header.
@@ -78,7 +80,7 @@ impl StreamRequest {
             socket.write_all(self.head.as_bytes()).await.expect("the server reads");
         }
         let mut received = Vec::new();
-        while !String::from_utf8_lossy(&received).contains(self.open) {
+        while String::from_utf8_lossy(&received).matches(self.open).count() < self.occurrences {
             socket.readable().await.expect("a socket");
             match socket.try_read_buf(&mut received) {
                 Ok(0) => panic!("the server closed: {}", String::from_utf8_lossy(&received)),

@@ -17,20 +17,27 @@ pub enum Emitter {
     /// Like the npm package: an entry, then its notification.
     Redis { connection: MultiplexedConnection, channel: &'static str },
     /// A POST for each event, on one connection.
-    Post { connection: TcpStream, request: String },
+    Post { to: SocketAddr, connection: Option<TcpStream>, request: String },
     /// A command to the baseline with the number of events and the size of each.
     Baseline { connection: TcpStream, size: usize },
 }
 
 impl Emitter {
     /// `fields` are the lines of further headers, and `body` makes the body from the event's data.
-    pub async fn post(to: SocketAddr, target: &str, fields: &str, body: impl FnOnce(Value) -> String) -> Self {
-        let connection = TcpStream::connect(to).await.expect("a connection");
-        connection.set_nodelay(true).expect("an option");
+    pub fn post(to: SocketAddr, target: &str, fields: &str, body: impl FnOnce(Value) -> String) -> Self {
         let body = body(data());
         let length = body.len();
         let request = format!("POST {target} HTTP/1.1\r\nHost: {to}\r\n{fields}Content-Length: {length}\r\n\r\n{body}");
-        Self::Post { connection, request }
+        Self::Post { to, connection: None, request }
+    }
+
+    /// Connects again: a server may have closed a connection that was idle between two rounds.
+    pub async fn connect(&mut self) {
+        if let Self::Post { to, connection, .. } = self {
+            let socket = TcpStream::connect(*to).await.expect("a connection");
+            socket.set_nodelay(true).expect("an option");
+            *connection = Some(socket);
+        }
     }
 
     /// Emits this many events at once.
@@ -41,7 +48,8 @@ impl Emitter {
                 let channels: Vec<&str> = (0..events).map(|_| *channel).collect();
                 emit_to(connection, &channels).await;
             }
-            Self::Post { connection, request } => {
+            Self::Post { connection, request, .. } => {
+                let connection = connection.as_mut().expect("it is connected");
                 connection.write_all(request.repeat(events).as_bytes()).await.expect("the server reads");
                 // Each response contains `HTTP/1.1 2…` once.
                 let (mut responses, mut text) = (0, Vec::new());

@@ -60,18 +60,18 @@ impl Peer {
         peers
     }
 
-    pub async fn emitter(&self) -> Emitter {
+    pub fn emitter(&self) -> Emitter {
         let to = self.server.address;
         match self.kind {
             Kind::Nchan => {
                 // The frame of a client of Tidegate, without the channel and the id.
                 let body = |data| json!({ "data": data, "event": "fox" }).to_string();
-                Emitter::post(to, &format!("/publish?channel={CHANNEL}"), "", body).await
+                Emitter::post(to, &format!("/publish?channel={CHANNEL}"), "", body)
             }
             Kind::Centrifugo => {
                 let fields = format!("X-API-Key: {CENTRIFUGO_KEY}\r\nContent-Type: application/json\r\n");
                 let body = |data| json!({ "channel": CHANNEL, "data": data }).to_string();
-                Emitter::post(to, "/api/publish", &fields, body).await
+                Emitter::post(to, "/api/publish", &fields, body)
             }
             Kind::Mercure => {
                 let claims = json!({ "mercure": { "publish": ["*"] } });
@@ -86,7 +86,7 @@ impl Peer {
                         .append_pair("data", &data.to_string())
                         .finish()
                 };
-                Emitter::post(to, "/.well-known/mercure", &fields, body).await
+                Emitter::post(to, "/.well-known/mercure", &fields, body)
             }
         }
     }

@@ -158,7 +158,10 @@ impl Gateway<'_> {
     pub fn start(&self, machine: &Machine, redis: &Server) -> Server {
         let dir = tempfile::tempdir().expect("a folder");
         // Long timeouts, so that a busy machine fails no request.
-        let example = (&*root().join("guest-examples/rust-role-based/policy.wasm"), "timeout = \"20s\"");
+        let example = (
+            &*root().join("guest-examples/rust-role-based/policy.wasm"),
+            "timeout = \"20s\"\nlookup.timeout = \"20s\"",
+        );
         let (file, lines) = self.policy.unwrap_or(example);
         let policy = if self.args.contains(&"--allow-all") {
             String::new()

@@ -67,11 +67,15 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) -> O
     Some(Panel { title: "µs CPU by channels", axis: "channels", lines })
 }
 
-/// Streams that read all of these channels, each of them a part.
+/// Streams that read all of these channels, each of them a part. An event that is emitted now is delivered.
 async fn open_all(server: &Server, names: &[String]) -> Clients {
     let target = |names: &[String]| {
         let query: Vec<String> = names.iter().map(|name| format!("channel={name}")).collect();
-        StreamRequest::new(server.address, &format!("/api/realtime?{}", query.join("&")), "\"connected\"")
+        let mut request =
+            StreamRequest::new(server.address, &format!("/api/realtime?{}", query.join("&")), "\"connected\"");
+        // Once for each channel.
+        request.occurrences = names.len();
+        request
     };
     let requests: Vec<StreamRequest> = names.chunks(CHANNELS_PER_STREAM).map(target).collect();
     Clients::open_all(requests.into_iter()).await

@@ -68,6 +68,7 @@ impl Contender {
         if let Emitter::Baseline { connection, .. } = &mut self.emitter {
             connection.read_u8().await.expect("the baseline answers");
         }
+        self.emitter.connect().await;
         settled_cpu(self.server.pid).await;
         let (before, started_at) = (cpu(self.server.pid), Instant::now());
         let bytes = clients.bytes();
@@ -135,7 +136,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     contenders.push(Contender::new(FLOOR, floor, request, Emitter::Baseline { connection: controller, size: 0 }));
     if options.has_peers {
         for peer in Peer::all(machine).await {
-            let emitter = peer.emitter().await;
+            let emitter = peer.emitter();
             contenders.push(Contender::new(peer.name, peer.server, peer.request, emitter));
         }
         if let Some(node) = peers::node(machine, &redis) {
