@@ -97,14 +97,14 @@ impl StreamRequest {
 
 /// Opens and closes this many streams, some of them concurrently. Returns the times from the connection to the open stream in µs.
 pub async fn open_and_close(request: &StreamRequest, count: usize) -> Histogram<u64> {
-    open_each(std::slice::from_ref(request), count, CONCURRENT_OPENS).await
+    open_each(std::slice::from_ref(request), count).await
 }
 
-/// Opens and closes this many streams with these requests in turn, up to `concurrent` at a time.
-pub async fn open_each(requests: &[StreamRequest], count: usize, concurrent: usize) -> Histogram<u64> {
+/// Opens and closes this many streams with these requests in turn, some of them concurrently.
+pub async fn open_each(requests: &[StreamRequest], count: usize) -> Histogram<u64> {
     let left = Arc::new(AtomicU64::new(count as u64));
     let mut tasks = JoinSet::new();
-    for _ in 0..concurrent {
+    for _ in 0..CONCURRENT_OPENS {
         let (requests, left) = (requests.to_vec(), Arc::clone(&left));
         tasks.spawn(async move {
             let mut times = histogram();
@@ -112,7 +112,7 @@ pub async fn open_each(requests: &[StreamRequest], count: usize, concurrent: usi
                 let request = &requests[usize::try_from(number).expect("an index") % requests.len()];
                 let start = Instant::now();
                 let socket = request.open().await;
-                times.saturating_record(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+                times.saturating_record(elapsed_micros(start));
                 drop(socket);
             }
             times
@@ -123,6 +123,32 @@ pub async fn open_each(requests: &[StreamRequest], count: usize, concurrent: usi
         all.add(times.expect("every stream opens")).expect("the same bounds");
     }
     all
+}
+
+/// Opens and closes this many streams with these requests in turn, at this rate: an open that takes long does not delay the others.
+pub async fn open_at_rate(requests: &[StreamRequest], count: usize, per_second: u32) -> Histogram<u64> {
+    let mut tasks = JoinSet::<u64>::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+    for number in 0..count {
+        ticks.tick().await;
+        let request = requests[number % requests.len()].clone();
+        tasks.spawn(async move {
+            let start = Instant::now();
+            let socket = request.open().await;
+            let time = elapsed_micros(start);
+            drop(socket);
+            time
+        });
+    }
+    let mut times = histogram();
+    while let Some(time) = tasks.join_next().await {
+        times.saturating_record(time.expect("every stream opens"));
+    }
+    times
+}
+
+fn elapsed_micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Clients that read.

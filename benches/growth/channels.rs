@@ -92,7 +92,7 @@ async fn measure_events(
     // Without the checks of quiet channels.
     let lines = format!("{LINES}\nstream.reconcile-interval = \"1h\"");
     let server = Gateway { args: &["--allow-all"], lines: &lines, ..Gateway::default() }.start(machine, redis);
-    drop(open_each(&[servers::realtime_request(&server, "warm-up")], 100, 8).await);
+    drop(open_each(&[servers::realtime_request(&server, "warm-up")], 100).await);
     settled_cpu(server.pid).await;
     let before = private(server.pid);
     let mut clients = open_all(&server, names).await;
@@ -115,7 +115,7 @@ async fn measure_events(
         clients.wait_received(received).await;
         let event = micros(settled_cpu(server.pid).await - before, events);
         let before = cpu(server.pid);
-        open_each(&requests, opens, 32).await;
+        open_each(&requests, opens).await;
         let open = micros(settled_cpu(server.pid).await - before, opens);
         // The first round warms up.
         if round > 0 {

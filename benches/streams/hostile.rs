@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use crate::common::clients::{StreamRequest, histogram, open_each};
+use crate::common::clients::{StreamRequest, histogram, open_at_rate};
 use crate::common::machine::{Machine, settled_cpu};
 use crate::common::options::Options;
 use crate::common::report::{Report, Table, number};
@@ -20,8 +20,8 @@ use crate::guests;
 const HOSTILE: [&str; 3] = ["spin", "wait", "memory"];
 /// Hostile connections of each kind. Each sends its next request when it has the answer to the last one.
 const CONNECTIONS: usize = 4;
-/// Honest opens at a time.
-const CONCURRENT_OPENS: usize = 8;
+/// Honest opens.
+const OPENS_PER_SECOND: u32 = 200;
 
 pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     let Some((redis, _connection)) = servers::redis().await else { return };
@@ -39,7 +39,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     for round in 0..rounds {
         // The work that the last turn left is done.
         settled_cpu(server.pid).await;
-        let alone = open_each(&requests, opens, CONCURRENT_OPENS).await;
+        let alone = open_at_rate(&requests, opens, OPENS_PER_SECOND).await;
         let (together, answered) = open_next_to_attack(&server, &requests, opens).await;
         // The first round warms up.
         if round > 0 {
@@ -49,7 +49,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
             answers += answered;
         }
     }
-    let title = format!("An open next to hostile requests, {opens} opens, {CONCURRENT_OPENS} at a time");
+    let title = format!("An open next to hostile requests, {opens} opens at {OPENS_PER_SECOND} per second");
     let mut table = Table::new(title, &["", "ms p50", "ms p99", "ms at most"]);
     let ms = |micros: u64| number(Duration::from_micros(micros).as_secs_f64() * 1e3, 2);
     for (name, times) in [("quiet", &quiet), ("hostile", &hostile)] {
@@ -61,7 +61,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     table.row(&[&"ratio", &number(p50, 2), &number(p99(&hostile) / p99(&quiet), 2), &""]);
     table.note(format!(
         "{} turns of each kind in alternation; the median of the turns' ratios of the 99th percentiles is {}. {CONNECTIONS} connections each \
-         request a decision that spins ({}), waits ({}) or allocates ({}), again and again, on the same core: {answers} of them were refused. \
+         request a decision that spins ({}), waits ({}) or allocates ({}), again and again, on the same core: {answers} of them were refused in all turns. \
          The limits of the policy are the defaults.",
         rounds - 1,
         number(crate::common::median(ratios), 2),
@@ -88,7 +88,7 @@ async fn open_next_to_attack(server: &Server, requests: &[StreamRequest], opens:
     }
     // Until decisions spin and wait.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    let times = open_each(requests, opens, CONCURRENT_OPENS).await;
+    let times = open_at_rate(requests, opens, OPENS_PER_SECOND).await;
     stop.store(true, Ordering::Relaxed);
     while let Some(done) = attacks.join_next().await {
         done.expect("each hostile request is refused");
