@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, cmd};
+use redis::{AsyncConnectionConfig, Client, cmd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
@@ -121,7 +121,10 @@ pub async fn redis() -> Option<(Server, MultiplexedConnection)> {
     command.args(["--bind", "127.0.0.1", "--save", "", "--port", &address.port().to_string(), "--dir"]).arg(dir.path());
     let server = Server::start_at(command, dir, address).await;
     let client = Client::open(format!("redis://{address}")).expect("a URL");
-    let mut connection = client.get_multiplexed_async_connection().await.expect("Redis answers");
+    // Redis may be busy with 100,000 subscriptions.
+    let config = AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(60)));
+    let connection = client.get_multiplexed_async_connection_with_config(&config).await;
+    let mut connection = connection.expect("Redis answers");
     cmd("SET").arg("session:alice").arg(ALICE).exec_async(&mut connection).await.expect("Redis sets a session");
     Some((server, connection))
 }

@@ -144,7 +144,7 @@ fn add_rows(table: &mut Table, before: &Reading, after: &Reading, streams: usize
     table.row(&[&"unused parts of the allocator's pages", &"", &number(active - allocated, 0)]);
     table.row(&[&"the allocator's data", &"", &number(metadata, 0)]);
     table.row(&[
-        &"free pages that the allocator keeps, stacks and others",
+        &"free pages, stacks and others, less pages that were never written",
         &"",
         &number(private - active - metadata, 0),
     ]);
