@@ -50,7 +50,7 @@ fn main() {
         }
         // A part alone would replace the panels of the others.
         if panels.len() == 2 {
-            figure::write(&panels, &options);
+            figure::write(&panels, &options, &report);
         }
     });
 }

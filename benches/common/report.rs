@@ -77,6 +77,13 @@ impl Report {
             write(name, &text);
         }
     }
+
+    /// Replaces the text between the markers of this name with a link to a figure.
+    pub fn add_figure(&self, name: &str, link: &str) {
+        if self.writes {
+            write(name, &format!("{link}\n"));
+        }
+    }
 }
 
 fn write(name: &str, text: &str) {

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::fs;
 
 use crate::common::options::Options;
+use crate::common::report::Report;
 use crate::common::servers::root;
 
 const WIDTH: f64 = 420.0;
@@ -25,12 +26,13 @@ pub struct Line {
 }
 
 /// Writes the figure to the documentation with `--write`, else to `target`.
-pub fn write(panels: &[Panel], options: &Options) {
+pub fn write(panels: &[Panel], options: &Options, report: &Report) {
     let folder = root().join(if options.writes { "docs/benchmarks" } else { "target" });
     fs::create_dir_all(&folder).expect("a folder");
     let path = folder.join("growth.svg");
     fs::write(&path, draw(panels)).expect("the figure is written");
     eprintln!("the figure is in {}", path.display());
+    report.add_figure("growth-figure", "![CPU time by channels and by streams](benchmarks/growth.svg)");
 }
 
 fn draw(panels: &[Panel]) -> String {
