@@ -7,10 +7,12 @@ use redis::aio::MultiplexedConnection;
 use redis::{Script, pipe};
 use serde_json::json;
 
-use super::clients::{Clients, MARK, histogram};
-use super::machine::{Machine, cpu, settled_cpu};
-use super::median;
-use super::servers::{self, Server};
+use crate::common::clients::{Clients, MARK, histogram};
+use crate::common::machine::{Machine, cpu, settled_cpu};
+use crate::common::options::Options;
+use crate::common::report::{Report, Table, number};
+use crate::common::servers::{self, Server};
+use crate::common::{median, micros};
 
 /// Tidegate's emitter, and a stock one: an entry without a type, then its notification.
 const EMITTERS: [(&str, &str); 2] =
@@ -19,6 +21,8 @@ const EMITTERS: [(&str, &str); 2] =
 const STOCK: &str = "
 local id = redis.call('XADD', KEYS[1], 'MAXLEN', '=', ARGV[5], '*', 'data', ARGV[1], 'event', ARGV[2], 'channel', KEYS[1])
 redis.call('PUBLISH', KEYS[1], ARGV[4] .. ',\"id\":\"' .. id .. '\"}')";
+/// The script's arguments for a stream that does not expire, and an emit that is not tried again.
+const NO_TOKEN: [&str; 6] = ["", "", "0", "0", "0", "0"];
 const BURST_EVENTS: usize = 20;
 const BURSTS: usize = 10;
 const ROUNDS: usize = 6;
@@ -44,23 +48,34 @@ struct Figures {
     latencies: Histogram<u64>,
 }
 
-pub async fn measure(machine: &Machine) {
-    println!("\n### An event, CPU of the gateway and of Redis in µs\n");
+pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
     let Some((redis, connection)) = servers::redis().await else { return };
-    println!(
-        "| channels × readers | | gateway | Redis | latency p50 / p99 | gateway, bursts of {BURST_EVENTS} | Redis, bursts |"
+    let mut table = Table::new(
+        "An event, by channels, readers and emitters",
+        &[
+            "channels × readers, emitter",
+            "µs CPU of the gateway",
+            "µs CPU of Redis",
+            "µs p50 / p99",
+            &format!("gateway, bursts of {BURST_EVENTS}"),
+            "Redis, bursts",
+        ],
     );
-    println!("| --- | --- | ---: | ---: | ---: | ---: | ---: |");
     for scenario in SCENARIOS {
-        measure_scenario(machine, &redis, connection.clone(), &scenario).await;
+        let rounds = options.pick(ROUNDS, 2);
+        measure_scenario(&mut table, machine, &redis, connection.clone(), &scenario, rounds).await;
     }
+    table.note(format!("Medians of {} turns. All readers of a channel together: the CPU time per event.", ROUNDS - 1));
+    report.add("events", &table);
 }
 
 async fn measure_scenario(
+    table: &mut Table,
     machine: &Machine,
     redis: &Server,
     mut connection: MultiplexedConnection,
     scenario: &Scenario,
+    rounds: usize,
 ) {
     let server = servers::tidegate(machine, redis, &["--allow-all"], "stream.reconcile-interval = \"1h\"");
     let mut channels = Vec::new();
@@ -76,7 +91,7 @@ async fn measure_scenario(
         redis_bursts: Vec::new(),
         latencies: histogram(),
     });
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         for (figures, (_, script)) in figures.iter_mut().zip(EMITTERS) {
             let before = (settled_cpu(server.pid).await, cpu(redis.pid));
             let mut ticks = tokio::time::interval(Duration::from_secs(1) / scenario.per_second);
@@ -110,17 +125,14 @@ async fn measure_scenario(
     }
     for (figures, (name, _)) in figures.into_iter().zip(EMITTERS) {
         let latency = |quantile| figures.latencies.value_at_quantile(quantile);
-        println!(
-            "| {} × {} | {name} | {:.1} | {:.1} | {} / {} | {:.1} | {:.1} |",
-            scenario.channels,
-            scenario.readers,
-            median(figures.gateway),
-            median(figures.redis),
-            latency(0.5),
-            latency(0.99),
-            median(figures.gateway_bursts),
-            median(figures.redis_bursts),
-        );
+        table.row(&[
+            &format!("{} × {}, {name}", scenario.channels, scenario.readers),
+            &number(median(figures.gateway), 1),
+            &number(median(figures.redis), 1),
+            &format!("{} / {}", latency(0.5), latency(0.99)),
+            &number(median(figures.gateway_bursts), 1),
+            &number(median(figures.redis_bursts), 1),
+        ]);
     }
 }
 
@@ -140,7 +152,7 @@ async fn emit(
         clients.record_emission();
         let head = format!(r#"{{"data":{data},"event":"fox","channel":"{channel}""#);
         commands
-            .invoke_script(script.key(channel).arg(&data).arg("fox").arg("json").arg(head).arg(100).arg(""))
+            .invoke_script(script.key(channel).arg(&data).arg("fox").arg("json").arg(head).arg(100).arg(&NO_TOKEN))
             .ignore();
     }
     if commands.exec_async(connection).await.is_err() {
@@ -154,9 +166,4 @@ async fn wait(channels: &mut [(String, Clients)]) {
     for (_, clients) in channels {
         clients.wait_all_received().await;
     }
-}
-
-#[expect(clippy::cast_precision_loss, reason = "some hundreds")]
-fn micros(used: Duration, events: usize) -> f64 {
-    used.as_secs_f64() * 1e6 / events as f64
 }

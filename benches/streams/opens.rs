@@ -1,81 +1,191 @@
 //! The cost of opening a stream, with its decision, and of closing it.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::clients::{StreamRequest, open_and_close};
-use super::machine::{Machine, cpu, settled_cpu};
-use super::median;
-use super::servers::{self, Server};
+use crate::common::clients::{NUMBER, StreamRequest, open_and_close};
+use crate::common::machine::{Machine, cpu, settled_cpu};
+use crate::common::options::Options;
+use crate::common::peers::{self, Peer};
+use crate::common::report::{Report, Table, number};
+use crate::common::servers::{self, Gateway, Server};
+use crate::common::{median, micros};
+use crate::guests;
 
-const OPENS: usize = 1500;
-const ROUNDS: usize = 6;
-const CHANNEL: &str = "alice-opens";
+pub const CHANNEL: &str = "alice-opens";
 /// Active revocations of other clients.
 const REVOCATIONS: usize = 500;
+const TIDEGATE: &str = "Tidegate, the Rust policy, a session in Redis";
+const ALLOW_ALL: &str = "the same, `--allow-all`";
+const LOGGED: &str = "the same, with its log";
+const SMALL_POLICY: &str = "the same, a policy of a few instructions";
+const OWN_CHANNEL: &str = "the same, each on a channel of its own";
+const CONNECTION: &str = "Tidegate, a connection without a request";
+const HEALTH: &str = "Tidegate, `GET /healthz`";
+const NCHAN: &str = "nchan";
 
+/// One kind of open. Several may share a server.
 struct Contender {
     name: &'static str,
-    /// The index of its server. Several contenders may share one.
+    /// The index of its server.
     server: usize,
     request: StreamRequest,
     opens: usize,
     costs: Vec<f64>,
+    per_second: Vec<f64>,
+    busy: Vec<f64>,
 }
 
-pub async fn measure(machine: &Machine) {
-    println!("\n### An open and a close\n");
-    let Some((redis, _connection)) = servers::redis().await else { return };
-    let (mut servers_, mut contenders) = (Vec::<Server>::new(), Vec::new());
-    let mut add = |name, server: Option<Server>, request: &dyn Fn(&Server) -> StreamRequest, opens| {
-        servers_.extend(server);
-        let server = servers_.len() - 1;
-        contenders.push(Contender { name, server, request: request(&servers_[server]), opens, costs: Vec::new() });
-    };
-    let ours = |server: &Server| servers::realtime_request(server, CHANNEL);
-    let tidegate = |args: &[&str], lines: &str| Some(servers::tidegate(machine, &redis, args, lines));
-    add("Tidegate, the Rust policy, a session in Redis", tidegate(&[], ""), &ours, OPENS);
-    add("the same, with `decisions.log`", tidegate(&[], "decisions.log = \"decisions.jsonl\""), &ours, OPENS);
-    add("the same, without its log", tidegate(&[], "log.filter = \"error\""), &ours, OPENS);
-    let with_revocations = servers::tidegate(machine, &redis, &[], "");
-    add_revocations(&with_revocations).await;
-    add("the same, with 500 active revocations", Some(with_revocations), &ours, OPENS);
-    add("the same, `--allow-all`", tidegate(&["--allow-all"], ""), &ours, OPENS);
-    if let Some(nchan) = servers::nchan(machine, Some(start_authority().await)).await {
-        add("nchan with its subrequest", Some(nchan), &|server| servers::nchan_request(server, "authorized"), OPENS);
-        add("nchan, without a decision", None, &|server| servers::nchan_request(server, "open"), OPENS);
+/// The contenders and their servers.
+#[derive(Default)]
+struct Field {
+    servers: Vec<Server>,
+    contenders: Vec<Contender>,
+}
+
+impl Field {
+    fn add(&mut self, name: &'static str, server: Server, request: StreamRequest, opens: usize) {
+        self.servers.push(server);
+        self.add_to_last(name, request, opens);
     }
-    if let Some(node) = servers::node(machine, &redis) {
-        add("`handle()` on Node, the same rule", Some(node), &ours, OPENS / 5);
+
+    /// Adds a contender on the last server.
+    fn add_to_last(&mut self, name: &'static str, request: StreamRequest, opens: usize) {
+        let (costs, per_second, busy) = (Vec::new(), Vec::new(), Vec::new());
+        self.contenders.push(Contender {
+            name,
+            server: self.servers.len() - 1,
+            request,
+            opens,
+            costs,
+            per_second,
+            busy,
+        });
+    }
+
+    fn cost(&self, name: &str) -> f64 {
+        let found = self.contenders.iter().find(|contender| contender.name == name);
+        found.map_or(f64::NAN, |contender| median(contender.costs.clone()))
+    }
+}
+
+pub async fn measure(machine: &Machine, options: &Options, report: &Report) {
+    let Some((redis, _connection)) = servers::redis().await else { return };
+    let (opens, rounds) = options.pick((1_500, 10), (100, 3));
+    let opens = options.limit(opens);
+    let mut field = Field::default();
+    add_tidegate(&mut field, machine, &redis, opens).await;
+    if options.has_peers {
+        for peer in Peer::all(machine).await {
+            field.add(peer.name, peer.server, peer.request, opens);
+        }
+        if let Some(nchan) = peers::nchan(machine, Some(start_authority().await)).await {
+            let request = peers::nchan_request(&nchan, "authorized");
+            field.add("nchan with its subrequest", nchan, request, opens);
+        }
+        if let Some(node) = peers::node(machine, &redis) {
+            let request = servers::realtime_request(&node, CHANNEL);
+            field.add("`handle()` on Node, the same rule", node, request, opens / 5);
+        }
     }
     // One stream of each stays open, so that the channel is not removed.
     let mut open_streams = Vec::new();
-    for contender in &contenders {
+    for contender in &field.contenders {
         open_streams.push(contender.request.open().await);
     }
-    for round in 0..ROUNDS {
-        for contender in &mut contenders {
-            let pid = servers_[contender.server].pid;
+    for round in 0..rounds {
+        for contender in &mut field.contenders {
+            let pid = field.servers[contender.server].pid;
             settled_cpu(pid).await;
-            let before = cpu(pid);
+            let (before, start) = (cpu(pid), Instant::now());
             open_and_close(&contender.request, contender.opens).await;
+            let elapsed = start.elapsed().as_secs_f64();
             let used = settled_cpu(pid).await - before;
             // The first round warms up.
             if round > 0 {
+                contender.costs.push(micros(used, contender.opens));
                 #[expect(clippy::cast_precision_loss, reason = "some thousands")]
-                contender.costs.push(used.as_secs_f64() * 1e6 / contender.opens as f64);
+                contender.per_second.push(contender.opens as f64 / elapsed);
+                contender.busy.push(used.as_secs_f64() / elapsed * 100.0);
             }
         }
     }
-    let first = median(contenders[0].costs.clone());
-    println!("| | µs CPU | ratio to Tidegate |\n| --- | ---: | ---: |");
-    for contender in &contenders {
+    add_table(report, &field, rounds);
+    add_stages(report, &field);
+}
+
+async fn add_tidegate(field: &mut Field, machine: &Machine, redis: &Server, opens: usize) {
+    let tidegate = |args: &[&str], lines: &str| servers::tidegate(machine, redis, args, lines);
+    let mut add = |name, server: Server| {
+        let request = servers::realtime_request(&server, CHANNEL);
+        field.add(name, server, request, opens);
+    };
+    add(TIDEGATE, tidegate(&[], ""));
+    add(ALLOW_ALL, tidegate(&["--allow-all"], ""));
+    add(LOGGED, Gateway::default().start(machine, redis));
+    add("the same, with its log and `decisions.log`", {
+        Gateway { lines: "decisions.log = \"decisions.jsonl\"", ..Gateway::default() }.start(machine, redis)
+    });
+    let with_revocations = tidegate(&[], "");
+    add_revocations(&with_revocations).await;
+    add("the same, with 500 active revocations", with_revocations);
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("policy.wasm");
+    std::fs::write(&file, guests::component("allow")).expect("the policy is written");
+    let lines = "log.filter = \"warn\"";
+    let small = Gateway { lines, policy: Some((&file, "timeout = \"20s\"")), ..Gateway::default() };
+    add(SMALL_POLICY, small.start(machine, redis));
+    let server = tidegate(&[], "");
+    let request = servers::realtime_request(&server, &format!("alice-{NUMBER}"));
+    let (bare, health) =
+        (StreamRequest::bare(server.address, ""), StreamRequest::new(server.address, "/healthz", "\r\n\r\n"));
+    field.add(OWN_CHANNEL, server, request, opens);
+    field.add_to_last(CONNECTION, bare, opens);
+    field.add_to_last(HEALTH, health, opens);
+}
+
+fn add_table(report: &Report, field: &Field, rounds: usize) {
+    let columns = ["", "µs CPU", "ratio to nchan", "opens per second", "% of the core"];
+    let mut table = Table::new("An open and a close", &columns);
+    for contender in &field.contenders {
         let cost = median(contender.costs.clone());
-        println!("| {} | {cost:.0} | {:.2} |", contender.name, cost / first);
+        table.row(&[
+            &contender.name,
+            &number(cost, 1),
+            &number(cost / field.cost(NCHAN), 2),
+            &number(median(contender.per_second.clone()), 0),
+            &number(median(contender.busy.clone()), 0),
+        ]);
     }
-    println!("\nThe CPU time of Redis and of the server of nchan's subrequests is not counted.");
+    table.note(format!(
+        "Medians of {} turns, 32 opens at a time. The gateway has `log.filter = \"warn\"` and so no line for an open, where nothing else is \
+         said. The CPU time of Redis and of the server of nchan's subrequests is not counted. Where the server does not use the core, the load \
+         or Redis limits the opens per second.",
+        rounds - 1
+    ));
+    report.add("opens", &table);
+}
+
+/// The parts of an open, as differences between kinds of opens.
+fn add_stages(report: &Report, field: &Field) {
+    let mut table = Table::new("Where the CPU time of an open goes", &["", "µs CPU"]);
+    let difference = |more: &str, less: &str| number(field.cost(more) - field.cost(less), 1);
+    table.row(&[&"accept of a connection, and its end", &number(field.cost(CONNECTION), 1)]);
+    table.row(&[&"HTTP head and a response", &difference(HEALTH, CONNECTION)]);
+    table.row(&[
+        &"admission, a subscribed channel, registration, `connected`, end of the stream",
+        &difference(ALLOW_ALL, HEALTH),
+    ]);
+    table.row(&[&"a decision of a policy of a few instructions", &difference(SMALL_POLICY, ALLOW_ALL)]);
+    table.row(&[&"the work of the Rust policy, and its lookup in Redis", &difference(TIDEGATE, SMALL_POLICY)]);
+    table.row(&[&"all of these", &number(field.cost(TIDEGATE), 1)]);
+    table.row(&[&"in addition: the first subscription to a channel", &difference(OWN_CHANNEL, TIDEGATE)]);
+    table.row(&[&"in addition: the line in the log", &difference(LOGGED, TIDEGATE)]);
+    table.note("Each row but the first is the difference between two kinds of opens in the table above.");
+    report.add("stages", &table);
 }
 
 /// Starts the server of nchan's subrequests, which allows all of them.

@@ -11,9 +11,12 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The machine, with the cores that this bench has assigned.
+#[derive(Clone)]
 pub struct Machine {
-    /// The core of the servers and that of the load; `None` if processes cannot be pinned.
-    cores: Option<(usize, usize)>,
+    /// The cores of the servers, and that of the load; `None` if processes cannot be pinned.
+    cores: Option<(Vec<usize>, usize)>,
+    /// The cores of this machine that the bench may use.
+    allowed: Vec<usize>,
     /// Files that a process may have open.
     pub files: usize,
 }
@@ -27,21 +30,35 @@ impl Machine {
         let files =
             getrlimit(Resource::Nofile).current.map_or(usize::MAX, |n| usize::try_from(n).unwrap_or(usize::MAX));
         let allowed = status(std::process::id(), "Cpus_allowed_list:").map(|list| numbers(&list)).unwrap_or_default();
+        // The load does not move between the turns with one core and those with two, so it takes the third core if there is one.
         let cores = match allowed[..] {
-            [server, load, ..] if pin(load) => Some((server, load)),
+            [server, _, load, ..] | [server, load] if pin(load) => Some((vec![server], load)),
             _ => {
                 eprintln!("servers and load share their cores: to separate them, two cores and `taskset` are needed");
                 None
             }
         };
-        Self { cores, files }
+        Self { cores, allowed, files }
     }
 
-    /// A command that runs on the servers' core.
-    pub fn on_server_core(&self, program: impl AsRef<Path>) -> Command {
-        let Some((server, _)) = self.cores else { return Command::new(program.as_ref()) };
+    /// The same machine with this number of cores for the servers; `None` if it has fewer, or processes cannot be pinned.
+    pub fn with_server_cores(&self, count: usize) -> Option<Self> {
+        let (_, load) = self.cores.as_ref()?;
+        let servers = self.allowed.get(..count)?.to_vec();
+        Some(Self { cores: Some((servers, *load)), ..self.clone() })
+    }
+
+    /// Whether the load runs on a core that servers use.
+    pub fn is_load_shared(&self) -> bool {
+        self.cores.as_ref().is_none_or(|(servers, load)| servers.contains(load))
+    }
+
+    /// A command that runs on the servers' cores.
+    pub fn on_server_cores(&self, program: impl AsRef<Path>) -> Command {
+        let Some((servers, _)) = &self.cores else { return Command::new(program.as_ref()) };
+        let list: Vec<String> = servers.iter().map(ToString::to_string).collect();
         let mut command = Command::new("taskset");
-        command.args(["-c", &server.to_string()]).arg(program.as_ref());
+        command.args(["-c", &list.join(",")]).arg(program.as_ref());
         command
     }
 
@@ -49,15 +66,8 @@ impl Machine {
     pub fn describe(&self) -> String {
         let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ")).map(|m| m.1);
-        let cores = if self.cores.is_some() {
-            "servers on one core, load and Redis on another"
-        } else {
-            "processes share cores"
-        };
-        format!(
-            "{}; {cores}; CPU is the server process's own time; medians of rounds in which the servers alternate.",
-            model.unwrap_or("?")
-        )
+        let cores = if self.cores.is_some() { "" } else { "; processes share cores" };
+        format!("{}, {} cores{cores}.", model.unwrap_or("?"), self.allowed.len())
     }
 }
 
@@ -115,10 +125,31 @@ pub async fn settled_cpu(process: u32) -> Duration {
     before
 }
 
-/// Resident memory of a process in KiB.
-pub fn resident(process: u32) -> f64 {
-    let text = status(process, "VmRSS:").expect("the server still runs");
-    text.trim_end_matches("kB").trim().parse().expect("a number")
+/// Memory that only this process has, in KiB: `Private_Clean` and `Private_Dirty` of `smaps_rollup`.
+pub fn private(process: u32) -> f64 {
+    let text = fs::read_to_string(format!("/proc/{process}/smaps_rollup")).expect("the server still runs");
+    let private = text.lines().filter(|line| line.starts_with("Private_Clean:") || line.starts_with("Private_Dirty:"));
+    private.map(kib).sum()
+}
+
+/// The most memory that a process has had so far, in KiB.
+pub fn peak(process: u32) -> f64 {
+    kib(&format!("VmHWM: {}", status(process, "VmHWM:").expect("the server still runs")))
+}
+
+/// Memory of the kernel on this machine in KiB: its objects (`Slab`), and the buffers of TCP.
+pub fn kernel() -> (f64, f64) {
+    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let slab = memory.lines().find(|line| line.starts_with("Slab:")).map_or(f64::NAN, kib);
+    let sockets = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let pages = sockets.lines().find(|line| line.starts_with("TCP:")).and_then(|line| line.rsplit(' ').next());
+    let pages = pages.and_then(|pages| pages.parse::<f64>().ok()).unwrap_or(f64::NAN);
+    (slab, pages * 4.0)
+}
+
+/// The number of a line like `Slab: 12 kB`.
+fn kib(line: &str) -> f64 {
+    line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).expect("a number")
 }
 
 /// The first child of a process.

@@ -13,8 +13,6 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
-use super::baseline;
-
 /// A byte that occurs once in each event and nowhere else.
 pub const MARK: u8 = b'~';
 /// Streams that are opened concurrently.
@@ -26,13 +24,22 @@ thread_local! {
     static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 << 10]);
 }
 
+/// In a target: the number of the request, so that each request has a target of its own.
+pub const NUMBER: &str = "{number}";
+/// Longer than an open takes next to hostile requests.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(120);
+
 /// A request for a stream.
 #[derive(Clone)]
 pub struct StreamRequest {
     pub to: SocketAddr,
-    pub head: Arc<str>,
-    /// A text that the server sends once the stream is open.
+    pub target: Arc<str>,
+    head: Arc<str>,
+    /// A text that the server sends once the stream is open. The client does not wait if it is empty.
     pub open: &'static str,
+    /// How often the server sends this text until the stream is open.
+    pub occurrences: usize,
+    numbers: Arc<AtomicU64>,
 }
 
 impl StreamRequest {
@@ -44,20 +51,36 @@ impl StreamRequest {
              deflate, br, zstd\r\nCache-Control: no-cache\r\nOrigin: https://app.example\r\nCookie: theme=dark; session=alice; \
              lang=en\r\n\r\n"
         );
-        Self { to, head: head.into(), open }
+        Self { to, target: target.into(), head: head.into(), open, occurrences: 1, numbers: Arc::default() }
     }
 
-    /// A bare connection, for the baseline.
-    pub fn bare(to: SocketAddr) -> Self {
-        Self { to, head: "".into(), open: baseline::OPEN }
+    /// A connection without a request.
+    pub fn bare(to: SocketAddr, open: &'static str) -> Self {
+        Self { to, target: "".into(), head: "".into(), open, occurrences: 1, numbers: Arc::default() }
+    }
+
+    /// The same request with one more header.
+    pub fn with_header(&self, name: &str, value: &str) -> Self {
+        let head = self.head.trim_end_matches("\r\n");
+        Self { head: format!("{head}\r\n{name}: {value}\r\n\r\n").into(), ..self.clone() }
     }
 
     /// Connects, sends the request, and waits until the stream is open.
     pub async fn open(&self) -> TcpStream {
+        tokio::time::timeout(OPEN_TIMEOUT, self.open_and_read()).await.expect("the stream opens").0
+    }
+
+    /// Like [`open`](Self::open); with the received bytes.
+    pub async fn open_and_read(&self) -> (TcpStream, Vec<u8>) {
         let mut socket = TcpStream::connect(self.to).await.expect("a connection");
-        socket.write_all(self.head.as_bytes()).await.expect("the server reads");
+        if self.head.contains(NUMBER) {
+            let number = self.numbers.fetch_add(1, Ordering::Relaxed).to_string();
+            socket.write_all(self.head.replace(NUMBER, &number).as_bytes()).await.expect("the server reads");
+        } else {
+            socket.write_all(self.head.as_bytes()).await.expect("the server reads");
+        }
         let mut received = Vec::new();
-        while !String::from_utf8_lossy(&received).contains(self.open) {
+        while String::from_utf8_lossy(&received).matches(self.open).count() < self.occurrences {
             socket.readable().await.expect("a socket");
             match socket.try_read_buf(&mut received) {
                 Ok(0) => panic!("the server closed: {}", String::from_utf8_lossy(&received)),
@@ -68,25 +91,64 @@ impl StreamRequest {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
             }
         }
-        socket
+        (socket, received)
     }
 }
 
-/// Opens and closes this many streams, some of them concurrently.
-pub async fn open_and_close(request: &StreamRequest, count: usize) {
+/// Opens and closes this many streams, some of them concurrently. Returns the times from the connection to the open stream in µs.
+pub async fn open_and_close(request: &StreamRequest, count: usize) -> Histogram<u64> {
+    open_each(std::slice::from_ref(request), count).await
+}
+
+/// Opens and closes this many streams with these requests in turn, some of them concurrently.
+pub async fn open_each(requests: &[StreamRequest], count: usize) -> Histogram<u64> {
     let left = Arc::new(AtomicU64::new(count as u64));
     let mut tasks = JoinSet::new();
     for _ in 0..CONCURRENT_OPENS {
-        let (request, left) = (request.clone(), Arc::clone(&left));
+        let (requests, left) = (requests.to_vec(), Arc::clone(&left));
         tasks.spawn(async move {
-            while left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
-                drop(request.open().await);
+            let mut times = histogram();
+            while let Ok(number) = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)) {
+                let request = &requests[usize::try_from(number).expect("an index") % requests.len()];
+                let start = Instant::now();
+                let socket = request.open().await;
+                times.saturating_record(elapsed_micros(start));
+                drop(socket);
             }
+            times
         });
     }
-    while let Some(done) = tasks.join_next().await {
-        done.expect("every stream opens");
+    let mut all = histogram();
+    while let Some(times) = tasks.join_next().await {
+        all.add(times.expect("every stream opens")).expect("the same bounds");
     }
+    all
+}
+
+/// Opens and closes this many streams with these requests in turn, at this rate: an open that takes long does not delay the others.
+pub async fn open_at_rate(requests: &[StreamRequest], count: usize, per_second: u32) -> Histogram<u64> {
+    let mut tasks = JoinSet::<u64>::new();
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+    for number in 0..count {
+        ticks.tick().await;
+        let request = requests[number % requests.len()].clone();
+        tasks.spawn(async move {
+            let start = Instant::now();
+            let socket = request.open().await;
+            let time = elapsed_micros(start);
+            drop(socket);
+            time
+        });
+    }
+    let mut times = histogram();
+    while let Some(time) = tasks.join_next().await {
+        times.saturating_record(time.expect("every stream opens"));
+    }
+    times
+}
+
+fn elapsed_micros(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Clients that read.
@@ -107,12 +169,18 @@ struct Received {
 impl Clients {
     /// Opens this many streams.
     pub async fn open(request: &StreamRequest, size: usize) -> Self {
+        Self::open_all((0..size).map(|_| request.clone())).await
+    }
+
+    /// Opens a stream for each request. All of them receive the same events.
+    pub async fn open_all(requests: impl ExactSizeIterator<Item = StreamRequest>) -> Self {
+        let size = requests.len();
         let latencies = Mutex::new(histogram());
         let (emitted, events, bytes) = (Mutex::default(), AtomicU64::new(0), AtomicU64::new(0));
         let received = Arc::new(Received { emitted, events, bytes, latencies });
         let (mut readers, permits) = (JoinSet::new(), Arc::new(Semaphore::new(CONCURRENT_OPENS)));
-        for _ in 0..size {
-            let (request, received, permits) = (request.clone(), Arc::clone(&received), Arc::clone(&permits));
+        for request in requests {
+            let (received, permits) = (Arc::clone(&received), Arc::clone(&permits));
             let permit = Arc::clone(&permits).acquire_owned().await.expect("it is not closed");
             readers.spawn(async move {
                 let socket = request.open().await;
@@ -133,6 +201,11 @@ impl Clients {
     /// Waits until every client has received every event.
     pub async fn wait_all_received(&mut self) {
         let due = (self.received.emitted.lock().unwrap().len() * self.size) as u64;
+        self.wait_received(due).await;
+    }
+
+    /// Waits until this number of deliveries has been received.
+    pub async fn wait_received(&mut self, due: u64) {
         let start = Instant::now();
         while self.events() < due {
             assert!(start.elapsed() < DELIVERY_TIMEOUT, "{} of {due} deliveries were received", self.events());
@@ -183,7 +256,8 @@ fn read_available(socket: &TcpStream, received: &Received, marks_read: &mut usiz
         if marks > 0 {
             let (now, emitted) = (Instant::now(), received.emitted.lock().unwrap());
             let mut latencies = received.latencies.lock().unwrap();
-            for at in &emitted[*marks_read..*marks_read + marks] {
+            // Without a recorded emission the events are only counted.
+            for at in emitted.get(*marks_read..*marks_read + marks).unwrap_or_default() {
                 latencies.saturating_record(u64::try_from((now - *at).as_micros()).unwrap_or(u64::MAX));
             }
             *marks_read += marks;

@@ -1,6 +1,6 @@
-//! The baseline: a process that only writes the same bytes to the same number of sockets.
+//! The floor: a process with one thread that writes the same bytes to the same number of sockets, with one `writev` for each.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IoSlice, Write};
 use std::net::{TcpListener, TcpStream};
 
 /// The argument with which this program is the baseline.
@@ -8,6 +8,10 @@ pub const PART: &str = "baseline";
 
 /// The first bytes on each connection.
 pub const OPEN: &str = "open";
+/// The bytes of a stream of its own before the bytes that all streams share: the head of a chunk and the line with the position.
+const HEAD_BYTES: usize = 40;
+/// The end of a chunk.
+const END: &[u8] = b"\r\n";
 
 /// Executes the commands of the first connection, one per line: `open <sockets>`, `write <events> <bytes>` or `close`.
 pub fn serve() {
@@ -31,14 +35,21 @@ pub fn serve() {
                 sockets = (0..number(1)).map(|_| next()).collect();
                 controller.write_all(b"!").expect("the controller is connected");
             }
-            "write" => {
-                let mut frame = vec![b'x'; number(2)];
-                frame[0] = super::clients::MARK;
-                for _ in 0..number(1) {
-                    sockets.iter_mut().for_each(|socket| socket.write_all(&frame).expect("the client reads"));
-                }
-            }
+            "write" => write(&mut sockets, number(1), number(2)),
             _ => sockets.clear(),
         }
+    }
+}
+
+/// Writes events of this size to each socket, all of them with one system call.
+fn write(sockets: &mut [TcpStream], events: usize, size: usize) {
+    let head = [b'h'; HEAD_BYTES];
+    let mut shared = vec![b'x'; size.saturating_sub(HEAD_BYTES + END.len()).max(1)];
+    shared[0] = super::clients::MARK;
+    let slices: Vec<IoSlice> = (0..events).flat_map(|_| [&head[..], &shared, END]).map(IoSlice::new).collect();
+    let all: usize = slices.iter().map(|slice| slice.len()).sum();
+    for socket in sockets {
+        let written = socket.write_vectored(&slices).expect("the client reads");
+        assert_eq!(written, all, "the send buffer is larger");
     }
 }
