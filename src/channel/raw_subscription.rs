@@ -12,7 +12,8 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::channel::budget::ByteBudget;
-use crate::channel::membership::{Membership, OpenResult, StartPosition};
+use crate::channel::cursor::StartPosition;
+use crate::channel::membership::{Membership, OpenResult};
 use crate::util::allocation::allocation;
 
 /// Bytes of messages that wait for one subscriber: the limit of Redis for a subscriber that stays behind. Larger if one event may be.

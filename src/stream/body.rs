@@ -11,8 +11,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
+use crate::channel::cursor::StartPosition;
 use crate::channel::delivery::{Batch, Subscriber};
-use crate::channel::membership::StartPosition;
 use crate::stream::StreamContext;
 use crate::stream::channel_reader::ChannelReader;
 use crate::stream::chunk::Chunk;

@@ -4,9 +4,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::channel::cursor::{Cursor, StartPosition};
 use crate::channel::delivery::Batch;
 use crate::channel::frame::{Gap, SequencedFrame};
-use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
+use crate::channel::membership::{Membership, OpenResult, PullResult};
 use crate::stream::StreamContext;
 use crate::stream::body::Taken;
 use crate::stream::chunk::{CHUNK_BYTES, Chunk};

@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::cursor::Cursor;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
-use crate::channel::membership::Cursor;
 use crate::channel::replay_source::{ProofToken, ReplaySource};
 use crate::channel::sequencer::has as is_in;
 use crate::event::{Body, StreamId, short_hash, user_frame};

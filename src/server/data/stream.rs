@@ -9,7 +9,7 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::channel::membership::StartPosition;
+use crate::channel::cursor::StartPosition;
 use crate::config::cors::Cors;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
