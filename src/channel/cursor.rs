@@ -2,6 +2,7 @@
 
 use crate::channel::ChannelState;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
+use crate::channel::sequencer::start_after_unknown_loss;
 use crate::event::{ContentHash, StreamId};
 
 /// Where a stream wants to start.
@@ -15,8 +16,8 @@ pub enum StartPosition {
     From(StreamId),
     /// After the entry with this id, which the client has received.
     Id(StreamId),
-    /// The same, with the content of the entry. If another one has the id now, the stream starts at `replay_since`, a time in ms.
-    Entry { id: StreamId, content: ContentHash, replay_since: u64 },
+    /// The same, with the content of the entry: another one may have the id now.
+    Entry { id: StreamId, content: ContentHash },
     /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
     IdOrTime(StreamId),
     /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
@@ -29,14 +30,6 @@ impl StartPosition {
         match self {
             Self::Tail | Self::Unknown => None,
             Self::From(id) | Self::Id(id) | Self::Entry { id, .. } | Self::IdOrTime(id) | Self::Between(id) => Some(id),
-        }
-    }
-
-    /// The same start, of a stream that gets no event from before this time in ms.
-    pub fn not_before(self, replay_since: Option<u64>) -> Self {
-        match self {
-            Self::Entry { id, content, .. } => Self::Entry { id, content, replay_since: replay_since.unwrap_or(0) },
-            _ => self,
         }
     }
 
@@ -63,10 +56,12 @@ pub struct Cursor {
     pub is_entry: bool,
     /// The content of this entry, if it is known.
     pub content: Option<ContentHash>,
-    /// The time in ms where the stream continues if another entry has the id of an unchecked position.
-    pub replay_since: u64,
+    /// The stream never goes back to before this position when it is not known which entries the store lost.
+    pub floor: StreamId,
     /// The position comes from the client, and nothing has shown yet that its entry exists, or has the content.
     pub is_unchecked: bool,
+    /// The store lost the entry of the client's position, which is not `position`: the stream continues after this one, with a gap.
+    pub restart: Option<StreamId>,
     /// The position may be a time, with which the stream has begun before.
     pub is_time: bool,
 }
@@ -92,11 +87,32 @@ impl Cursor {
             None => id == StreamId::ZERO || channel.knows(id),
         };
         let is_time = matches!(start, StartPosition::IdOrTime(_));
-        let replay_since = if let StartPosition::Entry { replay_since, .. } = start { replay_since } else { 0 };
         if is_known {
             return Self { is_time, ..cursor };
         }
-        Self { next_index: None, content, replay_since, is_unchecked: true, is_time, ..cursor }
+        Self { next_index: None, content, is_unchecked: true, is_time, ..cursor }
+    }
+
+    /// At the end of the channel's stream, until a read finds the entries after an earlier position: the position of the client is beyond the end.
+    pub(super) fn beyond_end(channel: &ChannelState, position: StreamId) -> Self {
+        let restart = Some(start_after_unknown_loss(position, channel.last_id));
+        Self { next_index: None, restart, ..Self::at_end(channel) }
+    }
+
+    /// Whether the store lost the entry of the client's position, and the client has not received the gap that says so.
+    pub fn awaits_gap(&self) -> bool {
+        self.restart.is_some()
+    }
+
+    /// A read has compared the position of the client with the store.
+    pub fn confirm(&mut self) {
+        (self.is_unchecked, self.restart) = (false, None);
+    }
+
+    /// Goes forward to a position if it is before it.
+    pub(super) fn raise_to(&mut self, position: StreamId) {
+        // The index stays: a frame up to the position is skipped.
+        self.advance_to(position, false);
     }
 
     /// Whether the next frame has to be read from the store.
@@ -148,6 +164,12 @@ impl Cursor {
         }
         let (reset, after) = channel.resets.least_since(self.epoch)?;
         self.epoch = epoch;
+        if self.is_unchecked || self.awaits_gap() {
+            // A read compares the position with the store first.
+            self.restart = self.restart.map(|position| position.min(reset.position));
+            self.next_index = None;
+            return None;
+        }
         self.next_index = channel.buffer.index_after(self.position.min(reset.position));
         if self.position <= reset.position {
             return None;
@@ -156,9 +178,13 @@ impl Cursor {
         let resumed = if missed == 1 { reset.resumed } else { channel.last_id };
         let (certain, reason) = (reset.certain, GapReason::StoreReset);
         let gap = Gap { after, resumed, certain, reason };
-        self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
-        (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
+        let received_to = self.position;
+        self.received_to = if missed == 1 { received_to } else { StreamId::ZERO };
+        (self.position, self.is_entry) = (reset.position, reset.common.is_some());
         self.content = channel.content(self.position).filter(|_| self.is_entry);
+        if after.is_none() {
+            self.raise_to(self.floor.min(received_to));
+        }
         Some(gap)
     }
 }

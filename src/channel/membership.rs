@@ -100,9 +100,28 @@ impl Membership {
         channel.members.get(self.member).map_or_else(Arc::default, |member| Arc::clone(&member.client))
     }
 
-    /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
-    /// to each call for the same start.
-    pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
+    /// Finds the cursor to start with, and gives it this [`Cursor::floor`]. `required_read` is this call's memory: it starts as `None`, and the
+    /// caller passes it to each call for the same start.
+    pub fn open(
+        &self,
+        start: StartPosition,
+        floor: StreamId,
+        required_read: &mut Option<u64>,
+        waker: &Waker,
+    ) -> OpenResult {
+        match self.find(start, floor, required_read, waker) {
+            OpenResult::Opened(cursor, gap) => OpenResult::Opened(Cursor { floor, ..cursor }, gap),
+            result => result,
+        }
+    }
+
+    fn find(
+        &self,
+        start: StartPosition,
+        floor: StreamId,
+        required_read: &mut Option<u64>,
+        waker: &Waker,
+    ) -> OpenResult {
         let mut channel = self.channel.state.lock();
         let last_id = channel.last_id;
         if channel.link == Link::Live && !channel.sequencer.needs_proof() {
@@ -121,7 +140,7 @@ impl Membership {
                     let Some((found, certain)) = channel.reset_that_lost(id, start.content()) else {
                         return OpenResult::Opened(Cursor::after_entry(&channel, id, start), None);
                     };
-                    return continue_after(found, certain, id, &channel);
+                    return continue_after(found, certain, id, floor, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
@@ -135,9 +154,12 @@ impl Membership {
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
                         if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None, start.content()) {
-                            return continue_after(found, reset.certain, after, &channel);
+                            return continue_after(found, reset.certain, after, floor, &channel);
                         }
-                        let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
+                        if last_id > StreamId::ZERO {
+                            return OpenResult::Opened(Cursor::beyond_end(&channel, after), None);
+                        }
+                        let (certain, reason) = (false, GapReason::StoreReset);
                         let gap = Gap { after: None, resumed: last_id, certain, reason };
                         return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
                     }
@@ -248,9 +270,13 @@ fn continue_after(
     (reset, after): FoundReset<'_>,
     certain: bool,
     received: StreamId,
+    floor: StreamId,
     channel: &ChannelState,
 ) -> OpenResult {
-    let cursor = Cursor::new(channel, reset.position, reset.common.is_some());
+    let mut cursor = Cursor::new(channel, reset.position, reset.common.is_some());
+    if after.is_none() {
+        cursor.raise_to(floor.min(received));
+    }
     let is_current = channel.resets.current() == Some(reset);
     let resumed = if is_current { reset.resumed } else { channel.last_id };
     let gap = Gap { after, resumed, certain, reason: GapReason::StoreReset };

@@ -38,7 +38,7 @@ impl Position {
     /// Where a stream starts that resumes from here.
     pub fn start(self) -> StartPosition {
         match (self.is_entry, self.content) {
-            (true, Some(content)) => StartPosition::Entry { id: self.id, content, replay_since: 0 },
+            (true, Some(content)) => StartPosition::Entry { id: self.id, content },
             (true, None) => StartPosition::Id(self.id),
             (false, _) => StartPosition::Between(self.id),
         }

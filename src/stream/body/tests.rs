@@ -40,7 +40,7 @@ async fn remainder_of_a_frame_is_not_sent_after_a_revocation() {
     for (revoke, expected) in [(true, ""), (false, "reconnect")] {
         let streams = StreamRegistry::new(1);
         let permit = streams.admit(None, AbortSignal::default()).expect("a permit");
-        let start = ChannelStart { number: 0, name: "c".into(), start: StartPosition::Tail };
+        let start = ChannelStart { number: 0, name: "c".into(), start: StartPosition::Tail, floor: StreamId::ZERO };
         let stream =
             EventStream::new(context.clone(), permit, &[start], Positions::new(&["c".into()]), &Arc::default());
         let mut stream = stream.expect("there is room");
