@@ -435,7 +435,7 @@ async fn return_after_loss(gateway: &Gateway, id: Option<String>, ack: StreamId,
     }
 }
 
-/// A master whose clock is slow added entries before the client's position, which are delivered, with what is at most a minute older.
+/// A master whose clock is slow added entries before the client's position, which are delivered, with those that are at most a minute older.
 #[tokio::test]
 async fn entries_before_a_position_whose_entry_is_lost_are_delivered_by_a_new_gateway() {
     for buffer in BUFFERS {

@@ -298,7 +298,7 @@ impl Channel<'_> {
     }
 
     /// Where the client resumed by `last_ack_…` with the id of an entry that was lost, while another entry had the id, and at which time. A
-    /// gateway that never read the lost one takes the other for it, so that what was added up to there is missed, and there is no gap. In the
+    /// gateway that never read the lost one takes the other for it, so that new entries up to there are missed, and there is no gap. In the
     /// order of times, each with the greatest id so far.
     fn taken(&self) -> Vec<(Millis, Id)> {
         let (mut taken, mut last) = (Vec::new(), None);
