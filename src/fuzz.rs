@@ -29,7 +29,7 @@ pub fn query(bytes: &[u8]) {
     let bare = key::without_positions(&text).collect::<Vec<_>>().join("&");
     let Ok(bare) = Query::parse(&bare) else { panic!("invalid without acks: {text:?}") };
     assert_eq!(bare.last_event_id, None, "{text:?}");
-    assert!(bare.starts.iter().all(|start| *start == crate::channel::membership::StartPosition::Tail), "{text:?}");
+    assert!(bare.starts.iter().all(|start| *start == crate::channel::cursor::StartPosition::Tail), "{text:?}");
     if let Ok(query) = Query::parse(&text) {
         assert_eq!(query.channels, bare.channels, "{text:?}");
         assert!(!query.channels.is_empty() && query.channels.len() == query.starts.len());

@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::channel::cursor::Cursor;
 use crate::channel::frame::SequencedFrame;
-use crate::channel::membership::Cursor;
 use crate::channel::{Channel, ChannelState};
 use crate::telemetry::metrics::Metrics;
 

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use crate::channel::cursor::{Cursor, StartPosition};
 use crate::channel::delivery::Subscriber;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
 use crate::channel::replay_source::{ProofToken, ReplaySource};
@@ -13,153 +14,17 @@ use crate::event::{ContentHash, StreamId, short_hash};
 use crate::store::Page;
 use crate::util::client_key::ClientKey;
 
-/// Where a stream wants to start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartPosition {
-    /// At the end of the channel's stream.
-    Tail,
-    /// The same, after a gap: the client has a position that cannot be used.
-    Unknown,
-    /// After this position. It need not be the id of an entry: it may be a time on the client's clock.
-    From(StreamId),
-    /// After the entry with this id, which the client has received.
-    Id(StreamId),
-    /// The same, with the content of the entry. If another one has the id now, the stream starts at `replay_since`, a time in ms.
-    Entry { id: StreamId, content: ContentHash, replay_since: u64 },
-    /// The same, or after a time: the `cursor` of a `connected` frame does not tell them apart.
-    IdOrTime(StreamId),
-    /// After this position, which the client was given and which is not that of an entry, such as the time at which it started.
-    Between(StreamId),
-}
-
-impl StartPosition {
-    /// The position, if the client has one.
-    pub const fn position(self) -> Option<StreamId> {
-        match self {
-            Self::Tail | Self::Unknown => None,
-            Self::From(id) | Self::Id(id) | Self::Entry { id, .. } | Self::IdOrTime(id) | Self::Between(id) => Some(id),
-        }
-    }
-
-    /// The same start, of a stream that gets no event from before this time in ms.
-    pub fn not_before(self, replay_since: Option<u64>) -> Self {
-        match self {
-            Self::Entry { id, content, .. } => Self::Entry { id, content, replay_since: replay_since.unwrap_or(0) },
-            _ => self,
-        }
-    }
-
-    /// The content of the entry that the client has received last, if it is known.
-    const fn content(self) -> Option<ContentHash> {
-        if let Self::Entry { content, .. } = self { Some(content) } else { None }
-    }
-}
-
-/// Where a stream is in a channel.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Cursor {
-    /// Everything up to here was delivered to the stream.
-    pub position: StreamId,
-    /// The buffer index of the next frame; `None` while the stream has to read from the store.
-    next_index: Option<u64>,
-    /// The epoch of the channel that `position` was checked against.
-    epoch: u32,
-    /// Entries between `position` and this id existed. If the store has none of them, they were trimmed.
-    pub existed_to: StreamId,
-    /// Before the reset that began the epoch, everything up to here was delivered to the stream. What returns of it is skipped.
-    pub received_to: StreamId,
-    /// The stream had an entry with the id `position`, as far as known.
-    pub is_entry: bool,
-    /// The content of this entry, if it is known.
-    pub content: Option<ContentHash>,
-    /// The time in ms where the stream continues if another entry has the id of an unchecked position.
-    pub replay_since: u64,
-    /// The position comes from the client, and nothing has shown yet that its entry exists, or has the content.
-    pub is_unchecked: bool,
-    /// The position may be a time, with which the stream has begun before.
-    pub is_time: bool,
-}
-
-impl Cursor {
-    fn new(channel: &ChannelState, position: StreamId, is_entry: bool) -> Self {
-        let next_index = channel.buffer.index_after(position);
-        let content = if is_entry { channel.content(position) } else { None };
-        Self { position, next_index, epoch: channel.resets.epoch(), is_entry, content, ..Self::default() }
-    }
-
-    /// At the end of the channel's stream.
-    fn at_end(channel: &ChannelState) -> Self {
-        Self::new(channel, channel.last_id, channel.last_id > StreamId::ZERO)
-    }
-
-    /// After the entry with this id, as a client says. A read finds out whether it exists and has this content, unless the channel knows.
-    fn after_entry(channel: &ChannelState, id: StreamId, start: StartPosition) -> Self {
-        let content = start.content();
-        let cursor = Self::new(channel, id, id > StreamId::ZERO);
-        let is_known = match content {
-            Some(_) => cursor.content == content,
-            None => id == StreamId::ZERO || channel.knows(id),
-        };
-        let is_time = matches!(start, StartPosition::IdOrTime(_));
-        let replay_since = if let StartPosition::Entry { replay_since, .. } = start { replay_since } else { 0 };
-        if is_known {
-            return Self { is_time, ..cursor };
-        }
-        Self { next_index: None, content, replay_since, is_unchecked: true, is_time, ..cursor }
-    }
-
-    /// Whether the next frame has to be read from the store.
-    pub fn needs_replay(&self) -> bool {
-        self.next_index.is_none()
-    }
-
-    /// The index of the next frame, in this epoch; `None` if the stream has to look for itself.
-    pub fn index_in(&self, epoch: u32) -> Option<u64> {
-        self.next_index.filter(|_| self.epoch == epoch)
-    }
-
-    /// The stream has received all frames before this index.
-    pub fn advance_to_index(&mut self, index: u64) {
-        self.next_index = Some(index);
-    }
-
-    /// Whether the stream has this frame already.
-    pub fn has(&self, frame: &SequencedFrame) -> bool {
-        // An entry that waited for its notification enters the buffer later than a replay may have read it. A stream that opened or rejoined
-        // in between has already got it.
-        frame.position < self.position || (frame.position == self.position && frame.gap.is_none())
-    }
-
-    /// The epoch of the channel that the position belongs to.
-    pub fn epoch(&self) -> u32 {
-        self.epoch
-    }
-
-    /// The stream has received this frame.
-    pub fn advance(&mut self, frame: &SequencedFrame) {
-        self.position = frame.position;
-        (self.is_entry, self.content) = (frame.is_at_entry(), frame.content);
-    }
-
-    /// The stream has received everything up to this position.
-    pub fn advance_to(&mut self, position: StreamId, is_entry: bool) {
-        if position > self.position {
-            (self.position, self.is_entry, self.content) = (position, is_entry, None);
-        }
-    }
-}
-
 /// A reset, and the last entry that a client has received and the store still has, if it is known.
 type FoundReset<'a> = (&'a StoreReset, Option<StreamId>);
 
 impl ChannelState {
     /// Whether an entry with this id exists, or existed a moment ago.
-    fn knows(&self, id: StreamId) -> bool {
+    pub(super) fn knows(&self, id: StreamId) -> bool {
         id == self.last_id || self.buffer.has_position(id) || self.sequencer.has_read(id)
     }
 
     /// The content of the entry with this id, if it is known.
-    fn content(&self, id: StreamId) -> Option<ContentHash> {
+    pub(super) fn content(&self, id: StreamId) -> Option<ContentHash> {
         self.sequencer.content(id).and_then(short_hash).or_else(|| self.buffer.content(id))
     }
 
@@ -235,9 +100,28 @@ impl Membership {
         channel.members.get(self.member).map_or_else(Arc::default, |member| Arc::clone(&member.client))
     }
 
-    /// Finds the cursor to start with. `required_read` is this call's memory: it starts as `None`, and the caller passes it
-    /// to each call for the same start.
-    pub fn open(&self, start: StartPosition, required_read: &mut Option<u64>, waker: &Waker) -> OpenResult {
+    /// Finds the cursor to start with, and gives it this [`Cursor::floor`]. `required_read` is this call's memory: it starts as `None`, and the
+    /// caller passes it to each call for the same start.
+    pub fn open(
+        &self,
+        start: StartPosition,
+        floor: StreamId,
+        required_read: &mut Option<u64>,
+        waker: &Waker,
+    ) -> OpenResult {
+        match self.find(start, floor, required_read, waker) {
+            OpenResult::Opened(cursor, gap) => OpenResult::Opened(Cursor { floor, ..cursor }, gap),
+            result => result,
+        }
+    }
+
+    fn find(
+        &self,
+        start: StartPosition,
+        floor: StreamId,
+        required_read: &mut Option<u64>,
+        waker: &Waker,
+    ) -> OpenResult {
         let mut channel = self.channel.state.lock();
         let last_id = channel.last_id;
         if channel.link == Link::Live && !channel.sequencer.needs_proof() {
@@ -256,7 +140,7 @@ impl Membership {
                     let Some((found, certain)) = channel.reset_that_lost(id, start.content()) else {
                         return OpenResult::Opened(Cursor::after_entry(&channel, id, start), None);
                     };
-                    return continue_after(found, certain, id, &channel);
+                    return continue_after(found, certain, id, floor, &channel);
                 }
                 StartPosition::Between(id) if id <= last_id => {
                     return OpenResult::Opened(Cursor::new(&channel, id, false), None);
@@ -270,9 +154,12 @@ impl Membership {
                     let required = *required_read.get_or_insert(channel.reads.started + 1);
                     if channel.reads.completed >= required {
                         if let Some(found @ (reset, _)) = channel.resets.that_lost(after, None, start.content()) {
-                            return continue_after(found, reset.certain, after, &channel);
+                            return continue_after(found, reset.certain, after, floor, &channel);
                         }
-                        let (certain, reason) = (last_id > StreamId::ZERO, GapReason::StoreReset);
+                        if last_id > StreamId::ZERO {
+                            return OpenResult::Opened(Cursor::beyond_end(&channel, after), None);
+                        }
+                        let (certain, reason) = (false, GapReason::StoreReset);
                         let gap = Gap { after: None, resumed: last_id, certain, reason };
                         return OpenResult::Opened(Cursor::at_end(&channel), Some(gap));
                     }
@@ -378,39 +265,18 @@ impl Membership {
     }
 }
 
-impl Cursor {
-    /// Takes notice of a store reset. Returns the gap, if the stream has received entries after the position where the channel continues.
-    fn enter_epoch(&mut self, channel: &ChannelState) -> Option<Gap> {
-        let epoch = channel.resets.epoch();
-        let missed = epoch.wrapping_sub(self.epoch);
-        if missed == 0 {
-            return None;
-        }
-        let (reset, after) = channel.resets.least_since(self.epoch)?;
-        self.epoch = epoch;
-        self.next_index = channel.buffer.index_after(self.position.min(reset.position));
-        if self.position <= reset.position {
-            return None;
-        }
-        // Of a reset that is not the last one, the entry that follows may be lost, too.
-        let resumed = if missed == 1 { reset.resumed } else { channel.last_id };
-        let (certain, reason) = (reset.certain, GapReason::StoreReset);
-        let gap = Gap { after, resumed, certain, reason };
-        self.received_to = if missed == 1 { self.position } else { StreamId::ZERO };
-        (self.position, self.is_entry, self.is_unchecked) = (reset.position, reset.common.is_some(), false);
-        self.content = channel.content(self.position).filter(|_| self.is_entry);
-        Some(gap)
-    }
-}
-
 /// Opens after a reset that lost the entry which the client has received last.
 fn continue_after(
     (reset, after): FoundReset<'_>,
     certain: bool,
     received: StreamId,
+    floor: StreamId,
     channel: &ChannelState,
 ) -> OpenResult {
-    let cursor = Cursor::new(channel, reset.position, reset.common.is_some());
+    let mut cursor = Cursor::new(channel, reset.position, reset.common.is_some());
+    if after.is_none() {
+        cursor.raise_to(floor.min(received));
+    }
     let is_current = channel.resets.current() == Some(reset);
     let resumed = if is_current { reset.resumed } else { channel.last_id };
     let gap = Gap { after, resumed, certain, reason: GapReason::StoreReset };

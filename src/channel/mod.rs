@@ -5,6 +5,7 @@ pub(crate) mod barrier;
 pub(crate) mod budget;
 pub(crate) mod buffer;
 mod command_check;
+pub(crate) mod cursor;
 pub(crate) mod delivery;
 mod fence;
 pub(crate) mod frame;

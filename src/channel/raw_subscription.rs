@@ -12,7 +12,9 @@ use slab::Slab;
 use tokio::sync::Notify;
 
 use crate::channel::budget::ByteBudget;
-use crate::channel::membership::{Membership, OpenResult, StartPosition};
+use crate::channel::cursor::StartPosition;
+use crate::channel::membership::{Membership, OpenResult};
+use crate::event::StreamId;
 use crate::util::allocation::allocation;
 
 /// Bytes of messages that wait for one subscriber: the limit of Redis for a subscriber that stays behind. Larger if one event may be.
@@ -141,7 +143,7 @@ impl RawSubscription {
     /// Waits until the subscription to the channel is confirmed.
     pub async fn ready(&self) {
         let mut required_read = None;
-        poll_fn(|cx| match self.membership.open(StartPosition::Tail, &mut required_read, cx.waker()) {
+        poll_fn(|cx| match self.membership.open(StartPosition::Tail, StreamId::ZERO, &mut required_read, cx.waker()) {
             OpenResult::Pending => Poll::Pending,
             _ => Poll::Ready(()),
         })

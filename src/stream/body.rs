@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http_body::{Body, Frame};
 use tokio::time::{Instant, Sleep};
 
+use crate::channel::cursor::StartPosition;
 use crate::channel::delivery::{Batch, Subscriber};
-use crate::channel::membership::StartPosition;
+use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::channel_reader::ChannelReader;
 use crate::stream::chunk::Chunk;
@@ -29,6 +30,8 @@ pub struct ChannelStart {
     pub number: usize,
     pub name: String,
     pub start: StartPosition,
+    /// The stream never goes back to before this position: what precedes it is not for this client.
+    pub floor: StreamId,
 }
 
 /// How much of a stream's first block was sent. It begins with the head of the response, and its first frame completes it.
@@ -77,8 +80,9 @@ impl EventStream {
     ) -> Result<Self, Refusal> {
         let joined = context.hub.join(channels.iter().map(|channel| &*channel.name), client)?;
         let readers = channels.iter().zip(joined);
-        let readers =
-            readers.map(|(channel, joined)| ChannelReader::new(channel.number, joined, channel.start)).collect();
+        let readers = readers
+            .map(|(channel, joined)| ChannelReader::new(channel.number, joined, channel.start, channel.floor))
+            .collect();
         let ping_timer = Box::pin(tokio::time::sleep(context.ping_interval));
         Ok(Self {
             context,

@@ -4,9 +4,11 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use crate::channel::cursor::{Cursor, StartPosition};
 use crate::channel::delivery::Batch;
 use crate::channel::frame::{Gap, SequencedFrame};
-use crate::channel::membership::{Cursor, Membership, OpenResult, PullResult, StartPosition};
+use crate::channel::membership::{Membership, OpenResult, PullResult};
+use crate::event::StreamId;
 use crate::stream::StreamContext;
 use crate::stream::body::Taken;
 use crate::stream::chunk::{CHUNK_BYTES, Chunk};
@@ -17,6 +19,8 @@ pub(super) struct ChannelReader {
     /// The channel's index in the list of the URL.
     number: usize,
     pub membership: Membership,
+    /// See [`Cursor::floor`].
+    floor: StreamId,
     phase: ReadPhase,
 }
 
@@ -44,9 +48,9 @@ enum ErrorFrame {
 }
 
 impl ChannelReader {
-    pub fn new(number: usize, membership: Membership, start: StartPosition) -> Self {
+    pub fn new(number: usize, membership: Membership, start: StartPosition, floor: StreamId) -> Self {
         let phase = ReadPhase::Opening { start, required_read: None, error: ErrorFrame::NotNeeded };
-        Self { number, membership, phase }
+        Self { number, membership, floor, phase }
     }
 
     /// The time in ms that the client asked for, while it has no position of this channel.
@@ -66,13 +70,13 @@ impl ChannelReader {
     /// Finds where the channel starts, unless that is known. Before any frame is written, so that the first one has all positions.
     pub fn open(&mut self, positions: &mut Positions, cx: &Context<'_>) {
         let ReadPhase::Opening { start, required_read, error } = &mut self.phase else { return };
-        match self.membership.open(*start, required_read, cx.waker()) {
+        match self.membership.open(*start, self.floor, required_read, cx.waker()) {
             OpenResult::Pending => {}
             OpenResult::Unreadable if *error == ErrorFrame::NotNeeded => *error = ErrorFrame::Due,
             OpenResult::Unreadable => {}
             OpenResult::Opened(cursor, gap) => {
                 // A client that is disconnected before the gap has to get it when it returns, so its own position stays until then.
-                if gap.is_none() {
+                if gap.is_none() && !cursor.awaits_gap() {
                     positions.set(self.number, start_of(&cursor));
                 }
                 self.phase = ReadPhase::Opened(*start, cursor, gap);
@@ -99,7 +103,9 @@ impl ChannelReader {
                 }
                 ReadPhase::Opened(_, cursor, gap) => {
                     chunk.push_connected(positions, self.membership.name(), cursor.position);
-                    positions.set(self.number, start_of(cursor));
+                    if !cursor.awaits_gap() {
+                        positions.set(self.number, start_of(cursor));
+                    }
                     if let Some(gap) = *gap {
                         context.hub.metrics().gap(gap.reason.as_str());
                         chunk.push_gap(positions, self.membership.name(), gap);
@@ -143,7 +149,8 @@ impl ChannelReader {
                     let mut push = |frame: &mut SequencedFrame| chunk.push_frame(positions, self.number, frame);
                     while let Some(frame) = unsent.frames.pop_front_if(&mut push) {
                         cursor.advance(&frame);
-                        (cursor.is_unchecked, replay.is_first) = (false, false);
+                        cursor.confirm();
+                        replay.is_first = false;
                     }
                     if !unsent.frames.is_empty() {
                         return true;
@@ -151,7 +158,7 @@ impl ChannelReader {
                     drop(pending);
                     let mut cursor = *cursor;
                     cursor.advance_to(replay.end, true);
-                    cursor.is_unchecked = false;
+                    cursor.confirm();
                     if let Some(stream) = replay.page.stream.filter(|_| !replay.page.complete) {
                         cursor.existed_to = stream.last;
                     }

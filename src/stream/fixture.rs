@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::cursor::StartPosition;
 use crate::channel::hub::{Hub, HubSettings};
-use crate::channel::membership::StartPosition;
-use crate::event::NewEvent;
+use crate::event::{NewEvent, StreamId};
 use crate::policy::stream_selector::StreamSelector;
 use crate::store::memory::MemoryStore;
 use crate::store::{EventStore, Retention};
@@ -54,7 +54,7 @@ impl Fixture {
     /// A stream that starts at the end of the channel, by a decision of the generation 1.
     pub fn stream(&self) -> EventStream {
         let permit = self.streams.admit(None, AbortSignal::default()).expect("a permit");
-        let start = ChannelStart { number: 0, name: CHANNEL.into(), start: StartPosition::Tail };
+        let start = ChannelStart { number: 0, name: CHANNEL.into(), start: StartPosition::Tail, floor: StreamId::ZERO };
         let positions = Positions::new(&[CHANNEL.into()]);
         let stream = EventStream::new(self.context.clone(), permit, &[start], positions, &Arc::default());
         let stream = stream.expect("there is room");

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::channel::cursor::Cursor;
 use crate::channel::frame::{Gap, GapReason, SequencedFrame};
-use crate::channel::membership::Cursor;
 use crate::channel::replay_source::{ProofToken, ReplaySource};
-use crate::channel::sequencer::has as is_in;
+use crate::channel::sequencer::{has as is_in, start_after_unknown_loss};
 use crate::event::{Body, StreamId, short_hash, user_frame};
 use crate::store::{Page, ReadRequest};
 use crate::stream::StreamContext;
@@ -44,36 +44,39 @@ pub async fn read_page(
     cursor: Cursor,
     is_first: bool,
 ) -> Option<ReplayPage> {
-    let (StreamContext { hub, replay_budget, .. }, mut after) = (context, cursor.position);
+    let StreamContext { hub, replay_budget, .. } = context;
+    // The store lost the entry of the client's position: the read starts earlier; and `loss` is whether that is certain.
+    let restart = cursor.restart.filter(|_| is_first).map(|restart| restart.max(cursor.floor));
+    let (mut after, mut loss) = (restart.unwrap_or(cursor.position), restart.map(|_| true));
     let channel = Arc::clone(source.name());
     let (mut bytes, mut backoff) = (PAGE_BYTES, Backoff::new(RETRY_MIN, RETRY_MAX));
     // Entries that the channel read may have been deleted, so a page contradicts it at most once.
     let mut is_verified = false;
-    let mut request = ReadRequest { after, is_entry: cursor.is_entry, notified: 0, wants_state: is_first };
+    let mut request =
+        ReadRequest { after, is_entry: cursor.is_entry && loss.is_none(), notified: 0, wants_state: is_first };
     // The read starts before the entry that the client has received, to compare it.
-    let mut compared = cursor.content.filter(|_| is_first && cursor.is_unchecked);
-    if compared.is_some() {
+    if is_first && cursor.is_unchecked && cursor.content.is_some() {
         (request.after, request.is_entry) = (after.before(), false);
     }
-    let mut is_replaced = false;
     hub.metrics().replay_page(is_first);
     let (mut page, permit, token) = loop {
         let token = source.proven(cursor.epoch()).await?;
         let turn = replay_budget.turns.acquire(&client).await;
         let permit = replay_budget.acquire(bytes).await;
         let mut result = hub.read(&channel, request, bytes).await;
-        if let (Ok(page), Some(received)) = (&mut result, compared)
+        if let Ok(page) = &mut result
+            && is_first
+            && cursor.is_unchecked
+            && loss.is_none()
             && page.needs.is_none()
             && source.is_current(token)
+            && let Some(certain) = loss_at(&cursor, page)
         {
-            let found = page.take_entry(after).and_then(|body| short_hash(body.content_hash()));
-            if found.is_some_and(|found| found != received) {
-                // Another entry has the id, so the client may lack any of those before it: it gets all that it may read.
-                after = StreamId::new(cursor.replay_since, 0).before();
-                (request, bytes) = (ReadRequest::with_state(after), PAGE_BYTES);
-                (compared, is_replaced) = (None, true);
-                continue;
-            }
+            // The client may lack any entry that the new master added after those that it still has.
+            after = start_after_unknown_loss(cursor.position, page.last().unwrap_or_default()).max(cursor.floor);
+            (request, bytes) = (ReadRequest::with_state(after), PAGE_BYTES);
+            loss = Some(certain);
+            continue;
         }
         match result {
             Ok(_) if !source.is_current(token) => {}
@@ -99,7 +102,7 @@ pub async fn read_page(
         }
     };
     let mut frames = VecDeque::with_capacity(page.entries.len() + 1);
-    let gap = if is_replaced { gap_of_all(&page) } else { None };
+    let gap = loss.and_then(|certain| gap_of_unknown_extent(&page, certain));
     if let Some((gap, position)) = gap.or_else(|| gap_before(&cursor, is_first, &page)) {
         frames.push_back(gap.frame(position, &channel));
     }
@@ -121,12 +124,29 @@ pub async fn read_page(
     Some(ReplayPage { pending: replay_budget.add_page(frames, permit), page, end, token, is_first })
 }
 
-/// The gap before the first entry that a stream gets again; `None` without a key.
-fn gap_of_all(page: &Page) -> Option<(Gap, StreamId)> {
+/// Whether the page shows that the store lost the entry at the unchecked position of a client, or has another one there; and if so, whether it
+/// is certain that entries are lost. Of a page that was read from before this entry, the entry is removed.
+fn loss_at(cursor: &Cursor, page: &mut Page) -> Option<bool> {
+    if let Some(received) = cursor.content {
+        let found = page.take_entry(cursor.position).and_then(|body| short_hash(body.content_hash()));
+        if found.is_some_and(|found| found != received) {
+            return Some(false);
+        }
+    }
+    let (stream, position) = (page.stream?, cursor.position);
+    if position > stream.last {
+        return Some(true);
+    }
+    // The entry is neither there nor trimmed. It may have been deleted; so may the last one, which nothing follows.
+    let is_lost = !page.has_after && position < stream.last && stream.first.is_some_and(|first| first <= position);
+    is_lost.then_some(stream.max_deleted < position && !cursor.is_time)
+}
+
+/// The gap before the first entry that a stream gets after a loss of unknown extent; `None` without a key.
+fn gap_of_unknown_extent(page: &Page, certain: bool) -> Option<(Gap, StreamId)> {
     let first = page.entries.first().map(|(id, _)| *id);
     let resumed = first.or(page.last())?;
-    // The client may get entries again.
-    let gap = Gap { after: None, resumed, certain: false, reason: GapReason::StoreReset };
+    let gap = Gap { after: None, resumed, certain, reason: GapReason::StoreReset };
     Some((gap, first.map_or(resumed, StreamId::before)))
 }
 
@@ -156,14 +176,6 @@ fn gap_before(cursor: &Cursor, is_first: bool, page: &Page) -> Option<(Gap, Stre
                 after == StreamId::ZERO || stream.max_deleted > after || (existed_to > after && first > existed_to);
             let gap = Gap { after: Some(after).filter(|_| !is_new), ..gap(first, certain) };
             (stream.added > stream.length || is_new).then_some((gap, first.before()))
-        }
-        // The entry that the client received is neither there nor trimmed: the store lost it, if it was not deleted.
-        Some(_) if cursor.is_unchecked && is_first && !page.has_after => {
-            let next = page.entries.first().map(|(id, _)| *id);
-            let certain = stream.max_deleted < after && !cursor.is_time;
-            let reason = GapReason::StoreReset;
-            let gap = Gap { after: None, resumed: next.unwrap_or(stream.last), certain, reason };
-            Some((gap, next.map_or(stream.last, StreamId::before)))
         }
         // An entry was deleted somewhere after the position. The position stays, so that a client that reconnects now does
         // not miss the entries before the deleted one.

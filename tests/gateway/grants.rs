@@ -226,8 +226,43 @@ async fn replay_starts_no_earlier_than_the_policy_allows() {
     let gap = ("store-reset".into(), false, None, allowed[0]);
     assert_eq!(sse.gap("c").await, gap);
     assert_eq!(sse.ids("c", 3).await, allowed);
+    // Nor does a position whose entry is lost.
+    let lost = StreamId::new(allowed[2].ms - 1, 7);
+    let mut sse = gateway.open(&format!("channel=c&last_ack_c={lost}")).await;
+    sse.connected("c").await;
+    assert_eq!(sse.gap("c").await, ("store-reset".into(), true, None, allowed[0]));
+    assert_eq!(sse.ids("c", 3).await, allowed);
     // A client with a later position resumes from it.
     let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", allowed[1])).await;
     assert_eq!(sse.connected("c").await, allowed[1]);
     assert_eq!(sse.ids("c", 1).await, allowed[2..]);
+}
+
+/// The gateway knows no entry that the store still has, so the channel goes back by a minute.
+#[tokio::test]
+async fn stream_goes_back_no_further_than_the_policy_allows_after_a_loss() {
+    use crate::faulty_store::START;
+    for buffer in ["", "stream.buffer-memory = 0"] {
+        let policy = GrantTemplate { replay_since: Some(START + 100), ..GrantTemplate::default() }.component();
+        let gateway = Gateway::with_policy(&policy, buffer).await;
+        let add = async || gateway.store.add_fields("c", &[("event", "e"), ("data", "1")], None).await;
+        add().await;
+        gateway.store.advance_clock(100);
+        let allowed = add().await;
+        gateway.store.advance_clock(100);
+        let lost = add().await;
+        let mut live = gateway.open("channel=c").await;
+        assert_eq!(live.connected("c").await, lost);
+        let position = live.last_event_id.clone();
+        gateway.store.lose_tail("c", 1).await;
+        gateway.store.set_clock(START + 150);
+        let new = add().await;
+        gateway.store.change_master();
+        assert_eq!(live.gap("c").await, ("store-reset".into(), true, None, new), "{buffer}");
+        assert_eq!(live.ids("c", 2).await, [allowed, new], "{buffer}");
+        let mut returned = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position).await;
+        returned.connected("c").await;
+        assert_eq!(returned.gap("c").await, ("store-reset".into(), true, None, new), "{buffer}");
+        assert_eq!(returned.ids("c", 2).await, [allowed, new], "{buffer}");
+    }
 }

@@ -49,6 +49,9 @@ pub const AREAS: [Area; 7] = [
 /// Mutations of each seed in a full run; the quick run has fewer.
 const FULL_MUTATIONS: &str = "500000";
 
+/// Faults after which new masters use ids again, and gateways that do not know the lost entries.
+const SLOW_CLOCKS: &str = "xtask/src/faults/scenarios/slow-clocks.log";
+
 /// The tests that build policies with packages.
 const PACKAGES: &str = "packages_behave_as_documented";
 
@@ -134,7 +137,13 @@ fn store_faults(size: Size) -> Result<()> {
         Size::Quick => &["--seed", "682", "--minutes", "1"],
         Size::Full => &["--minutes", "30", "--write"],
     };
-    step("stores that fail", Command::new(env::current_exe()?).arg("faults").args(options))
+    step("stores that fail", Command::new(env::current_exe()?).arg("faults").args(options))?;
+    if size == Size::Full {
+        let options = ["--only", "sentinel", "--seed", "902", "--minutes", "2", "--replay", SLOW_CLOCKS];
+        let mut faults = Command::new(env::current_exe()?);
+        step("masters with slow clocks", faults.current_dir(root()).arg("faults").args(options))?;
+    }
+    Ok(())
 }
 
 fn end_to_end(size: Size) -> Result<()> {

@@ -27,7 +27,7 @@ use crate::channel::sequencer::lost::LostEntries;
 pub use crate::channel::sequencer::lost::has;
 use crate::channel::sequencer::pending::PendingNotifications;
 use crate::channel::sequencer::proof::Proof;
-pub use crate::channel::sequencer::reset::StoreReset;
+pub use crate::channel::sequencer::reset::{StoreReset, start_after_unknown_loss};
 use crate::channel::sequencer::staged::{Hole, Staged, StagedQueue};
 use crate::event::{ContentHash, EventNotification, StreamId, short_hash, user_frame};
 use crate::store::{Page, ReadRequest};

@@ -9,6 +9,17 @@ use crate::channel::sequencer::lost::LostEntries;
 use crate::event::StreamId;
 use crate::store::{Page, StreamState};
 
+/// How far before its position a stream starts again after a loss of unknown extent: longer than a failover loses, as a rule. A replica that
+/// received nothing for `repl-timeout`, by default 60 s, is not in sync, and ids that a new master adds follow its last entry, however slow its
+/// clock is.
+const UNKNOWN_LOSS_WINDOW_MS: u64 = 60_000;
+
+/// The position after which a stream starts again that received everything up to `received`, when it is not known how much of that the store
+/// lost. `last` is the store's last id.
+pub fn start_after_unknown_loss(received: StreamId, last: StreamId) -> StreamId {
+    StreamId::new(received.min(last).ms.saturating_sub(UNKNOWN_LOSS_WINDOW_MS), 0).before()
+}
+
 /// A reset of the store, and where the channel continues.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreReset {
@@ -47,6 +58,14 @@ impl Sequencer {
                 (None, Some(_)) => (self.history.before(), next),
                 (None, None) => (stream.last.min(self.history.before()), None),
             },
+        };
+        let (position, resumed) = match stream.first.filter(|_| common.is_none()) {
+            Some(first) => {
+                let start = start_after_unknown_loss(self.read_to, stream.last).max(first.before());
+                // The entry that follows is not in this page.
+                if start < position { (start, Some(stream.last)) } else { (position, resumed) }
+            }
+            None => (position, resumed),
         };
         let is_entry = common.is_some() || (position == stream.last && stream.has_last);
         self.restart_after(position, is_entry);

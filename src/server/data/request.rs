@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use http::Request;
 
-use crate::channel::membership::StartPosition;
+use crate::channel::cursor::StartPosition;
 use crate::config::Config;
 use crate::policy::{self, request};
 use crate::server::data::client_address::{client_address, client_scheme};

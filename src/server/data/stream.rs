@@ -9,8 +9,9 @@ use http::{HeaderMap, Method, Request, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::channel::membership::StartPosition;
+use crate::channel::cursor::StartPosition;
 use crate::config::cors::Cors;
+use crate::event::StreamId;
 use crate::policy::{Decision, Grant, Outcome};
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
@@ -158,7 +159,7 @@ fn start_positions(query: Query, header: Option<&[u8]>, grant: &Grant) -> (Vec<C
     if let Some(id) = header.or(query.last_event_id.as_deref().map(str::as_bytes)) {
         positions.resume(id);
     }
-    let not_before = grant.replay_since.map(|time| crate::event::StreamId::new(time, 0).before());
+    let floor = StreamId::new(grant.replay_since.unwrap_or(0), 0).before();
     let mut entries = Vec::with_capacity(query.channels.len());
     for (number, (name, ack)) in query.channels.into_iter().zip(query.starts).enumerate() {
         if grant.channels.as_ref().is_some_and(|granted| !granted.contains(&name)) {
@@ -170,21 +171,21 @@ fn start_positions(query: Query, header: Option<&[u8]>, grant: &Grant) -> (Vec<C
             KnownPosition::Unusable if ack == StartPosition::Tail => StartPosition::Unknown,
             KnownPosition::Unusable | KnownPosition::None => ack,
         };
-        let start = match (requested.position(), not_before) {
-            (Some(at), Some(bound)) if at < bound => StartPosition::From(bound),
-            _ => requested.not_before(grant.replay_since),
+        let start = match requested.position() {
+            Some(at) if at < floor => StartPosition::From(floor),
+            _ => requested,
         };
         let at = |id, is_entry, content| KnownPosition::At(Position { id, is_entry, content });
         // What a browser sends if it is disconnected before the channel is open. A time is in its URL.
         let position = match requested {
             StartPosition::Id(id) | StartPosition::IdOrTime(id) => at(id, true, None),
-            StartPosition::Entry { id, content, .. } => at(id, true, Some(content)),
+            StartPosition::Entry { id, content } => at(id, true, Some(content)),
             StartPosition::Between(id) => at(id, false, None),
             StartPosition::Unknown => KnownPosition::Unusable,
             StartPosition::Tail | StartPosition::From(_) => KnownPosition::None,
         };
         positions.set(number, position);
-        entries.push(ChannelStart { number, name, start });
+        entries.push(ChannelStart { number, name, start, floor });
     }
     (entries, positions)
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::history::{End, Evidence, Gap, History, Id, Item, Millis, Outcome, Reason, Token};
+use super::history::{Emit, End, Evidence, Gap, History, Id, Item, Millis, Outcome, Reason, Token};
 
 /// A rule that a run broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -47,8 +47,11 @@ pub struct Figures {
     pub deliveries: usize,
     /// Deliveries of entries that did not survive.
     pub lost_deliveries: usize,
-    /// Entries that were delivered again after they had been lost and were there again, as gaps told the client.
+    /// Entries that were delivered again, as gaps told the client: they had been lost and were there again, or it was not known which were lost.
     pub returned: usize,
+    /// Losses without a gap and missing entries of clients that resume by `last_ack_…` at an id that another entry has: no gateway can
+    /// tell.
+    pub unrecognized: usize,
     /// By reason, and whether the gap is certain.
     pub gaps: BTreeMap<(Reason, bool), usize>,
     /// The longest time between an acknowledgement and a delivery, except to slow readers.
@@ -81,7 +84,7 @@ pub fn check(clients: &[History], evidence: &Evidence) -> (Figures, Vec<Violatio
             let view = channels.remove(channel).unwrap_or_default();
             let index = usize::from(*channel);
             let (Some(set), Some(list)) = (surviving.get(index), evidence.surviving.get(index)) else { continue };
-            Channel { number: *channel, slow: history.slow, view: &view, set, list, evidence }
+            Channel { number: *channel, slow: history.slow, by_ack: history.by_ack, view: &view, set, list, evidence }
                 .check(&mut figures, &mut violation);
         }
     }
@@ -171,6 +174,8 @@ struct View {
 }
 
 enum Observed {
+    /// A connection began at this position.
+    Connected(Id),
     Event(Id, Token),
     Gap(Gap),
 }
@@ -185,7 +190,9 @@ fn split(history: &History, violation: &mut dyn FnMut(Rule, String)) -> HashMap<
                 if !open.insert(channel) {
                     violation(Rule::Protocol, format!("connected twice: {record}"));
                 }
-                channels.entry(channel).or_default().start.get_or_insert((cursor, record.at));
+                let view = channels.entry(channel).or_default();
+                view.start.get_or_insert((cursor, record.at));
+                view.items.push((record.at, Observed::Connected(cursor)));
             }
             Item::Event { channel, id, token } => {
                 if !open.contains(&channel) {
@@ -205,6 +212,7 @@ fn split(history: &History, violation: &mut dyn FnMut(Rule, String)) -> HashMap<
 struct Channel<'a> {
     number: u16,
     slow: bool,
+    by_ack: bool,
     view: &'a View,
     set: &'a HashSet<(Id, Token)>,
     list: &'a [(Id, Token)],
@@ -217,23 +225,31 @@ impl Channel<'_> {
         let Some((start, started)) = self.view.start else {
             return violation(Rule::Missing, format!("channel {number} was never connected"));
         };
-        let mut position = start;
+        // Of the last event, or where the stream continued after a gap; and how far back a gap without a common entry may go.
+        let (mut position, mut received) = (start, start);
         let mut delivered: HashSet<(Id, Token)> = HashSet::new();
         // Deliveries that a gap withdrew, with the number of such gaps since; one that proves the loss counts twice.
         let mut withdrawn: HashMap<(Id, Token), usize> = HashMap::new();
         for (at, item) in &self.view.items {
             match item {
+                Observed::Connected(_) => {}
                 Observed::Gap(gap) => {
                     *figures.gaps.entry((gap.reason, gap.certain)).or_default() += 1;
                     // The stream continues after the last entry that is left; `resumed` may be the next entry.
                     if gap.reason == Reason::StoreReset {
+                        let window = window(received.min(gap.resumed));
                         for entry in delivered.iter().filter(|(id, _)| *id > least(gap)) {
-                            // Entries before `resumed` were not there, and neither was any if the stream ended before the delivered entries. If it is
-                            // not certain what the client has received, entries are delivered again.
-                            let absent = gap.resumed <= gap.after.unwrap_or(position) || entry.0 < gap.resumed;
-                            *withdrawn.entry(*entry).or_default() += if absent || !gap.certain { 2 } else { 1 };
+                            let again = match gap.after {
+                                // Entries before `resumed` were not there, and neither was any if the stream ended before the delivered
+                                // entries. If it is not certain what the client has received, entries are delivered again.
+                                Some(after) => gap.resumed <= after || entry.0 < gap.resumed || !gap.certain,
+                                // Without a key there was none. Else it is not known what the client lacks of the last minute.
+                                None => gap.resumed == NONE || entry.0 > window,
+                            };
+                            *withdrawn.entry(*entry).or_default() += if again { 2 } else { 1 };
                         }
                         position = least(gap).min(before(gap.resumed));
+                        received = gap.after.unwrap_or(window);
                     }
                 }
                 Observed::Event(id, token) => {
@@ -250,7 +266,7 @@ impl Channel<'_> {
                             format!("channel {number}: entry {id} after {position} at {seconds:.3}"),
                         );
                     }
-                    position = *id;
+                    (position, received) = (*id, *id);
                     self.check_origin(*id, *token, violation);
                     // An entry that is delivered again was not late.
                     if let Some(delay) = self.delay(*token, started, *at).filter(|_| !has_returned) {
@@ -259,8 +275,13 @@ impl Channel<'_> {
                 }
             }
         }
-        self.check_losses(figures, violation);
+        let taken = self.taken();
+        self.check_losses(&taken, figures, violation);
         for (id, token) in self.list.iter().filter(|entry| !delivered.contains(entry)) {
+            if taken.last().is_some_and(|(_, taken)| id <= taken) {
+                figures.unrecognized += 1;
+                continue;
+            }
             // Where the store lost entries, a new entry can have an id before the client's start.
             let began = self.evidence.emits.get(*token as usize).map_or(0, |emit| emit.began);
             if *id > start || began > started {
@@ -276,9 +297,34 @@ impl Channel<'_> {
         self.view.items.iter().any(|(_, item)| matches!(item, Observed::Gap(gap) if contains(gap)))
     }
 
+    /// Where the client resumed by `last_ack_…` with the id of an entry that was lost, while another entry had the id, and at which time. A
+    /// gateway that never read the lost one takes the other for it, so that new entries up to there are missed, and there is no gap. In the
+    /// order of times, each with the greatest id so far.
+    fn taken(&self) -> Vec<(Millis, Id)> {
+        let (mut taken, mut last) = (Vec::new(), None);
+        for (at, item) in &self.view.items {
+            match item {
+                Observed::Event(id, token) => last = Some((*id, *token)),
+                Observed::Gap(_) => last = None,
+                Observed::Connected(cursor) => {
+                    let Some((id, token)) = last.filter(|(id, _)| self.by_ack && id == cursor) else { continue };
+                    let is_other = |(number, emit): (usize, &Emit)| {
+                        let is_here = emit.channel == self.number && emit.outcome == Outcome::Acknowledged(id);
+                        is_here && Token::try_from(number).is_ok_and(|number| number != token)
+                    };
+                    if !self.set.contains(&(id, token)) && self.evidence.emits.iter().enumerate().any(is_other) {
+                        let greatest = taken.last().map_or(id, |(_, greatest)| id.max(*greatest));
+                        taken.push((*at, greatest));
+                    }
+                }
+            }
+        }
+        taken
+    }
+
     /// Each delivered entry that did not survive needs a later gap that begins before the entry, or whose beginning is not known. It reports a
     /// store reset, or trimming where a client reconnects while the key is missing: the key may have expired.
-    fn check_losses(&self, figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
+    fn check_losses(&self, taken: &[(Millis, Id)], figures: &mut Figures, violation: &mut dyn FnMut(Rule, String)) {
         // The least position to which a later gap goes back.
         let mut back: Option<Id> = None;
         for (at, item) in self.view.items.iter().rev() {
@@ -288,12 +334,15 @@ impl Channel<'_> {
                 }
                 Observed::Event(id, token) if !self.set.contains(&(*id, *token)) => {
                     figures.lost_deliveries += 1;
-                    if back.is_none_or(|back| back >= *id) {
+                    let is_reported = back.is_some_and(|back| back < *id);
+                    if !is_reported && taken.iter().any(|(taken_at, taken)| taken_at >= at && taken >= id) {
+                        figures.unrecognized += 1;
+                    } else if !is_reported {
                         let seconds = f64::from(*at) / 1000.0;
                         violation(Rule::LossWithoutGap, format!("channel {}: entry {id} of {seconds:.3}", self.number));
                     }
                 }
-                Observed::Gap(_) | Observed::Event(..) => {}
+                Observed::Gap(_) | Observed::Event(..) | Observed::Connected(_) => {}
             }
         }
     }
@@ -316,9 +365,19 @@ impl Channel<'_> {
     }
 }
 
+/// The id of an empty stream.
+const NONE: Id = Id { ms: 0, seq: 0 };
+
+/// What a gap without a common entry makes the gateway deliver again, in ms before the position of the client or the end of the stream.
+const WINDOW_MS: u64 = 60_000;
+
+fn window(end: Id) -> Id {
+    before(Id { ms: end.ms.saturating_sub(WINDOW_MS), seq: 0 })
+}
+
 /// The position from which a gap reports entries.
 fn least(gap: &Gap) -> Id {
-    gap.after.map_or(Id { ms: 0, seq: 0 }, |after| after.min(gap.resumed))
+    gap.after.map_or(NONE, |after| after.min(gap.resumed))
 }
 
 fn before(id: Id) -> Id {

@@ -3,7 +3,7 @@
 #![allow(clippy::expect_used, reason = "a broken expectation is a failed test")]
 
 use super::*;
-use crate::faults::history::{Emit, GatewayFault, Record, Way};
+use crate::faults::history::{GatewayFault, Record, Way};
 
 fn id(ms: u64) -> Id {
     Id { ms, seq: 0 }
@@ -44,7 +44,7 @@ fn evidence() -> Evidence {
 
 fn history(items: Vec<Item>) -> History {
     let records = items.into_iter().zip(1..).map(|(item, at)| Record { at, item });
-    History { channels: vec![0], slow: false, records: records.collect() }
+    History { channels: vec![0], slow: false, by_ack: false, records: records.collect() }
 }
 
 fn broken(items: Vec<Item>) -> Vec<Rule> {
@@ -99,6 +99,48 @@ fn entry_that_was_lost_and_restored_is_not_repeated() {
         assert_eq!(check(&[history(with(&gaps))], &evidence()).0.returned, 1);
     }
     assert_eq!(broken(with(&[reset(Some(10), 11)])), [Rule::Repeated], "the entry was there");
+}
+
+#[test]
+fn entries_of_the_last_minute_are_repeated_after_a_gap_without_a_common_entry() {
+    let base = 100_000;
+    let mut evidence = evidence();
+    let ids = [base - 60_001, base - 60_000, base - 1, base];
+    for (emit, ms) in evidence.emits.iter_mut().zip(ids) {
+        emit.outcome = Outcome::Acknowledged(id(ms));
+    }
+    evidence.surviving[0] = ids.iter().zip(0..).map(|(ms, token)| (id(*ms), token)).collect();
+    let all: Vec<Item> = ids.iter().zip(0..).map(|(ms, token)| event(*ms, token)).collect();
+    let with =
+        |gap: Item, from: usize| [vec![open(), connected(0)], all.clone(), vec![gap], all[from..].to_vec()].concat();
+    for resumed in [base - 60_000, base, base + 9] {
+        assert_eq!(broken_by(with(reset(None, resumed), 1), &evidence), [], "{resumed}");
+    }
+    assert_eq!(broken_by(with(reset(None, base), 0), &evidence), [Rule::Repeated], "before the window");
+    assert_eq!(broken_by(with(reset(Some(base - 60_001), base - 60_000), 1), &evidence), [Rule::Repeated; 3]);
+    // The key was gone.
+    assert_eq!(broken_by(with(reset(None, 0), 0), &evidence), []);
+    // Each gap announces one repeat.
+    let items = [with(reset(None, base), 1), all[1..].to_vec()].concat();
+    assert_eq!(broken_by(items, &evidence), [Rule::Repeated; 3]);
+}
+
+/// An ack does not have the content of the entry.
+#[test]
+fn id_that_is_used_again_is_not_recognized_by_its_ack() {
+    let mut evidence = evidence();
+    evidence.emits[3].outcome = Outcome::Acknowledged(id(12));
+    evidence.surviving[0][2] = (id(12), 3);
+    let items = vec![open(), connected(0), event(10, 0), event(12, 2), closed(End::Client), open(), connected(12)];
+    let broken = |items: Vec<Item>, by_ack: bool| {
+        let (figures, violations) = check(&[History { by_ack, ..history(items) }], &evidence);
+        (violations.into_iter().map(|violation| violation.rule).collect::<Vec<_>>(), figures.unrecognized)
+    };
+    assert_eq!(broken(items.clone(), true), (vec![], 3));
+    let rules = vec![Rule::LossWithoutGap, Rule::Missing, Rule::Missing];
+    assert_eq!(broken(items.clone(), false), (rules.clone(), 0), "its `id:` has the content");
+    // It did not return with the id.
+    assert_eq!(broken(items[..5].to_vec(), true), (rules, 0));
 }
 
 #[test]

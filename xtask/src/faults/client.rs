@@ -45,14 +45,14 @@ impl Client {
             all.swap(at, random.index(at + 1));
         }
         all.truncate(1 + random.index(6));
-        let slow = number % 12 == 5;
+        let (slow, by_header) = (number % 12 == 5, number % 3 != 2);
         Self {
-            by_header: number % 3 != 2,
+            by_header,
             // Most begin at the end of the streams, and some replay them.
             ack: (number % 5 == 1).then_some(0),
             slow,
             restless: number.is_multiple_of(2),
-            history: Mutex::new(History { channels: all.clone(), slow, records: Vec::new() }),
+            history: Mutex::new(History { channels: all.clone(), slow, by_ack: !by_header, records: Vec::new() }),
             channels: all,
         }
     }

@@ -147,6 +147,8 @@ pub struct History {
     pub channels: Vec<u16>,
     /// Whether it reads so slowly that a gateway may end its streams.
     pub slow: bool,
+    /// Whether it resumes by `last_ack_…`, which does not have the content of its last entry.
+    pub by_ack: bool,
     pub records: Vec<Record>,
 }
 

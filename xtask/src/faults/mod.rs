@@ -26,12 +26,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::root;
 
-use options::Options;
+use options::{HELP, Options, USAGE};
 use report::Report;
 use round::Round;
 
 /// Runs `cargo xtask faults` with these options.
 pub fn run(options: &[&str]) -> Result<()> {
+    if options.iter().any(|option| matches!(*option, "--help" | "-h")) {
+        println!("{USAGE}\n{HELP}");
+        return Ok(());
+    }
     let options = Options::parse(options)?;
     let program = program()?;
     let mut report = Report::default();

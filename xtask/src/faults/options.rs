@@ -11,6 +11,18 @@ pub const USAGE: &str =
     "usage: cargo xtask faults [--seed N] [--minutes M] [--only cluster|sentinel|single] [--durable] [--clients N]
                           [--replay LOG] [--write]";
 
+/// What `--help` prints after the usage.
+pub const HELP: &str = "
+  --seed N       the seed; a new one without it
+  --minutes M    minutes of faults, over all rounds (6)
+  --only NAME    one topology
+  --durable      acknowledged entries must survive in all rounds
+  --clients N    the number of clients (200); without any, the round shows what the store itself loses
+  --replay LOG   the faults of a log, with --only
+  --write        write the figures into docs/internals/testing.md
+
+REDIS_SERVER and TIDEGATE_BIN name other programs. docs/internals/testing.md has the faults and the rules.";
+
 /// Clients of a run.
 const CLIENTS: usize = 200;
 

@@ -51,6 +51,7 @@ impl Report {
         sum.deliveries += figures.deliveries;
         sum.lost_deliveries += figures.lost_deliveries;
         sum.returned += figures.returned;
+        sum.unrecognized += figures.unrecognized;
         sum.longest_delay = sum.longest_delay.max(figures.longest_delay);
         figures.gaps.iter().for_each(|(key, count)| *sum.gaps.entry(*key).or_default() += count);
         figures.violations.iter().for_each(|(rule, count)| *sum.violations.entry(*rule).or_default() += count);
@@ -76,7 +77,8 @@ impl Report {
         row("connections of clients", &|s| s.figures.connections.to_string());
         row("deliveries", &|s| s.figures.deliveries.to_string());
         row("… of entries that Redis lost later", &|s| s.figures.lost_deliveries.to_string());
-        row("deliveries of entries that were lost and restored", &|s| s.figures.returned.to_string());
+        row("deliveries again, as a gap announced", &|s| s.figures.returned.to_string());
+        row("entries that `last_ack_…` cannot tell apart", &|s| s.figures.unrecognized.to_string());
         row("gaps: certain, not certain", &|s| format!("{}, {}", s.figures.gaps(true), s.figures.gaps(false)));
         row("longest time from acknowledgement to delivery", &|s| {
             format!("{:.1} s", f64::from(s.figures.longest_delay) / 1000.0)
