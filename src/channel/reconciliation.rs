@@ -49,7 +49,8 @@ async fn check(reader: &StoreReader, channels: Vec<Arc<Channel>>) -> usize {
     let (mut streams, mut compared, mut reads) = (Vec::new(), Vec::new(), 0);
     for channel in channels {
         let state = channel.state.lock();
-        if !state.link.is_subscribed() {
+        // A read that is requested finds what there is.
+        if !state.link.is_subscribed() || state.reads.requested {
             continue;
         }
         if let Some(last_entry) = state.known_end() {

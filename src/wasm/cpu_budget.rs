@@ -63,10 +63,18 @@ impl CpuBudget {
         self.poll_counted(false, poll)
     }
 
-    /// Runs a call and counts the CPU time that the polling threads spend on it.
+    /// Runs a call and counts the CPU time that the polling threads spend on it. After each tick others may have the CPU: low priority alone lets
+    /// a thread that wakes up wait until the time slice of this one is over.
     pub async fn measure<F: Future>(&self, call: F) -> F::Output {
         let mut call = pin!(call);
-        poll_fn(|context| self.poll_counted(true, || call.as_mut().poll(context))).await
+        let measured = poll_fn(|context| {
+            let polled = self.poll_counted(true, || call.as_mut().poll(context));
+            if polled.is_pending() {
+                std::thread::yield_now();
+            }
+            polled
+        });
+        measured.await
     }
 
     fn poll_counted<T>(&self, is_measured: bool, poll: impl FnOnce() -> Poll<T>) -> Poll<T> {

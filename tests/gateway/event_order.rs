@@ -108,14 +108,17 @@ async fn quiet_channels_are_compared_and_only_one_that_changed_is_read() {
         let reads = gateway.store.reads();
         crate::harness::wait_until("all channels are reconciled", || gateway.store.reads() > reads + count).await;
     };
-    compared(9).await;
-    let pages = gateway.store.pages();
-    compared(30).await;
-    assert_eq!(gateway.store.pages(), pages, "nothing has changed");
+    let check_that_nothing_is_read = async || {
+        compared(9).await;
+        let pages = gateway.store.pages();
+        compared(30).await;
+        assert_eq!(gateway.store.pages(), pages, "nothing has changed");
+    };
+    check_that_nothing_is_read().await;
     gateway.store.drop_notifications();
     let lost = gateway.store.emit_stock("a", "e", &json!(2)).await;
     assert_eq!(sse.ids("a", 1).await, [lost]);
-    assert_eq!(gateway.store.pages(), pages + 1);
+    check_that_nothing_is_read().await;
     let new = gateway.store.emit_stock("none", "e", &json!(3)).await;
     assert_eq!(sse.ids("none", 1).await, [new]);
 }

@@ -4,6 +4,7 @@
 use redis::aio::ConnectionLike;
 use redis::{Cmd, Pipeline, RedisFuture, Value};
 
+use crate::store::redis::batching::BatchingLink;
 use crate::store::redis::cluster::route::{ClusterLink, ClusterRoute};
 use crate::store::redis::node_link::NodeLink;
 
@@ -11,6 +12,8 @@ use crate::store::redis::node_link::NodeLink;
 pub(crate) enum Link {
     /// All keys are on one node.
     Node(NodeLink),
+    /// The same, for commands that are sent together.
+    Batching(BatchingLink),
     /// Each slot is on a node of its own.
     Cluster(ClusterLink),
 }
@@ -19,14 +22,25 @@ pub(crate) enum Link {
 #[derive(Clone)]
 pub(crate) enum Route {
     Node(NodeLink),
+    Batching(BatchingLink),
     Cluster(Box<ClusterRoute>),
 }
 
 impl Link {
+    /// The same connections, for commands that only read: those that are sent at the same time go out together. A Cluster has no such link.
+    /// Needs a runtime.
+    pub fn batching(&self) -> Self {
+        match self {
+            Self::Node(node) => Self::Batching(BatchingLink::new(node.clone())),
+            other => other.clone(),
+        }
+    }
+
     /// The way to the node that has this key.
     pub fn to(&self, key: &str) -> Route {
         match self {
             Self::Node(node) => Route::Node(node.clone()),
+            Self::Batching(node) => Route::Batching(node.clone()),
             Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to(key))),
         }
     }
@@ -35,6 +49,7 @@ impl Link {
     pub fn to_any(&self) -> Route {
         match self {
             Self::Node(node) => Route::Node(node.clone()),
+            Self::Batching(node) => Route::Batching(node.clone()),
             Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to_any())),
         }
     }
@@ -44,6 +59,7 @@ impl ConnectionLike for Route {
     fn req_packed_command<'a>(&'a mut self, command: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Node(node) => node.req_packed_command(command),
+            Self::Batching(node) => node.req_packed_command(command),
             Self::Cluster(route) => route.req_packed_command(command),
         }
     }
@@ -56,6 +72,7 @@ impl ConnectionLike for Route {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::Node(node) => node.req_packed_commands(commands, offset, count),
+            Self::Batching(node) => node.req_packed_commands(commands, offset, count),
             Self::Cluster(route) => route.req_packed_commands(commands, offset, count),
         }
     }
@@ -63,6 +80,7 @@ impl ConnectionLike for Route {
     fn get_db(&self) -> i64 {
         match self {
             Self::Node(node) => node.get_db(),
+            Self::Batching(node) => node.get_db(),
             Self::Cluster(route) => route.get_db(),
         }
     }

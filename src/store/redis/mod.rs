@@ -4,13 +4,13 @@
 //! wait for; one for replays and emits, so that a long history does not delay live events; one for the histories that clients of `/redis`
 //! read, so that they delay neither; and one for components.
 
+mod batching;
 mod certificates;
 mod cluster;
 pub(crate) mod connector;
 mod error;
 pub(crate) mod fleet;
 mod link;
-mod lookups;
 mod node_link;
 pub(crate) mod notifications;
 pub(crate) mod rights;
@@ -37,7 +37,6 @@ use crate::store::options::StoreOptions;
 use crate::store::redis::error::command_error;
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
-use crate::store::redis::lookups::Lookups;
 use crate::store::redis::notifications::NotificationSubscriber;
 use crate::store::redis::rights::MissingRights;
 use crate::store::redis::servers::Servers;
@@ -61,7 +60,10 @@ const MIN_BLOB_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct RedisStore {
     /// For look-ups and for the reads that streams wait for.
     live: Link,
-    lookups: Lookups,
+    /// The same connection, for look-ups.
+    lookups: Link,
+    /// The same, for reads of channels.
+    reads: Link,
     /// For replays and emits.
     bulk: Link,
     /// For the ranges of `/redis`.
@@ -90,7 +92,8 @@ impl RedisStore {
         let servers = Servers::open(url, options, keys, &watcher, &metrics)?;
         let live = servers.link(timeout, timeout, true);
         Ok(Some(Self {
-            lookups: Lookups::new(live.clone()),
+            lookups: live.batching(),
+            reads: live.batching(),
             live,
             bulk: servers.link(timeout, timeout, true),
             ranges: servers.link(timeout, timeout, false),
@@ -280,7 +283,7 @@ impl EventStore for RedisStore {
 
     async fn read(&self, channel: &str, request: ReadRequest, limits: ReadLimits) -> Result<Page, StoreError> {
         // A read of the state or of a few live entries must not wait for a replay.
-        let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.live } else { &self.bulk };
+        let link = if limits.entries <= MAX_LIVE_ENTRIES { &self.reads } else { &self.bulk };
         let mut connection = link.to(channel);
         let mut read = self.read.key(channel);
         if let Some(key) = self.barrier_stream.get().filter(|_| self.servers.share_one_node()) {
@@ -427,21 +430,15 @@ impl EventStore for RedisStore {
 #[async_trait]
 impl KeyLookup for RedisStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut command = cmd("GET");
-        command.arg(key);
-        self.lookups.look_up(key, command).await
+        Ok(cmd("GET").arg(key).query_async(&mut self.lookups.to(key)).await?)
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut command = cmd("HGET");
-        command.arg(key).arg(field);
-        self.lookups.look_up(key, command).await
+        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.lookups.to(key)).await?)
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        let mut command = cmd("SISMEMBER");
-        command.arg(key).arg(member);
-        self.lookups.look_up(key, command).await
+        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.lookups.to(key)).await?)
     }
 }
 
