@@ -49,3 +49,4 @@ mod status;
 mod store_outage;
 mod stream_requests;
 mod tokens;
+mod unknown_losses;

@@ -1,20 +1,19 @@
 //! Losses that a change of master causes: each channel proves what it delivered, and every surviving entry is delivered once and in order.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use tidegate::event::StreamId;
 
 use crate::client::{Sse, id_of};
-use crate::harness::{Gateway, InitialPolicy, wait_until};
+use crate::harness::{Gateway, wait_until};
 
 /// With and without an event buffer: streams then read all events from the store by themselves.
-const BUFFERS: [&str; 2] = ["", "stream.buffer-memory = 0"];
+pub const BUFFERS: [&str; 2] = ["", "stream.buffer-memory = 0"];
 
 /// A stream that has received four entries, and their ids.
-async fn open_with_four(gateway: &Gateway) -> (Sse, Vec<StreamId>) {
+pub async fn open_with_four(gateway: &Gateway) -> (Sse, Vec<StreamId>) {
     let mut sse = gateway.open("channel=c").await;
     sse.connected("c").await;
     let written = emit_four(gateway).await;
@@ -23,7 +22,7 @@ async fn open_with_four(gateway: &Gateway) -> (Sse, Vec<StreamId>) {
 }
 
 /// Four entries, a second apart.
-async fn emit_four(gateway: &Gateway) -> Vec<StreamId> {
+pub async fn emit_four(gateway: &Gateway) -> Vec<StreamId> {
     let mut written = Vec::new();
     for n in 0..4 {
         gateway.store.advance_clock(1_000);
@@ -33,7 +32,7 @@ async fn emit_four(gateway: &Gateway) -> Vec<StreamId> {
 }
 
 /// The store loses the last two entries, and a master whose clock is slow adds two others without notifications.
-async fn replace_tail(gateway: &Gateway, written: &[StreamId]) -> Vec<StreamId> {
+pub async fn replace_tail(gateway: &Gateway, written: &[StreamId]) -> Vec<StreamId> {
     gateway.store.lose_tail("c", 2).await;
     let mut added = Vec::new();
     for n in 0..2 {
@@ -44,7 +43,7 @@ async fn replace_tail(gateway: &Gateway, written: &[StreamId]) -> Vec<StreamId> 
     added
 }
 
-fn reset(
+pub fn reset(
     certain: bool,
     after: impl Into<Option<StreamId>>,
     resumed: StreamId,
@@ -286,95 +285,6 @@ async fn client_at_a_position_that_is_used_again_gets_a_gap() {
     }
 }
 
-/// The gateway to which a client returns was started after the loss, so it has not read the lost entry.
-async fn restarted(gateway: Gateway, buffer: &str) -> Gateway {
-    let store = Arc::clone(&gateway.store);
-    gateway.stop().await.expect("the gateway ends");
-    Gateway::start_with(Some(store), &InitialPolicy::AllowAll, buffer).await
-}
-
-#[tokio::test]
-async fn client_at_a_position_that_is_used_again_gets_a_gap_from_a_new_gateway() {
-    for buffer in BUFFERS {
-        for is_last in [true, false] {
-            let case = format!("{buffer} {is_last}");
-            let gateway = Gateway::start(buffer).await;
-            let (mut sse, mut written) = open_with_four(&gateway).await;
-            let lost = sse.last_event_id.take();
-            drop(sse);
-            let new = |n: usize| (written[n], Some(json!("new")));
-            gateway.store.restore("c", &[(written[0], None), (written[1], None), new(2), new(3)]).await;
-            if !is_last {
-                gateway.store.set_clock(written[3].ms + 5_000);
-                written.push(gateway.store.add("c", "e", &json!("later")).await);
-            }
-            let gateway = restarted(gateway, buffer).await;
-            let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], lost).await;
-            assert_eq!(sse.connected("c").await, written[3], "{case}");
-            // What the client has received before is not known, so it gets the last minute again.
-            assert_eq!(sse.gap("c").await, reset(false, None, written[0]), "{case}");
-            assert_eq!(sse.ids("c", written.len()).await, written, "{case}");
-            let mut sse = sse.reconnect().await;
-            assert_eq!(sse.connected("c").await, written[written.len() - 1], "{case}");
-            let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
-            assert_eq!(sse.ids("c", 1).await, [next], "{case}");
-        }
-    }
-}
-
-/// A stream that has received nothing since it opened has the position of the entry that was the last one.
-#[tokio::test]
-async fn last_entry_at_the_start_of_a_stream_is_recognized_by_a_new_gateway() {
-    for is_replaced in [true, false] {
-        let gateway = Gateway::start("").await;
-        let written = emit_four(&gateway).await;
-        let mut sse = gateway.open("channel=c").await;
-        assert_eq!(sse.connected("c").await, written[3]);
-        let position = sse.last_event_id.take();
-        drop(sse);
-        if is_replaced {
-            let new = (written[3], Some(json!("new")));
-            let entries = [(written[0], None), (written[1], None), (written[2], None), new];
-            gateway.store.restore("c", &entries).await;
-        }
-        let gateway = restarted(gateway, "").await;
-        let reads = gateway.store.reads();
-        let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position.clone()).await;
-        assert_eq!(sse.connected("c").await, written[3]);
-        if is_replaced {
-            assert_eq!(sse.gap("c").await, reset(false, None, written[0]));
-            assert_eq!(sse.ids("c", 4).await, written);
-        } else {
-            assert_eq!(sse.last_event_id, position);
-            let mut others = Vec::new();
-            for _ in 0..3 {
-                others.push(Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position.clone()).await);
-                assert_eq!(others.last_mut().expect("a stream").connected("c").await, written[3]);
-            }
-            assert_eq!(gateway.store.reads(), reads + 1, "the read that opens the channel compares for all");
-        }
-        let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
-        assert_eq!(sse.ids("c", 1).await, [next]);
-    }
-}
-
-/// Gateways with other limits do not read the same content.
-#[tokio::test]
-async fn entry_whose_content_was_not_read_is_taken_for_the_one_that_the_client_received() {
-    let gateway = Gateway::start("").await;
-    let mut sse = gateway.open("channel=c").await;
-    sse.connected("c").await;
-    let large = gateway.store.emit_stock("c", "e", &json!("x".repeat(4_000))).await;
-    assert_eq!(sse.ids("c", 1).await, [large]);
-    let position = sse.last_event_id.take();
-    drop(sse);
-    let last = gateway.store.add("c", "e", &json!("last")).await;
-    let gateway = restarted(gateway, "stream.max-event-size = '1KiB'").await;
-    let mut sse = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position).await;
-    assert_eq!(sse.connected("c").await, large);
-    assert_eq!(sse.ids("c", 1).await, [last]);
-}
-
 /// A replay reads an entry before the channel does, and the store loses it.
 #[tokio::test]
 async fn entry_that_a_replay_delivered_first_is_followed_by_a_gap() {
@@ -391,130 +301,6 @@ async fn entry_that_a_replay_delivered_first_is_followed_by_a_gap() {
     gateway.store.change_master();
     assert_eq!(replay.gap("c").await, reset(true, written[3], next));
     assert_eq!(replay.ids("c", 1).await, [next]);
-}
-
-#[tokio::test]
-async fn position_whose_entry_is_neither_there_nor_trimmed_is_a_gap() {
-    let gateway = Gateway::start("").await;
-    let written = emit_four(&gateway).await;
-    let unknown = StreamId::new(written[1].ms + 7, 3);
-    let open = async |id: StreamId| {
-        let target = "/api/realtime?channel=c";
-        let mut sse = Sse::open(gateway.data, target, &[("last-event-id", &*id.to_string())]).await;
-        assert_eq!(sse.connected("c").await, id);
-        sse
-    };
-    let mut sse = open(unknown).await;
-    assert_eq!(sse.gap("c").await, reset(true, None, written[0]));
-    assert_eq!(sse.ids("c", 4).await, written);
-    // An entry is there, or was trimmed.
-    assert_eq!(open(written[1]).await.ids("c", 2).await, written[2..]);
-    // It may have been deleted.
-    gateway.store.set_max_deleted(unknown);
-    assert_eq!(open(unknown).await.gap("c").await, reset(false, None, written[0]));
-    // A `cursor` that is a time looks like the id of an entry.
-    let time = StreamId::new(written[1].ms + 7, 0);
-    gateway.store.set_max_deleted(StreamId::ZERO);
-    let mut sse = gateway.open(&format!("channel=c&last_ack_c={}", time.ms)).await;
-    assert_eq!(sse.connected("c").await, time);
-    assert_eq!(sse.ids("c", 2).await, written[2..]);
-    let mut sse = gateway.open(&format!("channel=c&last_ack_c={time}")).await;
-    assert_eq!(sse.connected("c").await, time);
-    assert_eq!(sse.gap("c").await, reset(false, None, written[0]));
-    assert_eq!(sse.ids("c", 4).await, written);
-}
-
-/// What a client that returns to a gateway without a memory of the lost entry gets again, in ms before its position.
-const OVERLAP_MS: u64 = 60_000;
-
-/// A client has received an entry that the store lost, and returns by its `id:`, or by `last_ack_…`, to a gateway that never read it.
-async fn return_after_loss(gateway: &Gateway, id: Option<String>, ack: StreamId, by_ack: bool) -> Sse {
-    match by_ack {
-        true => gateway.open(&format!("channel=c&last_ack_c={ack}")).await,
-        false => Sse::resume(gateway.data, "/api/realtime?channel=c", &[], id).await,
-    }
-}
-
-/// A master whose clock is slow added entries before the client's position, which are delivered, with those that are at most a minute older.
-#[tokio::test]
-async fn entries_before_a_position_whose_entry_is_lost_are_delivered_by_a_new_gateway() {
-    for buffer in BUFFERS {
-        for (by_ack, is_beyond) in [(false, false), (false, true), (true, false), (true, true)] {
-            let case = format!("{buffer} by ack: {by_ack}, beyond the end: {is_beyond}");
-            let gateway = Gateway::start(buffer).await;
-            let old = gateway.store.add("c", "e", &json!("old")).await;
-            gateway.store.advance_clock(OVERLAP_MS);
-            let (mut sse, written) = open_with_four(&gateway).await;
-            let lost = sse.last_event_id.take();
-            drop(sse);
-            let mut surviving = written[..2].to_vec();
-            surviving.extend(replace_tail(&gateway, &written).await);
-            if !is_beyond {
-                gateway.store.set_clock(written[3].ms + 5_000);
-                surviving.push(gateway.store.add("c", "e", &json!("later")).await);
-            }
-            let gateway = restarted(gateway, buffer).await;
-            let mut sse = return_after_loss(&gateway, lost.clone(), written[3], by_ack).await;
-            let cursor = if is_beyond { surviving[surviving.len() - 1] } else { written[3] };
-            assert_eq!(sse.connected("c").await, cursor, "{case}");
-            assert!(old.ms < cursor.ms - OVERLAP_MS, "{case}");
-            // An ack with the sequence 0 may be a time.
-            let is_certain = is_beyond || !by_ack;
-            // A client that is disconnected before it has the gap gets it when it returns.
-            let mut returned = match by_ack {
-                true => None,
-                false => Some(return_after_loss(&gateway, sse.last_event_id.clone(), written[3], false).await),
-            };
-            if let Some(returned) = &mut returned {
-                assert_eq!(returned.connected("c").await, cursor, "{case}");
-            }
-            for sse in [Some(&mut sse), returned.as_mut()].into_iter().flatten() {
-                assert_eq!(sse.gap("c").await, reset(is_certain, None, surviving[0]), "{case}");
-                assert_eq!(sse.ids("c", surviving.len()).await, surviving, "{case}");
-            }
-            // Nothing is repeated to a client that returns after it.
-            let mut sse = sse.reconnect().await;
-            assert_eq!(sse.connected("c").await, surviving[surviving.len() - 1], "{case}");
-            let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
-            assert_eq!(sse.ids("c", 1).await, [next], "{case}");
-        }
-    }
-}
-
-/// The gateway opened the channel on a master that was replaced, so that it knows no common entry.
-#[tokio::test]
-async fn entries_before_the_one_at_which_a_channel_was_opened_are_delivered() {
-    for buffer in BUFFERS {
-        for is_noticed in [true, false] {
-            let case = format!("{buffer} {is_noticed}");
-            let gateway = Gateway::start(&format!("stream.reconcile-interval = '50ms'\n{buffer}")).await;
-            let old = gateway.store.add("c", "e", &json!("old")).await;
-            gateway.store.advance_clock(OVERLAP_MS);
-            let written = emit_four(&gateway).await;
-            assert!(old.ms < written[3].ms - OVERLAP_MS);
-            let mut live = gateway.open("channel=c").await;
-            assert_eq!(live.connected("c").await, written[3]);
-            let position = live.last_event_id.clone();
-            let mut surviving = written[..2].to_vec();
-            surviving.extend(replace_tail(&gateway, &written).await);
-            if is_noticed {
-                gateway.store.change_master();
-            }
-            let (_, certain, after, _) = live.gap("c").await;
-            assert_eq!((certain, after), (true, None), "{case}");
-            assert_eq!(live.ids("c", 4).await, surviving, "{case}");
-            // A client that returns to the channel, which knows of the loss.
-            let mut returned = Sse::resume(gateway.data, "/api/realtime?channel=c", &[], position).await;
-            returned.connected("c").await;
-            let (_, certain, after, _) = returned.gap("c").await;
-            assert_eq!((certain, after), (true, None), "{case}");
-            assert_eq!(returned.ids("c", 4).await, surviving, "{case}");
-            let next = gateway.store.emit_stock("c", "e", &json!("next")).await;
-            for sse in [&mut live, &mut returned] {
-                assert_eq!(sse.ids("c", 1).await, [next], "{case}");
-            }
-        }
-    }
 }
 
 /// A client of a channel.
