@@ -114,7 +114,7 @@ impl Evaluator {
         tokio::time::timeout(self.queue_timeout, self.permits.acquire(client)).await.map_err(|_| Failure::Busy)
     }
 
-    /// Drops an instance, then its permit. A heavy instance is dropped on a blocking thread, off the request's path; not in the
+    /// Drops an instance, then its permit. A heavy instance is dropped on a thread of its own kind, off the request's path; not in the
     /// low-priority pool, because other decisions wait for the permit.
     async fn tear_down(&self, spent: SpentInstance, permit: FairPermit) {
         if !spent.is_heavy() {
@@ -122,7 +122,7 @@ impl Evaluator {
             return;
         }
         let teardown_permit = Arc::clone(&self.teardown_permits).acquire_owned().await;
-        tokio::task::spawn_blocking(move || drop((spent, permit, teardown_permit)));
+        low_priority_pool::tear_down((spent, permit, teardown_permit));
     }
 }
 

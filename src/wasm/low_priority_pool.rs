@@ -26,6 +26,22 @@ static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
     runtime("policy-slow", NICENESS).global_queue_interval(1).build()
 });
 
+/// Threads that give memory back to the system run after those that serve connections, and before policies that use much CPU time: decisions
+/// wait for what an instance holds.
+const TEARDOWN_NICENESS: i32 = 5;
+
+/// The threads of [`tear_down`].
+static TEARDOWNS: LazyLock<io::Result<Runtime>> =
+    LazyLock::new(|| runtime("policy-teardown", TEARDOWN_NICENESS).build());
+
+/// Drops a value whose memory takes long to give back.
+pub fn tear_down(value: impl Send + 'static) {
+    match TEARDOWNS.as_ref() {
+        Ok(teardowns) => drop(teardowns.spawn(async move { drop(value) })),
+        Err(_) => drop(tokio::task::spawn_blocking(move || drop(value))),
+    }
+}
+
 /// A runtime whose threads have this name and niceness.
 pub fn runtime(thread_name: &str, niceness: i32) -> Builder {
     let mut builder = Builder::new_multi_thread();
