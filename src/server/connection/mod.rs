@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
@@ -33,6 +34,8 @@ const LOG_INTERVAL: Duration = Duration::from_secs(10);
 /// and close, HTTP/1.1 after the current response, HTTP/2 (`GOAWAY`) after all of them. The accept loop and every connection hold a
 /// receiver, so the channel is closed when the last connection has ended.
 pub fn open_port(listener: Listener, kind: PortKind, app: &Arc<App>) -> watch::Sender<bool> {
+    // Frames are small and must be sent at once. A socket that refuses the option works too.
+    let _ = SockRef::from(&listener.socket).set_tcp_nodelay(true);
     let (closing, receiver) = watch::channel(false);
     let port = Port { limits: Arc::clone(app.port_limits(kind)), app: Arc::clone(app), closing: receiver };
     tokio::spawn(port.accept(listener));

@@ -95,7 +95,8 @@ pub fn spawn(
     app: &Arc<App>,
     closing: watch::Receiver<bool>,
 ) {
-    // Frames are small and must be sent at once. A socket that refuses the option works too.
+    // On Linux the listener passes it on.
+    #[cfg(not(target_os = "linux"))]
     let _ = socket.set_nodelay(true);
     let activity = Activity::new(&permit);
     let metrics = Arc::clone(&app.metrics);
@@ -115,7 +116,7 @@ pub fn spawn(
         // Dropped in reverse order: the socket is closed before another connection takes its room.
         let _permit = permit;
         let _counted = counted;
-        let _closed = CloseGuard(activity);
+        let closed = CloseGuard(activity);
         // Held until the task ends: the shutdown waits for it.
         let _closing = closing;
         let Some((socket, stream, ignored)) = requests.await else { return };
@@ -131,6 +132,8 @@ pub fn spawn(
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
+        // Before the exchange ends, which would wait for the next request otherwise.
+        drop(closed);
     });
 }
 
