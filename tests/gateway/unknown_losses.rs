@@ -1,11 +1,14 @@
 //! Losses of which the gateway does not know the extent: it never read the lost entry, or knows no earlier one that the store still has.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::json;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use serde_json::{Value, json};
 use tidegate::event::StreamId;
 
-use crate::client::Sse;
+use crate::client::{Sse, id_of};
 use crate::harness::{Gateway, InitialPolicy};
 use crate::master_change::{BUFFERS, emit_four, open_with_four, replace_tail, reset};
 
@@ -218,6 +221,115 @@ async fn entries_before_the_one_at_which_a_channel_was_opened_are_delivered() {
             for sse in [&mut live, &mut returned] {
                 assert_eq!(sse.ids("c", 1).await, [next], "{case}");
             }
+        }
+    }
+}
+
+/// A client that returns to gateways which were started after a loss.
+struct Client {
+    sse: Option<Sse>,
+    /// What it has received and has not been notified to be lost.
+    held: BTreeMap<StreamId, Value>,
+    /// What it has ever received, with the number of gaps without a common entry before.
+    received: BTreeMap<(StreamId, String), usize>,
+    gaps: usize,
+    last: StreamId,
+}
+
+impl Client {
+    /// Receives frames until this entry. Everything arrives in order, and again only after a gap without a common entry.
+    async fn receive_until(&mut self, id: StreamId, data: &Value, log: &str) {
+        while self.held.get(&id) != Some(data) {
+            let frame = self.sse.as_mut().expect("a stream").frame().await;
+            match frame["type"].as_str() {
+                Some("connected") => {}
+                Some("gap") => {
+                    assert_eq!(frame["reason"], "store-reset", "{log}");
+                    self.gaps += usize::from(frame["after"].is_null());
+                    let common = frame["after"].as_str().map_or(StreamId::ZERO, |id| id.parse().expect("an id"));
+                    self.held.retain(|id, _| *id <= common);
+                    self.last = common;
+                }
+                _ => {
+                    let (id, data) = (id_of(&frame), &frame["data"]);
+                    assert!(id > self.last, "{id} follows {}: {log}", self.last);
+                    self.last = id;
+                    self.held.insert(id, data.clone());
+                    let gaps = self.received.insert((id, data.to_string()), self.gaps);
+                    assert!(gaps != Some(self.gaps), "{id} is repeated: {log}");
+                }
+            }
+        }
+    }
+}
+
+/// Losses of the tail, slow clocks that use ids again, changes of master, and restarts of the gateway. Each client receives what survives, in
+/// order, and a gap after whatever it received that did not survive.
+#[tokio::test]
+async fn random_losses_and_restarts_leave_no_surviving_entry_undelivered() {
+    for seed in 0..8 {
+        let mut rng = StdRng::seed_from_u64(seed);
+        let options = format!("stream.reconcile-interval = '50ms'\n{}", BUFFERS[usize::from(seed % 2 == 1)]);
+        let mut gateway = Gateway::start(&options).await;
+        let mut clients = Vec::new();
+        for _ in 0..3 {
+            let sse = Some(gateway.open("channel=c&last_ack_c=0").await);
+            let (held, received) = (BTreeMap::new(), BTreeMap::new());
+            clients.push(Client { sse, held, received, gaps: 0, last: StreamId::ZERO });
+        }
+        let (mut log, mut count, mut contents) = (format!("seed {seed}"), 0, BTreeMap::new());
+        let mut greatest = StreamId::ZERO;
+        for _ in 0..10 {
+            for _ in 0..rng.random_range(1..6) {
+                count += 1;
+                gateway.store.advance_clock(rng.random_range(0..20));
+                let data = json!(format!("entry {count}"));
+                let id = gateway.store.emit_stock("c", "e", &data).await;
+                log += &format!(", {id}={count}");
+                greatest = greatest.max(id);
+                contents.insert(id, data);
+            }
+            let (id, data) = contents.last_key_value().expect("an entry");
+            for client in &mut clients {
+                if rng.random_bool(0.6) {
+                    client.receive_until(*id, data, &log).await;
+                }
+            }
+            if rng.random_bool(0.3) {
+                continue;
+            }
+            // At least the first entry stays: without any, the key may have expired.
+            let lost = rng.random_range(0..5).min(contents.len() - 1);
+            gateway.store.lose_tail("c", lost).await;
+            let left = gateway.store.ids("c").await;
+            let last = left.last().copied().unwrap_or_default();
+            contents.retain(|id, _| left.contains(id));
+            let is_restart = rng.random_bool(0.7);
+            let clock = if rng.random_bool(0.6) { last.ms + 1 } else { greatest.ms + 50 };
+            gateway.store.set_clock(clock);
+            log += &format!(", {lost} lost, restart: {is_restart}, clock {clock}");
+            gateway.store.change_master();
+            if is_restart {
+                // Without streams, the gateway ends at once.
+                let returning = clients.iter_mut().map(|client| client.sse.take().and_then(|sse| sse.last_event_id));
+                let positions: Vec<Option<String>> = returning.collect();
+                gateway = restarted(gateway, &options).await;
+                for (client, position) in clients.iter_mut().zip(positions) {
+                    let target = "/api/realtime?channel=c&last_ack_c=0";
+                    client.sse = Some(Sse::resume(gateway.data, target, &[], position).await);
+                }
+            }
+        }
+        let data = json!("last");
+        gateway.store.set_clock(greatest.ms + 1_000);
+        let last = gateway.store.emit_stock("c", "e", &data).await;
+        contents.insert(last, data.clone());
+        for (number, client) in clients.iter_mut().enumerate() {
+            client.receive_until(last, &data, &log).await;
+            let missing = contents.iter().find(|(id, data)| !client.received.contains_key(&(**id, data.to_string())));
+            assert_eq!(missing, None, "an entry is missing at client {number}: {log}");
+            let lost = client.held.iter().find(|(id, data)| contents.get(id) != Some(data));
+            assert_eq!(lost, None, "no gap follows a lost entry at client {number}: {log}");
         }
     }
 }
