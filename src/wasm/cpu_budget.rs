@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
+use crate::wasm::ticker::count_slow_call;
+
 /// What a call may use of a thread that serves connections. Most calls take less than a tenth of it.
 const MAX_FAST_TIME: Duration = Duration::from_millis(1);
 /// At most this counts for the time on such a thread, where the call may have waited for the CPU. The rest of `policy.cpu-time` is for the
@@ -39,7 +41,11 @@ impl CpuBudget {
 
     /// Marks the call as slow; returns whether it was marked before.
     pub fn mark_slow(&self) -> bool {
-        self.is_slow.swap(true, Ordering::Relaxed)
+        let was_slow = self.is_slow.swap(true, Ordering::Relaxed);
+        if !was_slow {
+            count_slow_call();
+        }
+        was_slow
     }
 
     /// Notes that an epoch tick interrupted the call; returns the time of the call. A tick alone does not make it slow: most of its time may have

@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 
 use crate::policy::Failure;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::ticker::RunningCall;
 
 /// High enough that a thread that serves connections runs first whenever it has work.
 const NICENESS: i32 = 10;
@@ -59,7 +58,6 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     let mut future = Box::pin(future);
-    let _running = RunningCall::start();
     let while_fast = poll_fn(|cx| match cpu_budget.poll_fast(|| future.as_mut().poll(cx)) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending if cpu_budget.is_slow() => Poll::Ready(None),

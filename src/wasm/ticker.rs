@@ -6,31 +6,19 @@ use std::time::Duration;
 use anyhow::Context;
 use wasmtime::Engine;
 
-/// The resolution of CPU limits, and of how long a policy keeps a thread.
-const BUSY_INTERVAL: Duration = Duration::from_millis(1);
-/// The same while no policy has run for a while: an idle gateway should wake its machine rarely.
-const IDLE_INTERVAL: Duration = Duration::from_millis(5);
-/// Ticks without a call until the engine counts as idle.
-const IDLE_TICKS: u32 = 200;
+/// The resolution of CPU limits, and of how long a policy keeps a thread, after a call was slow: the next one may be.
+const SHORT_INTERVAL: Duration = Duration::from_millis(1);
+/// The same at other times. A tick costs more than a short call: a thread is woken, and a call that it interrupts reads the clock.
+const LONG_INTERVAL: Duration = Duration::from_millis(5);
+/// Short ticks after a slow call.
+const SHORT_TICKS: u32 = 1_000;
 
-/// Calls that have been started and that have ended, of all engines of the process.
-static STARTED: AtomicU64 = AtomicU64::new(0);
-static ENDED: AtomicU64 = AtomicU64::new(0);
+/// Calls that were slow, of all engines of the process.
+static SLOW_CALLS: AtomicU64 = AtomicU64::new(0);
 
-/// A call in progress, until it is dropped.
-pub(super) struct RunningCall(());
-
-impl RunningCall {
-    pub fn start() -> Self {
-        STARTED.fetch_add(1, Ordering::Relaxed);
-        Self(())
-    }
-}
-
-impl Drop for RunningCall {
-    fn drop(&mut self) {
-        ENDED.fetch_add(1, Ordering::Relaxed);
-    }
+/// Counts a call that has used its time on a thread that serves connections.
+pub(super) fn count_slow_call() {
+    SLOW_CALLS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Starts the thread, which ends after the engine is dropped. Not a task of a runtime, because tasks are late exactly when guests spin on the
@@ -38,15 +26,14 @@ impl Drop for RunningCall {
 pub(super) fn start(engine: &Engine) -> anyhow::Result<()> {
     let engine = engine.weak();
     let tick = move || {
-        let (mut last_started, mut idle_ticks) = (0, IDLE_TICKS);
+        let (mut last_slow, mut short_ticks) = (0, 0);
         while let Some(engine) = engine.upgrade() {
             engine.increment_epoch();
             drop(engine);
-            let (ended, started) = (ENDED.load(Ordering::Relaxed), STARTED.load(Ordering::Relaxed));
-            let is_active = started != ended || started != last_started;
-            idle_ticks = if is_active { 0 } else { idle_ticks.saturating_add(1) };
-            last_started = started;
-            std::thread::sleep(if idle_ticks < IDLE_TICKS { BUSY_INTERVAL } else { IDLE_INTERVAL });
+            let slow = SLOW_CALLS.load(Ordering::Relaxed);
+            short_ticks = if slow == last_slow { u32::saturating_sub(short_ticks, 1) } else { SHORT_TICKS };
+            last_slow = slow;
+            std::thread::sleep(if short_ticks > 0 { SHORT_INTERVAL } else { LONG_INTERVAL });
         }
     };
     std::thread::Builder::new()
