@@ -15,7 +15,7 @@ use crate::channel::cursor::StartPosition;
 use crate::channel::delivery::{Batch, Subscriber};
 use crate::event::StreamId;
 use crate::stream::StreamContext;
-use crate::stream::channel_reader::ChannelReader;
+use crate::stream::channel_reader::{ChannelReader, Taken};
 use crate::stream::chunk::Chunk;
 use crate::stream::large_frames::HeldFrame;
 use crate::stream::position::Positions;
@@ -40,17 +40,6 @@ enum FirstBlock {
     None,
     Begun,
     Complete,
-}
-
-/// What a stream did with a batch of frames.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
-    /// It has all frames.
-    All,
-    /// Its task has to be woken for the rest.
-    Wake,
-    /// Its task looks for the frames when it has done what it waits for.
-    Later,
 }
 
 /// The body of a stream's response.

@@ -10,10 +10,20 @@ use crate::channel::frame::{Gap, SequencedFrame};
 use crate::channel::membership::{Membership, OpenResult, PullResult};
 use crate::event::StreamId;
 use crate::stream::StreamContext;
-use crate::stream::body::Taken;
 use crate::stream::chunk::{CHUNK_BYTES, Chunk};
 use crate::stream::position::{KnownPosition, Position, Positions};
 use crate::stream::replay::{ReplayPage, read_page};
+
+/// What a stream did with a batch of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// It has all frames.
+    All,
+    /// Its task has to be woken for the rest.
+    Wake,
+    /// Its task looks for the frames when it has done what it waits for.
+    Later,
+}
 
 pub(super) struct ChannelReader {
     /// The channel's index in the list of the URL.

@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use crate::channel::delivery::{Batch, Subscriber, Written};
-use crate::stream::body::{EventStream, Taken};
+use crate::stream::body::EventStream;
+use crate::stream::channel_reader::Taken;
 use crate::stream::chunk::Chunk;
 
 /// What a client may send after its request, before the connection ends.

@@ -101,7 +101,8 @@ impl Exchange {
                     // The connection ends with the stream.
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
                     let framing = if self.version == Version::HTTP_11 { Framing::Chunked } else { Framing::UntilClose };
-                    let stream = TakenStream { events, framing, exchange: Arc::clone(&self), guard };
+                    let exchange = Arc::clone(&self) as Arc<dyn Send + Sync>;
+                    let stream = TakenStream { events, framing, exchange, guard };
                     ResponseBody::new(handover.begin(stream))
                 }
                 Err(body) => body,

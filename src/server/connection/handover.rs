@@ -11,7 +11,6 @@ use http_body::{Body, Frame};
 use parking_lot::Mutex;
 
 use crate::authz::in_flight::InFlightGuard;
-use crate::server::connection::exchange::Exchange;
 use crate::stream::body::EventStream;
 use crate::stream::writer::Framing;
 
@@ -36,7 +35,8 @@ enum Step {
 pub struct TakenStream {
     pub events: Box<EventStream>,
     pub framing: Framing,
-    pub exchange: Arc<Exchange>,
+    /// The request, which is in progress until the stream ends.
+    pub exchange: Arc<dyn Send + Sync>,
     /// Keeps the policy's generation counted as in use until the head is written.
     pub guard: Option<InFlightGuard>,
 }
