@@ -161,8 +161,8 @@ fn add_table(report: &Report, field: &Field, rounds: usize) {
         ]);
     }
     table.note(format!(
-        "Medians of {} turns, 32 opens at a time. The gateway has `log.filter = \"warn\"` and so no line for an open, where nothing else is \
-         said. The CPU time of Redis and of the server of nchan's subrequests is not counted. Where the server does not use the core, the load \
+        "Medians of {} turns, 32 opens at a time. The gateway has `log.filter = \"warn\"` and so no line for an open, unless a row names \
+         its log. The CPU time of Redis and of the server of nchan's subrequests is not counted. Where the server does not use the core, the load \
          or Redis limits the opens per second.",
         rounds - 1
     ));
