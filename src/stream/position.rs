@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use crate::channel::cursor::StartPosition;
 use crate::event::{ContentHash, StreamId, digits};
+use crate::util::hex::{fill_hex, hex_digits};
 
 /// Precedes the sequence of a position that is not the id of an entry, such as the time at which a channel started. As a number it changes
 /// nothing, so readers that do not know it start there too. Without it, an entry that is not in the stream would look like one that was lost.
@@ -208,23 +209,11 @@ const fn seq_digits(position: Position) -> usize {
     hex_digits(position.id.seq) + if position.is_marked() { NOT_AN_ENTRY.len_utf8() } else { 0 }
 }
 
-/// The number of hex digits of a number.
-const fn hex_digits(number: u64) -> usize {
-    // `| 1`, because 0 has one digit too.
-    (67 - (number | 1).leading_zeros() as usize) / 4
-}
-
 /// Writes a number in this many digits, at most 16.
 fn write_hex(to: &mut BytesMut, number: u64, digits: usize) {
     let mut text = [0; 16];
     fill_hex(&mut text[..digits], number);
     to.extend_from_slice(&text[..digits]);
-}
-
-fn fill_hex(digits: &mut [u8], number: u64) {
-    for (i, digit) in digits.iter_mut().rev().enumerate() {
-        *digit = b"0123456789abcdef"[(number >> (4 * i)) as usize & 15];
-    }
 }
 
 #[cfg(test)]

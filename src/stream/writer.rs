@@ -18,6 +18,7 @@ use crate::channel::delivery::{Batch, Subscriber, Written};
 use crate::stream::body::EventStream;
 use crate::stream::channel_reader::Taken;
 use crate::stream::chunk::Chunk;
+use crate::util::hex::{fill_hex, hex_digits};
 
 /// What a client may send after its request, before the connection ends.
 const MAX_IGNORED_BYTES: usize = 16 << 10;
@@ -26,7 +27,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The last chunk of a response, without trailers.
 const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 const LINE_END: &[u8] = b"\r\n";
-/// The longest head of a chunk that the delivery writes: eight digits and the end of the line.
+/// The longest head of a chunk: eight digits and the end of the line.
 const CHUNK_HEAD_BYTES: usize = 10;
 
 /// How the end of a stream shows.
@@ -156,10 +157,10 @@ impl<T: AsyncWrite + Unpin> State<T> {
                 events.count_sent(&bytes);
                 // After the last frame, which is no event, only the end follows.
                 self.is_last = events.is_end_stream();
-                let head = format!("{:x}\r\n", bytes.len());
-                let line_end = Bytes::from_static(LINE_END);
+                let (head, start) = chunk_head(bytes.len());
+                let (head, line_end) = (Bytes::copy_from_slice(&head[start..]), Bytes::from_static(LINE_END));
                 let parts = match self.framing {
-                    Framing::Chunked => &[head.into(), bytes, line_end][..],
+                    Framing::Chunked => &[head, bytes, line_end][..],
                     Framing::UntilClose => &[bytes],
                 };
                 ready!(self.write(cx, parts))?;
@@ -243,61 +244,52 @@ impl<T: AsyncWrite + Unpin> State<T> {
         chunk.bytes = std::mem::take(scratch);
         chunk.bytes.clear();
         chunk.bytes.extend_from_slice(&[0; CHUNK_HEAD_BYTES]);
-        let mut taken = events.take_batch(reader, batch, &mut chunk);
+        let taken = events.take_batch(reader, batch, &mut chunk);
         let size = chunk.bytes.len() - CHUNK_HEAD_BYTES;
-        let mut written = nothing;
-        if size > 0 {
-            written = Written { events: chunk.events, bytes: size as u64 };
-            let start = match self.framing {
-                Framing::Chunked => {
-                    chunk.bytes.extend_from_slice(LINE_END);
-                    write_chunk_head(&mut chunk.bytes[..CHUNK_HEAD_BYTES], size)
-                }
-                Framing::UntilClose => CHUNK_HEAD_BYTES,
-            };
-            let bytes = &chunk.bytes[start..];
-            match events.permit().begin_write() {
-                None => {
-                    // The position is that after the frames. The client keeps the one that it has received.
-                    self.failure = Some(revoked());
-                    (taken, written) = (Taken::Wake, nothing);
-                }
-                Some(_guard) => {
-                    let mut cx = Context::from_waker(Waker::noop());
-                    let sent = match Pin::new(&mut self.transport).poll_write(&mut cx, bytes) {
-                        Poll::Ready(Ok(sent)) => sent,
-                        Poll::Ready(Err(error)) => {
-                            self.failure = Some(error);
-                            0
-                        }
-                        Poll::Pending => 0,
-                    };
-                    if sent < bytes.len() {
-                        // The task waits until the socket takes the rest.
-                        self.unwritten = Bytes::copy_from_slice(&bytes[sent..]);
-                        taken = Taken::Wake;
-                    }
-                }
-            }
+        let mut start = CHUNK_HEAD_BYTES;
+        if self.framing == Framing::Chunked {
+            let head;
+            (head, start) = chunk_head(size);
+            chunk.bytes[..CHUNK_HEAD_BYTES].copy_from_slice(&head);
+            chunk.bytes.extend_from_slice(LINE_END);
         }
+        let is_allowed = size == 0 || self.write_now(&chunk.bytes[start..]);
+        let written = if is_allowed { Written { events: chunk.events, bytes: size as u64 } } else { nothing };
         *scratch = chunk.bytes;
-        (taken, written)
+        // The task waits until the socket takes the rest, or ends the connection.
+        let is_task_needed = self.failure.is_some() || !self.unwritten.is_empty();
+        (if is_task_needed { Taken::Wake } else { taken }, written)
+    }
+
+    /// Writes these bytes as far as the socket takes them now. Returns whether the stream may write: then the rest, if any, is `unwritten`.
+    fn write_now(&mut self, bytes: &[u8]) -> bool {
+        let Some(_guard) = self.events.as_ref().and_then(|events| events.permit().begin_write()) else {
+            // The position is that after the frames. The client keeps the one that it has received.
+            self.failure = Some(revoked());
+            return false;
+        };
+        let mut cx = Context::from_waker(Waker::noop());
+        let sent = match Pin::new(&mut self.transport).poll_write(&mut cx, bytes) {
+            Poll::Ready(Ok(sent)) => sent,
+            Poll::Ready(Err(error)) => {
+                self.failure = Some(error);
+                0
+            }
+            Poll::Pending => 0,
+        };
+        self.unwritten = Bytes::copy_from_slice(&bytes[sent..]);
+        true
     }
 }
 
-/// Writes the head of a chunk of this size to the end of these bytes, and returns where it starts.
-fn write_chunk_head(bytes: &mut [u8], mut size: usize) -> usize {
-    let mut at = bytes.len() - LINE_END.len();
-    bytes[at..].copy_from_slice(LINE_END);
-    while at > 0 {
-        at -= 1;
-        bytes[at] = b"0123456789abcdef"[size & 15];
-        size >>= 4;
-        if size == 0 {
-            break;
-        }
-    }
-    at
+/// The head of a chunk of this size, at the end of an array, and where it starts.
+fn chunk_head(size: usize) -> ([u8; CHUNK_HEAD_BYTES], usize) {
+    let (mut bytes, size) = ([0; CHUNK_HEAD_BYTES], size as u64);
+    let end = CHUNK_HEAD_BYTES - LINE_END.len();
+    let start = end.saturating_sub(hex_digits(size));
+    fill_hex(&mut bytes[start..end], size);
+    bytes[end..].copy_from_slice(LINE_END);
+    (bytes, start)
 }
 
 #[cfg(test)]

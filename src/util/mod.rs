@@ -10,6 +10,7 @@ pub(crate) mod duration;
 pub mod fair_queue;
 pub(crate) mod files;
 pub(crate) mod fingerprint;
+pub(crate) mod hex;
 pub(crate) mod hidden;
 pub mod id;
 pub(crate) mod named;
