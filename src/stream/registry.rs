@@ -396,7 +396,7 @@ impl StreamPermit {
     pub fn is_end_requested(&self, waker: &Waker) -> bool {
         // Registered before the flag is read: a request in between wakes the task.
         self.signal.waker.register(waker);
-        self.signal.requested.load(Ordering::Acquire)
+        self.has_to_end()
     }
 
     /// Whether the stream has to end, for a task that is not woken when that changes.

@@ -51,12 +51,13 @@ impl Handover {
     /// Notes that hyper's buffer is empty.
     pub fn flushed(&self) {
         let step = &mut *self.0.lock();
-        if let Step::Begun(_) = step
-            && let Step::Begun(mut stream) = std::mem::take(step)
-        {
-            stream.guard = None;
-            *step = Step::Written(stream);
-        }
+        *step = match std::mem::take(step) {
+            Step::Begun(mut stream) => {
+                drop(stream.guard.take());
+                Step::Written(stream)
+            }
+            other => other,
+        };
     }
 
     /// The stream, once the head is written.

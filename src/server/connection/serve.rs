@@ -116,24 +116,27 @@ pub fn spawn(
         // Dropped in reverse order: the socket is closed before another connection takes its room.
         let _permit = permit;
         let _counted = counted;
-        let closed = CloseGuard(activity);
         // Held until the task ends: the shutdown waits for it.
         let _closing = closing;
-        let Some((socket, stream, ignored)) = requests.await else { return };
-        let TakenStream { events, framing, exchange, .. } = stream;
-        let _exchange = exchange;
-        let stream = SocketStream::new(socket, framing, events, ignored);
-        tokio::select! {
-            ended = stream.run() => if let Err(error) = ended {
+        let served = async move {
+            let closed = CloseGuard(activity);
+            let Some((socket, stream, ignored)) = requests.await else { return };
+            let TakenStream { events, framing, exchange, .. } = stream;
+            let ended = SocketStream::new(socket, framing, events, ignored).run().await;
+            if let Err(error) = ended {
                 tracing::debug!(%peer, %error, "a stream's connection ended");
-            },
+            }
+            // Before the exchange ends, which would wait for the next request otherwise.
+            drop(closed);
+            drop(exchange);
+        };
+        tokio::select! {
+            () = served => {}
             () = abort.requested() => {
                 metrics.slow_client_disconnects.inc();
                 tracing::debug!(%peer, "aborted a connection: its client does not read");
             }
         }
-        // Before the exchange ends, which would wait for the next request otherwise.
-        drop(closed);
     });
 }
 
@@ -153,18 +156,13 @@ struct Requests {
 impl Requests {
     /// Serves requests until the connection ends, or until one of HTTP/1 is answered with a stream.
     async fn serve(self, socket: TcpStream) -> Option<Handed> {
-        let (peer, metrics, abort, activity) =
-            (self.peer, Arc::clone(&self.app.metrics), self.abort.clone(), Arc::clone(&self.activity));
+        let (peer, activity) = (self.peer, Arc::clone(&self.activity));
         tokio::select! {
             served = self.serve_with_hyper(socket) => match served {
                 Ok(handed) => return handed,
                 // Clients may disconnect at any time: not worth more than a debug line.
                 Err(error) => tracing::debug!(%peer, error, "connection ended with an error"),
             },
-            () = abort.requested() => {
-                metrics.slow_client_disconnects.inc();
-                tracing::debug!(%peer, "aborted a connection: its client does not read");
-            }
             cause = activity.end().passed() => {
                 activity.limits().ended(cause);
                 tracing::debug!(%peer, cause = cause.as_str(), "ended a connection");
