@@ -191,8 +191,9 @@ impl EventStream {
         if self.permit.has_to_end() || !self.context.hub.may_deliver() {
             return Taken::Wake;
         }
+        let before = chunk.bytes.len();
         let taken = self.readers[reader].take_batch(batch, &mut self.positions, chunk);
-        if chunk.events > 0 {
+        if chunk.bytes.len() > before {
             self.last_write = batch.now;
         }
         taken

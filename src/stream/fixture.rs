@@ -20,6 +20,8 @@ use crate::util::clock::system_clock;
 
 /// The channel of all streams.
 pub const CHANNEL: &str = "c";
+/// `stream.max-event-size` of the fixture.
+pub const MAX_EVENT_SIZE: usize = 1 << 20;
 pub const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 pub struct Fixture {
@@ -35,7 +37,7 @@ impl Fixture {
             buffer_memory: 16 << 20,
             channel_memory: 1 << 20,
             reconcile_interval: Duration::from_secs(5),
-            max_event_size: 8 << 20,
+            max_event_size: MAX_EVENT_SIZE,
             linger: Duration::from_secs(30),
             fence: Duration::from_secs(5),
         };

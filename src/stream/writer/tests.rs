@@ -4,7 +4,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::stream::fixture::{Fixture, PING_INTERVAL};
+use crate::stream::fixture::{Fixture, MAX_EVENT_SIZE, PING_INTERVAL};
 use crate::stream::registry::EndReason;
 
 /// A stream that is being written, and the client's end of its connection.
@@ -134,8 +134,14 @@ async fn events_delay_pings_on_a_stream_whose_task_sleeps() {
     client.read_until("connected").await;
     for n in 0..6 {
         tokio::time::sleep(PING_INTERVAL * 2 / 3).await;
-        fixture.emit(&format!("event {n}")).await;
-        client.read_until(&format!("event {n}")).await;
+        // A gap counts like an event.
+        let (text, expected) = if n == 3 {
+            ("x".repeat(MAX_EVENT_SIZE), "too-large".into())
+        } else {
+            (format!("event {n}"), format!("event {n}"))
+        };
+        fixture.emit(&text).await;
+        client.read_until(&expected).await;
     }
     assert!(!client.text.contains("ping"), "{}", client.text);
     let silent_since = tokio::time::Instant::now();
