@@ -10,6 +10,7 @@ mod client;
 mod faulty_store;
 mod harness;
 mod origin;
+mod random_history;
 mod raw_http2;
 
 mod activation;

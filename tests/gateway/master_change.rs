@@ -8,6 +8,7 @@ use tidegate::event::StreamId;
 
 use crate::client::{Sse, id_of};
 use crate::harness::{Gateway, wait_until};
+use crate::random_history::RandomHistory;
 
 /// With and without an event buffer: streams then read all events from the store by themselves.
 pub const BUFFERS: [&str; 2] = ["", "stream.buffer-memory = 0"];
@@ -349,49 +350,32 @@ async fn random_losses_are_followed_by_a_gap_and_surviving_entries_are_delivered
             sse.connected("c").await;
             clients.push(Client { sse, held: BTreeMap::new(), received: BTreeSet::new(), last: StreamId::ZERO });
         }
-        let (mut log, mut count, mut contents) = (format!("seed {seed}"), 0, BTreeMap::new());
-        let mut greatest = StreamId::ZERO;
+        let mut history = RandomHistory::new(seed);
         for _ in 0..12 {
-            for _ in 0..rng.random_range(1..6) {
-                count += 1;
-                gateway.store.advance_clock(rng.random_range(0..20));
-                let data = json!(format!("entry {count}"));
-                let id = match rng.random_bool(0.7) {
-                    true => gateway.store.emit_stock("c", "e", &data).await,
-                    false => gateway.store.add("c", "e", &data).await,
-                };
-                log += &format!(", {id}={count}");
-                greatest = greatest.max(id);
-                contents.insert(id, data);
-            }
+            history.grow(&gateway.store, &mut rng, 0.7).await;
             // Some clients receive everything before the next loss.
-            let (id, data) = contents.last_key_value().expect("an entry");
+            let (id, data) = history.last();
             for client in &mut clients {
                 if rng.random_bool(0.6) {
-                    client.receive_until(*id, data, &log).await;
+                    client.receive_until(id, &data, &history.log).await;
                 }
             }
             if rng.random_bool(0.5) {
                 let lost = rng.random_range(1..5);
-                gateway.store.lose_tail("c", lost).await;
-                let left = gateway.store.ids("c").await;
-                let last = left.last().copied().unwrap_or_default();
-                contents.retain(|id, _| left.contains(id));
+                let last = history.lose_tail(&gateway.store, lost).await;
                 // The id of a lost entry is used again only if the hub notices: an entry is recognized by its id.
                 let is_noticed = rng.random_bool(0.5);
                 let is_slow_clock = is_noticed && rng.random_bool(0.6);
-                let clock = if is_slow_clock { last.ms + 1 } else { greatest.ms + 50 };
+                let clock = if is_slow_clock { last.ms + 1 } else { history.greatest.ms + 50 };
                 gateway.store.set_clock(clock);
-                log += &format!(", {lost} lost, noticed: {is_noticed}, slow clock: {is_slow_clock}");
+                history.log += &format!(", {lost} lost, noticed: {is_noticed}, slow clock: {is_slow_clock}");
                 if is_noticed {
                     gateway.store.change_master();
                 }
             }
         }
-        let data = json!("last");
-        gateway.store.set_clock(greatest.ms + 1_000);
-        let last = gateway.store.emit_stock("c", "e", &data).await;
-        contents.insert(last, data.clone());
+        let (last, data) = history.end(&gateway.store).await;
+        let RandomHistory { log, contents, .. } = history;
         for client in &mut clients {
             client.receive_until(last, &data, &log).await;
             assert!(

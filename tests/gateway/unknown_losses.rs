@@ -11,6 +11,7 @@ use tidegate::event::StreamId;
 use crate::client::{Sse, id_of};
 use crate::harness::{Gateway, InitialPolicy};
 use crate::master_change::{BUFFERS, emit_four, open_with_four, replace_tail, reset};
+use crate::random_history::RandomHistory;
 
 /// The gateway to which a client returns was started after the loss, so it has not read the lost entry.
 async fn restarted(gateway: Gateway, buffer: &str) -> Gateway {
@@ -277,37 +278,25 @@ async fn random_losses_and_restarts_leave_no_surviving_entry_undelivered() {
             let (held, received) = (BTreeMap::new(), BTreeMap::new());
             clients.push(Client { sse, held, received, gaps: 0, last: StreamId::ZERO });
         }
-        let (mut log, mut count, mut contents) = (format!("seed {seed}"), 0, BTreeMap::new());
-        let mut greatest = StreamId::ZERO;
+        let mut history = RandomHistory::new(seed);
         for _ in 0..10 {
-            for _ in 0..rng.random_range(1..6) {
-                count += 1;
-                gateway.store.advance_clock(rng.random_range(0..20));
-                let data = json!(format!("entry {count}"));
-                let id = gateway.store.emit_stock("c", "e", &data).await;
-                log += &format!(", {id}={count}");
-                greatest = greatest.max(id);
-                contents.insert(id, data);
-            }
-            let (id, data) = contents.last_key_value().expect("an entry");
+            history.grow(&gateway.store, &mut rng, 1.0).await;
+            let (id, data) = history.last();
             for client in &mut clients {
                 if rng.random_bool(0.6) {
-                    client.receive_until(*id, data, &log).await;
+                    client.receive_until(id, &data, &history.log).await;
                 }
             }
             if rng.random_bool(0.3) {
                 continue;
             }
             // At least the first entry stays: without any, the key may have expired.
-            let lost = rng.random_range(0..5).min(contents.len() - 1);
-            gateway.store.lose_tail("c", lost).await;
-            let left = gateway.store.ids("c").await;
-            let last = left.last().copied().unwrap_or_default();
-            contents.retain(|id, _| left.contains(id));
+            let lost = rng.random_range(0..5).min(history.contents.len() - 1);
+            let last = history.lose_tail(&gateway.store, lost).await;
             let is_restart = rng.random_bool(0.7);
-            let clock = if rng.random_bool(0.6) { last.ms + 1 } else { greatest.ms + 50 };
+            let clock = if rng.random_bool(0.6) { last.ms + 1 } else { history.greatest.ms + 50 };
             gateway.store.set_clock(clock);
-            log += &format!(", {lost} lost, restart: {is_restart}, clock {clock}");
+            history.log += &format!(", {lost} lost, restart: {is_restart}, clock {clock}");
             gateway.store.change_master();
             if is_restart {
                 // Without streams, the gateway ends at once.
@@ -320,10 +309,8 @@ async fn random_losses_and_restarts_leave_no_surviving_entry_undelivered() {
                 }
             }
         }
-        let data = json!("last");
-        gateway.store.set_clock(greatest.ms + 1_000);
-        let last = gateway.store.emit_stock("c", "e", &data).await;
-        contents.insert(last, data.clone());
+        let (last, data) = history.end(&gateway.store).await;
+        let RandomHistory { log, contents, .. } = history;
         for (number, client) in clients.iter_mut().enumerate() {
             client.receive_until(last, &data, &log).await;
             let missing = contents.iter().find(|(id, data)| !client.received.contains_key(&(**id, data.to_string())));

@@ -103,6 +103,22 @@ async fn open(gateway: &Gateway, count: usize, bytes: &[u8], is_answered: bool) 
     sockets
 }
 
+/// An HTTP/2 connection with this many requests, whose streams have this window.
+fn http2_gets(path: &str, requests: u32, window: u32) -> Vec<u8> {
+    let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4][..], &window.to_be_bytes()].concat();
+    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &*settings].concat();
+    // Without Huffman codes.
+    let mut block = vec![0x82, 0x86, 0x04, u8::try_from(path.len()).expect("a short path")];
+    block.extend(path.as_bytes());
+    block.extend([0x01, 1, b'h']);
+    for stream in (1..2 * requests).step_by(2) {
+        bytes.extend([0, 0, u8::try_from(block.len()).expect("a short block"), 1, 5]);
+        bytes.extend(stream.to_be_bytes());
+        bytes.extend(&block);
+    }
+    bytes
+}
+
 /// `server.max-connections` × 48 KiB is the term of the formula.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_stay_within_their_term_of_memory() {
@@ -153,14 +169,7 @@ async fn unread_responses_stay_within_the_memory_for_connections() {
     std::fs::write(&policy, crate::guests::component("large-rejection")).expect("the policy is written");
     let gateway =
         patient_gateway(&format!("policy.file = \"{}\"\nserver.connection-memory = \"8MiB\"", policy.display())).await;
-    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0][..]].concat();
-    for stream in (1..200_u8).step_by(2) {
-        let mut block = vec![0x82, 0x86, 0x04, 13];
-        block.extend(b"/api/realtime");
-        block.extend([0x01, 1, b'h']);
-        bytes.extend([0, 0, u8::try_from(block.len()).expect("a short block"), 1, 5, 0, 0, 0, stream]);
-        bytes.extend(block);
-    }
+    let bytes = http2_gets("/api/realtime", 100, 0);
     let before = allocated(&gateway).await;
     let attack = async {
         let sockets = open(&gateway, 50, &bytes, true).await;
@@ -180,22 +189,15 @@ async fn unread_responses_stay_within_the_memory_for_connections() {
 /// `server.max-header-size` + 96 KiB) is the term of the formula.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http2_streams_that_are_not_read_stay_within_their_term() {
-    const STREAMS_PER_CONNECTION: usize = 50;
+    const STREAMS_PER_CONNECTION: u32 = 50;
     const HEAD: usize = 32 << 10;
     let toml = format!("allow-all = true\nstream.buffer-memory = \"1MiB\"\nserver.max-header-size = {HEAD}");
     let gateway = patient_gateway(&toml).await;
-    let mut bytes = [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0, 0, 4, 0][..]].concat();
-    for stream in (1..100_u8).step_by(2) {
-        let mut block = vec![0x82, 0x86, 0x04, 27];
-        block.extend(b"/api/realtime?channel=flood");
-        block.extend([0x01, 1, b'h']);
-        bytes.extend([0, 0, u8::try_from(block.len()).expect("a short block"), 1, 5, 0, 0, 0, stream]);
-        bytes.extend(block);
-    }
+    let bytes = http2_gets("/api/realtime?channel=flood", STREAMS_PER_CONNECTION, 1 << 10);
     let event = json!({"channel": "flood", "event": "e", "data": "x".repeat(16_000)}).to_string();
     let add = async |count: usize| {
         let opened = metric(gateway.control, "tidegate_streams").await + count as f64;
-        let sockets = open(&gateway, count / STREAMS_PER_CONNECTION, &bytes, true).await;
+        let sockets = open(&gateway, count / STREAMS_PER_CONNECTION as usize, &bytes, true).await;
         wait_until("the streams are open", async || metric(gateway.control, "tidegate_streams").await >= opened).await;
         for _ in 0..100 {
             let (status, answer) = send_request(gateway.control, "POST", "/v1/emit", JSON, event.as_bytes()).await;
