@@ -1,0 +1,2 @@
+// The web platform, installed into the global scope.
+export {};
