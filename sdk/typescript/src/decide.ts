@@ -1,9 +1,11 @@
 // One decision: converts the interface's request to a standard `Request`, and the handler's response to the interface's answer.
 import { reject } from "./answer.ts";
-import { setCurrent } from "./current.ts";
+import { setCookieLines, setCurrent } from "./current.ts";
 import { allowedStream, handle, type AllowedStream } from "./handle.ts";
 import { host, type WitHeader } from "./host.ts";
 import type { Handler } from "./handler.ts";
+import { responseOf } from "./next/navigation.ts";
+import { asNextRequest } from "./next/server.ts";
 
 /** The interface's request. */
 export interface WitRequest {
@@ -69,34 +71,47 @@ async function evaluate(ready: () => Promise<Handler>, witRequest: WitRequest, c
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
   const stream = allowedStream(response);
-  return stream ? toGrant(stream, channels) : toRejection(response);
+  return stream ? toGrant(stream, channels, response.headers) : toRejection(response);
 }
 
 function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }: WitRequest): Request {
   const headers = new Headers();
   for (const { name, value } of fields) headers.append(name, latin1(value));
-  return new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers });
+  // Next.js passes a `NextRequest` to routes, and libraries expect its cookies.
+  return asNextRequest(new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers }));
 }
 
-function toGrant({ channels, grant }: AllowedStream, requested: string[]): WitGrant {
+function toGrant({ channels, grant }: AllowedStream, requested: string[], added: Headers): WitGrant {
   const granted = grant?.channels ?? channels;
   const all = granted.length === requested.length && granted.every((name, at) => name === requested[at]);
   return {
     subject: grant?.subject,
     channels: all ? undefined : [...granted],
     expiresAt: grant?.expiresAt === undefined ? undefined : BigInt(Math.trunc(Number(grant.expiresAt))),
-    headers: grant?.headers ? toFields(new Headers(grant.headers)) : [],
+    headers: [...(grant?.headers ? toFields(new Headers(grant.headers)) : []), ...toFields(added).filter(isOfStream), ...cookieFields()],
   };
+}
+
+/** The headers that a stream's response may have. Code that wraps `handle` adds them to its response. */
+function isOfStream({ name }: WitHeader): boolean {
+  return name === "set-cookie" || name.startsWith("x-");
+}
+
+/** The cookies of `cookies().set()`. */
+function cookieFields(): WitHeader[] {
+  return setCookieLines().map((line) => ({ name: "set-cookie", value: bytes(line) }));
 }
 
 async function toRejection(response: Response): Promise<WitRejection> {
   if (response.status < 200 || response.status > 599) throw new RangeError(`a response of status ${response.status} cannot be sent`);
   const body = response.body === null ? new Uint8Array() : new Uint8Array(await response.arrayBuffer());
-  return { status: response.status, headers: toFields(response.headers), body };
+  return { status: response.status, headers: [...toFields(response.headers), ...cookieFields()], body };
 }
 
 /** The client's response to an uncaught error, without details. The log has the error. */
 function errorResponse(error: unknown): Response {
+  const meant = responseOf(error);
+  if (meant) return meant;
   const { name, message, kind } = error instanceof Error ? (error as Error & { kind?: string }) : { name: "thrown", message: String(error) };
   // Compared by name, because the app may have its own copy of this package.
   if (name === "LookupError") return reject(503, "Try again", `look-up ${kind}`);
