@@ -1,6 +1,7 @@
 // `console` writes to the gateway's log, one line per call.
 import inspect from "object-inspect";
-import { host, type Level } from "../src/host.ts";
+import { host, type Level } from "../../src/host.ts";
+import { sourceStack } from "./stacks.ts";
 
 let quiet = false;
 
@@ -21,7 +22,7 @@ export function startConsole(): void {
     (...args: unknown[]) =>
       host().context.log(quiet && level !== "error" ? "debug" : level, format(args));
   const nothing = () => {};
-  Object.assign(console, {
+  const console = {
     debug: at("debug"),
     log: at("info"),
     info: at("info"),
@@ -42,7 +43,8 @@ export function startConsole(): void {
     time: nothing,
     timeEnd: nothing,
     timeLog: nothing,
-  });
+  };
+  Object.defineProperty(globalThis, "console", { value: console, writable: true, enumerable: false, configurable: true });
 }
 
 function format(args: unknown[]): string {
@@ -68,7 +70,8 @@ function show(value: unknown): string {
   if (typeof value === "string") return value;
   if (value instanceof Error) {
     const cause = value.cause === undefined ? "" : `\n  [cause] ${show(value.cause)}`;
-    return `${value.name}: ${value.message}\n${(value.stack ?? "").trimEnd().replace(/^/gm, "    at ")}${cause}`;
+    const stack = sourceStack(String(value.stack ?? ""));
+    return `${value.name}: ${value.message}${stack && `\n${stack}`}${cause}`;
   }
   return inspect(value, { depth: 4 });
 }

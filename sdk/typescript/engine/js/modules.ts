@@ -69,7 +69,7 @@ export class Modules {
 
   /** Compiles a module. Throws its `SyntaxError`. */
   compile({ id, imports, code, whole = false }: ProgramModule): void {
-    this.#compiled.set(id, { imports, run: native.compile(id, code, whole) as Run });
+    this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`) as Run });
   }
 
   /** Evaluates the entry and its imports, and returns the entry's exports. */
@@ -125,6 +125,11 @@ export class Modules {
     }
     return module.exports;
   }
+}
+
+/** The start of a module's function, on the first line of its code so that lines stay the same. */
+export function wrapper(whole: boolean): string {
+  return `(${whole ? "async " : ""}function(require,module,exports){`;
 }
 
 function target(code: AppModule, id: string, name: string): string {

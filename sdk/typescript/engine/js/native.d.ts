@@ -2,8 +2,8 @@
 
 /** src/bindings/host.rs, and js/network.ts */
 interface NativeHost {
-  /** Compiles the body of a module's function; `file` appears in stacks. */
-  compile(file: string, code: string, isAsync: boolean): (require: unknown, module: unknown, exports: unknown) => void | Promise<void>;
+  /** Evaluates a script, whose stacks have `file`. */
+  compile(file: string, script: string): unknown;
 
   log(level: string, line: string): void;
   contextNow(): number;

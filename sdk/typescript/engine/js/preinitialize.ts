@@ -1,52 +1,66 @@
 // Evaluation of the app at build. Top-level code runs once, here, and every instance starts with its result. A module whose top-level
 // code reads state of an instance (settings, randomness, the clock), and every module that imports it, is evaluated in each instance.
-import type { App } from "./modules.ts";
-import { DeferredModuleError, type Modules } from "./modules.ts";
-import { setHost, type Host } from "../src/host.ts";
+import { setHost, type Host } from "../../src/host.ts";
+import { DeferredModuleError, type Modules, type Program } from "./modules.ts";
+import { codeStack } from "./stacks.ts";
 import { watch } from "./watch.ts";
 
-/** The result for the build; build/build.mjs parses it. */
-interface Report {
+/** The result for the build's driver. Stacks have positions of the bundle's code. */
+export interface Report {
   /** Uses of instance state by top-level code. */
   found: { module: string; state: string; stack: string }[];
-  /** Modules that cannot be evaluated. */
-  failed: { module: string; error: string; stack: string }[];
+  /** Modules that cannot be compiled or evaluated. */
+  failed: { module: string; name: string; error: string; stack: string }[];
   printed: string[];
 }
 
-/** Evaluates all modules that can be evaluated at build, and prints a report about the others. */
-export async function preinitialize(app: App, modules: Modules, print: (line: string) => void): Promise<void> {
+/** Compiles all modules, evaluates those that can be evaluated at build, and reports about the others. */
+export async function preinitialize(program: Program, modules: Modules): Promise<Report> {
   const report: Report = { found: [], failed: [], printed: [] };
-  const deferred = new Set(app.lazy);
-  const note = (state: string) => {
-    const module = modules.running.at(-1) ?? app.entry;
-    deferred.add(module);
-    report.found.push({ module, state, stack: new Error().stack ?? "" });
+  const failed = (module: string, error: unknown) => {
+    const { name, message, stack = "" } = error instanceof Error ? error : { name: "thrown", message: String(error) };
+    report.failed.push({ module, name, error: `${name}: ${message}`, stack: codeStack(stack) });
   };
+  for (const module of program.modules) {
+    try {
+      modules.compile(module);
+    } catch (error) {
+      failed(module.id, error);
+    }
+  }
+  if (report.failed.length > 0) return report;
 
+  const deferred = new Set(program.lazy);
+  const note = (state: string) => {
+    const module = modules.running.at(-1) ?? program.entry;
+    deferred.add(module);
+    report.found.push({ module, state, stack: codeStack(new Error().stack ?? "") });
+  };
   setHost(hostAtBuild(note, (line) => report.printed.push(line)));
   const unwatch = watch(note);
-  for (const id of app.order) {
-    if (deferred.has(id)) continue;
-    if (Object.values(app.modules[id]?.imports ?? {}).some((it) => deferred.has(it) && app.order.includes(it))) {
+  const importsDeferred = (id: string) =>
+    Object.values(imports.get(id) ?? {}).some((it) => deferred.has(it) && order.has(it));
+  const imports = new Map(program.modules.map((it) => [it.id, it.imports]));
+  const order = new Set(program.order);
+  for (const id of program.order) {
+    if (!program.trial && (deferred.has(id) || importsDeferred(id))) {
       deferred.add(id);
       continue;
     }
     try {
-      modules.deferring(deferred, () => modules.load(id));
+      modules.deferring(program.trial ? new Set() : deferred, () => modules.load(id));
     } catch (error) {
       if (error instanceof DeferredModuleError) deferred.add(id);
-      else if (!deferred.has(id)) {
+      else if (program.trial || !deferred.has(id)) {
         deferred.add(id);
-        const { name, message, stack = "" } = error instanceof Error ? error : { name: "thrown", message: String(error) };
-        report.failed.push({ module: id, error: `${name}: ${message}`, stack });
+        failed(id, error);
       }
     }
   }
   // Run the microtasks that top-level code scheduled.
   for (let tick = 0; tick < 8; tick++) await undefined;
   unwatch();
-  print(`\u0001tidegate ${JSON.stringify(report)}`);
+  return report;
 }
 
 /** The host at build: it notes each call and returns a placeholder. */

@@ -1,11 +1,20 @@
 // A subset of `process`, whose environment has the policy's settings.
-import { host } from "../src/host.ts";
+import { host } from "../../src/host.ts";
+
+let nodeEnv = "production";
+
+/** Sets `NODE_ENV` where there is no setting of that name. */
+export function setNodeEnv(value = "production"): void {
+  nodeEnv = value;
+}
 
 /** Installs `process` and `global`. */
 export function startProcess(): void {
   const env: Record<string, string | undefined> = Object.create(null);
-  env.NODE_ENV = "production";
-  const setting = (name: string | symbol) => (typeof name === "string" ? (host().settings.get(name) ?? undefined) : undefined);
+  const setting = (name: string | symbol) => {
+    if (typeof name !== "string") return undefined;
+    return host().settings.get(name) ?? (name === "NODE_ENV" ? nodeEnv : undefined);
+  };
   const process = {
     env: new Proxy(env, {
       get: (own, name) => (Reflect.has(own, name) ? Reflect.get(own, name) : setting(name)),
@@ -32,5 +41,7 @@ export function startProcess(): void {
     },
     emitWarning: (warning: unknown) => console.warn(warning),
   };
-  Object.assign(globalThis, { process, global: globalThis });
+  for (const [name, value] of Object.entries({ process, global: globalThis })) {
+    Object.defineProperty(globalThis, name, { value, writable: true, enumerable: false, configurable: true });
+  }
 }

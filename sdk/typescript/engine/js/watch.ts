@@ -10,9 +10,9 @@ export function watch(note: Note): () => void {
   const undo: (() => void)[] = [];
 
   /** Replaces `name` of `owner`: while watching, it notes its use and calls `substitute` instead of the real function. */
-  function stub(owner: object, name: string, state: string, substitute: (...args: never[]) => unknown): void {
-    const real = Reflect.get(owner, name) as ((...args: unknown[]) => unknown) | undefined;
-    if (typeof real !== "function") return;
+  function stub(owner: object | undefined, name: string, state: string, substitute: (...args: never[]) => unknown): void {
+    const real = owner && Reflect.get(owner, name) as ((...args: unknown[]) => unknown) | undefined;
+    if (!owner || typeof real !== "function") return;
     const own = Object.getOwnPropertyDescriptor(owner, name);
     Object.defineProperty(owner, name, {
       configurable: true,
@@ -29,9 +29,10 @@ export function watch(note: Note): () => void {
 
   let counter = 0;
   stub(Math, "random", "Math.random()", () => (++counter % 1000) / 1000);
+  const { crypto, performance, SubtleCrypto } = globalThis;
   stub(crypto, "getRandomValues", "crypto.getRandomValues()", (array: unknown) => array);
   stub(crypto, "randomUUID", "crypto.randomUUID()", () => "00000000-0000-4000-8000-000000000000");
-  for (const name of Object.getOwnPropertyNames(SubtleCrypto.prototype)) {
+  for (const name of Object.getOwnPropertyNames(SubtleCrypto?.prototype ?? {})) {
     if (name !== "constructor") stub(SubtleCrypto.prototype, name, `crypto.subtle.${name}()`, () => new Promise(() => {}));
   }
   stub(performance, "now", "performance.now()", () => 0);

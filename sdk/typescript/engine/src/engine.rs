@@ -143,9 +143,10 @@ fn text(value: &Value<'_>) -> rquickjs::Result<String> {
     Ok(rquickjs::Coerced::<String>::from_js(value.ctx(), value.clone())?.0)
 }
 
+/// An error for a person: name, message and stack.
 fn describe(error: &CaughtError<'_>) -> String {
-    match error {
-        CaughtError::Exception(exception) => format!("{exception}"),
-        other => other.to_string(),
-    }
+    let CaughtError::Exception(exception) = error else { return error.to_string() };
+    let name = exception.as_object().get::<_, String>("name").unwrap_or_else(|_| "Error".into());
+    let stack = exception.stack().map(|stack| format!("\n{}", stack.trim_end())).unwrap_or_default();
+    format!("{name}: {}{stack}", exception.message().unwrap_or_default())
 }

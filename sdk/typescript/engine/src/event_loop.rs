@@ -37,7 +37,7 @@ pub fn settle<'js>(ctx: &Ctx<'js>, platform: &Object<'js>, promise: Value<'js>) 
 }
 
 /// Runs the pending jobs. An exception of one, for instance of a function of `queueMicrotask`, is reported and does not end the loop.
-fn run_jobs(ctx: &Ctx<'_>, platform: &Object<'_>) -> Result<()> {
+fn run_jobs<'js>(ctx: &Ctx<'js>, platform: &Object<'js>) -> Result<()> {
     let mut context = std::ptr::null_mut();
     loop {
         // SAFETY: there is one context, which is alive as long as `ctx`.

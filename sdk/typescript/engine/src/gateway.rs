@@ -41,7 +41,7 @@ pub trait Gateway {
     /// The gateway's clock, in ms since 1970.
     fn now(&self) -> u64;
     fn request_id(&self) -> String;
-    fn action(&self) -> &'static str;
+    fn action(&self) -> String;
     fn log(&self, level: &str, line: &str);
 
     fn reason(&self, text: &str);

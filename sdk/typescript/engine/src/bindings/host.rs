@@ -1,7 +1,7 @@
 //! Natives of the gateway: host functions, clocks, randomness, and outbound requests.
 
 use rquickjs::prelude::{Func, Opt};
-use rquickjs::{Array, Ctx, Function, Object, Result, Value};
+use rquickjs::{Array, Ctx, Object, Result, Value};
 
 use super::Bytes;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
@@ -15,13 +15,12 @@ pub fn register(native: &Object<'_>) -> Result<()> {
     network(native)
 }
 
-/// Compiles the body of a module's function. `file` appears in stacks; the wrapper does not move its lines.
-fn compile<'js>(ctx: Ctx<'js>, file: String, code: String, is_async: bool) -> Result<Function<'js>> {
-    let prefix = if is_async { "(async function(require,module,exports){" } else { "(function(require,module,exports){" };
+/// Evaluates a script, whose stacks have `file`.
+fn compile<'js>(ctx: Ctx<'js>, file: String, script: String) -> Result<Value<'js>> {
     let mut options = rquickjs::context::EvalOptions::default();
     options.filename = Some(file);
     options.strict = false;
-    ctx.eval_with_options(format!("{prefix}{code}\n}})"), options)
+    ctx.eval_with_options(script, options)
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {

@@ -19,8 +19,8 @@ impl Gateway for Standalone {
     fn request_id(&self) -> String {
         String::new()
     }
-    fn action(&self) -> &'static str {
-        "stream"
+    fn action(&self) -> String {
+        "stream".into()
     }
     fn log(&self, level: &str, line: &str) {
         eprintln!("{level}: {line}");
