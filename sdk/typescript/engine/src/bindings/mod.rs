@@ -11,6 +11,7 @@ mod web;
 use rquickjs::{Ctx, Exception, Object, Result};
 
 pub use bytes::Bytes;
+pub use host::flat;
 
 /// An exception of a native: `name` is that of a standard error (`TypeError`, `RangeError`), or of a `DOMException`.
 #[derive(Clone, Debug, PartialEq, Eq)]
