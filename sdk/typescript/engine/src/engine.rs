@@ -14,6 +14,9 @@ const PLATFORM: &str = include_str!(concat!(env!("OUT_DIR"), "/platform.js"));
 /// Bytes of the stack that JavaScript may use. A component has a stack of 512 KiB.
 const STACK_BYTES: usize = 384 << 10;
 
+/// Bytes of objects from which on a decision collects cycles.
+const GC_THRESHOLD_BYTES: usize = 24 << 20;
+
 /// Interrupt checks until the evaluation of a program counts as endless; one check is about 10,000 steps.
 const BUILD_INTERRUPT_CHECKS: u32 = 200_000;
 
@@ -41,7 +44,8 @@ impl Engine {
     }
 
     /// Evaluates a program at build and returns a report; the crate's documentation describes both, which are JSON.
-    pub fn build(&self, program: &str) -> Result<String, String> {
+    /// `pack` runs at the end.
+    pub fn build(&self, program: String, pack: impl FnOnce(&Ctx<'_>)) -> Result<String, String> {
         let mut checks = 0;
         self.runtime.set_interrupt_handler(Some(Box::new(move || {
             checks += 1;
@@ -54,6 +58,9 @@ impl Engine {
         self.runtime.set_interrupt_handler(None);
         // Cycles of the platform and the app, which would otherwise be in the snapshot.
         self.runtime.run_gc();
+        // A decision is too short for a collection of cycles to be worth its time, unless it allocates much.
+        self.runtime.set_gc_threshold(GC_THRESHOLD_BYTES);
+        self.context.with(|ctx| pack(&ctx));
         report
     }
 

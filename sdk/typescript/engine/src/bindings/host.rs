@@ -61,6 +61,7 @@ fn lookups(native: &Object<'_>) -> Result<()> {
 fn clocks(native: &Object<'_>) -> Result<()> {
     native.set("now", Func::from(|| gateway::get().map_or(0.0, |it| it.wall_clock() / 1000.0)))?;
     native.set("monotonic", Func::from(|| gateway::get().map_or(0.0, Gateway::monotonic_clock)))?;
+    native.set("wasRandomnessRead", Func::from(gateway::was_randomness_read))?;
     native.set(
         "randomSeed",
         Func::from(|| {

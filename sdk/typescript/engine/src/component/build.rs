@@ -32,7 +32,7 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     let program = unsafe { Vec::from_raw_parts(start, length, length) };
     let report = String::from_utf8(program)
         .map_err(|error| error.to_string())
-        .and_then(|program| super::engine()?.build(&program))
+        .and_then(|program| super::engine()?.build(program, super::pack::fill_holes))
         .unwrap_or_else(|error| failure(&error));
     let report = Box::leak(report.into_bytes().into_boxed_slice());
     REPORT.set(Report { start: report.as_ptr(), length: report.len() });
