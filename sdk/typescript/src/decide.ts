@@ -1,9 +1,11 @@
 // One decision: converts the interface's request to a standard `Request`, and the handler's response to the interface's answer.
 import { reject } from "./answer.ts";
-import { setCurrent } from "./current.ts";
+import { setCookieLines, setCurrent } from "./current.ts";
 import { allowedStream, handle, type AllowedStream } from "./handle.ts";
 import { host, type WitHeader } from "./host.ts";
 import type { Handler } from "./handler.ts";
+import { responseOf } from "./next/navigation.ts";
+import { asNextRequest } from "./next/server.ts";
 
 /** The interface's request. */
 export interface WitRequest {
@@ -30,11 +32,36 @@ export interface WitRejection {
   body: Uint8Array;
 }
 
+/** A header of an answer; the value has characters up to U+00FF. */
+export type Field = [name: string, value: string];
+
+/** A decision in terms of JavaScript. */
+export type Answer =
+  | { subject?: string; channels?: string[]; expiresAt?: number; headers: Field[] }
+  | { status: number; headers: Field[]; body: string | Uint8Array };
+
+/** Conversions that an engine replaces by faster ones. */
+export const conversions = {
+  fields: (headers: Headers): Field[] => [...headers],
+  body: async (response: Response): Promise<string | Uint8Array> =>
+    response.body === null ? "" : new Uint8Array(await response.arrayBuffer()),
+};
+
 /** Evaluates the policy. A rejection is thrown, as the bindings expect. */
 export async function decide(ready: () => Promise<Handler>, request: WitRequest, channels: string[]): Promise<WitGrant> {
-  const answer = await evaluate(ready, request, channels).catch((error) => toRejection(errorResponse(error)));
-  if ("status" in answer) throw { payload: answer };
-  return answer;
+  const found = await answer(ready, () => toRequest(request), channels);
+  const headers = found.headers.map(([name, value]) => ({ name, value: bytes(value) }));
+  if ("status" in found) throw { payload: { ...found, headers, body: typeof found.body === "string" ? new TextEncoder().encode(found.body) : found.body } };
+  return { ...found, headers, expiresAt: found.expiresAt === undefined ? undefined : BigInt(found.expiresAt) };
+}
+
+/** Evaluates the policy. An error becomes a rejection without details, and the log has the error. */
+export async function answer(ready: () => Promise<Handler>, request: () => Request, channels: string[]): Promise<Answer> {
+  try {
+    return await evaluate(await ready(), request(), channels);
+  } catch (error) {
+    return toRejection(errorResponse(error));
+  }
 }
 
 /** Runs the code of a decision except the app's, so that its functions are compiled and its objects are allocated. */
@@ -55,13 +82,11 @@ export async function warm(): Promise<void> {
       return Response.json({ rejected }, { status: 403, headers: { "x-warm": "1" } });
     },
   });
-  await evaluate(async () => route, request, channels);
-  await evaluate(async () => handle({ middleware: () => undefined }), request, channels);
+  await evaluate(route, toRequest(request), channels);
+  await evaluate(handle({ middleware: () => undefined }), toRequest(request), channels);
 }
 
-async function evaluate(ready: () => Promise<Handler>, witRequest: WitRequest, channels: string[]): Promise<WitGrant | WitRejection> {
-  const handler = await ready();
-  const request = toRequest(witRequest);
+async function evaluate(handler: Handler, request: Request, channels: string[]): Promise<Answer> {
   setCurrent(request);
   const response = await handler(request);
   if (!(response instanceof Response)) {
@@ -69,34 +94,47 @@ async function evaluate(ready: () => Promise<Handler>, witRequest: WitRequest, c
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
   const stream = allowedStream(response);
-  return stream ? toGrant(stream, channels) : toRejection(response);
+  return stream ? toGrant(stream, channels, response.headers) : toRejection(response);
 }
 
 function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }: WitRequest): Request {
   const headers = new Headers();
   for (const { name, value } of fields) headers.append(name, latin1(value));
-  return new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers });
+  // Next.js passes a `NextRequest` to routes, and libraries expect its cookies.
+  return asNextRequest(new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers }));
 }
 
-function toGrant({ channels, grant }: AllowedStream, requested: string[]): WitGrant {
+function toGrant({ channels, grant }: AllowedStream, requested: string[], added: Headers): Answer {
   const granted = grant?.channels ?? channels;
   const all = granted.length === requested.length && granted.every((name, at) => name === requested[at]);
   return {
     subject: grant?.subject,
     channels: all ? undefined : [...granted],
-    expiresAt: grant?.expiresAt === undefined ? undefined : BigInt(Math.trunc(Number(grant.expiresAt))),
-    headers: grant?.headers ? toFields(new Headers(grant.headers)) : [],
+    expiresAt: grant?.expiresAt === undefined ? undefined : Math.trunc(Number(grant.expiresAt)),
+    headers: [...(grant?.headers ? toFields(new Headers(grant.headers)) : []), ...toFields(added).filter(isOfStream), ...cookieFields()],
   };
 }
 
-async function toRejection(response: Response): Promise<WitRejection> {
+/** The headers that a stream's response may have. Code that wraps `handle` adds them to its response. */
+function isOfStream([name]: Field): boolean {
+  return name === "set-cookie" || name.startsWith("x-");
+}
+
+/** The cookies of `cookies().set()`. */
+function cookieFields(): Field[] {
+  return setCookieLines().map((line) => ["set-cookie", line]);
+}
+
+async function toRejection(response: Response): Promise<Answer> {
   if (response.status < 200 || response.status > 599) throw new RangeError(`a response of status ${response.status} cannot be sent`);
-  const body = response.body === null ? new Uint8Array() : new Uint8Array(await response.arrayBuffer());
-  return { status: response.status, headers: toFields(response.headers), body };
+  const body = await conversions.body(response);
+  return { status: response.status, headers: [...toFields(response.headers), ...cookieFields()], body };
 }
 
 /** The client's response to an uncaught error, without details. The log has the error. */
 function errorResponse(error: unknown): Response {
+  const meant = responseOf(error);
+  if (meant) return meant;
   const { name, message, kind } = error instanceof Error ? (error as Error & { kind?: string }) : { name: "thrown", message: String(error) };
   // Compared by name, because the app may have its own copy of this package.
   if (name === "LookupError") return reject(503, "Try again", `look-up ${kind}`);
@@ -106,9 +144,9 @@ function errorResponse(error: unknown): Response {
   return reject(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
 }
 
-function toFields(headers: Headers): WitHeader[] {
+function toFields(headers: Headers): Field[] {
   // The gateway sets the length of the body.
-  return [...headers].filter(([name]) => name !== "content-length").map(([name, value]) => ({ name, value: bytes(value) }));
+  return conversions.fields(headers).filter(([name]) => name !== "content-length");
 }
 
 function latin1(value: Uint8Array): string {

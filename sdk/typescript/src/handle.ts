@@ -43,7 +43,7 @@ export function isGrant(value: unknown): value is Grant {
   return typeof value === "object" && value !== null && GRANT in value;
 }
 
-/** The property of a response for a stream with the channels and the grant. */
+/** The property of a response for a stream with the channels and the grant, and of its body. */
 const ALLOWED = Symbol.for("tidegate.policy.allowed");
 
 /** A stream that `handle` allowed. */
@@ -52,9 +52,13 @@ export interface AllowedStream {
   grant: Grant | undefined;
 }
 
-/** The stream that a response of `handle` represents, if any. */
+/** The stream that a response of `handle` represents, if any. A response that was made from it, such as by Auth.js, has its body. */
 export function allowedStream(response: Response): AllowedStream | undefined {
-  return (response as { [ALLOWED]?: AllowedStream })[ALLOWED];
+  return marker(response) ?? marker(response.body);
+}
+
+function marker(of: object | null): AllowedStream | undefined {
+  return (of as { [ALLOWED]?: AllowedStream } | null)?.[ALLOWED];
 }
 
 /**
@@ -68,7 +72,14 @@ export function handle(config: { realtime?: unknown; middleware?: Middleware }):
     const channels = [...new Set(requested.length > 0 ? requested : ["default"])];
     const result = await config.middleware?.({ request, channels });
     if (result && !isGrant(result)) return result;
-    const stream = new Response(null, { headers: { "content-type": "text/event-stream" } });
-    return Object.defineProperty(stream, ALLOWED, { value: { channels, grant: result || undefined } });
+    return streamOf({ channels, grant: result || undefined });
   };
+}
+
+/** The response for a stream. Its body is created when code reads it: most policies return the response as it is. */
+function streamOf(value: AllowedStream): Response {
+  const response = new Response(null, { headers: { "content-type": "text/event-stream" } });
+  let body: ReadableStream | undefined;
+  const get = () => (body ??= Object.defineProperty(new ReadableStream({ start: (it) => it.close() }), ALLOWED, { value }));
+  return Object.defineProperties(response, { [ALLOWED]: { value }, body: { get, configurable: true } });
 }

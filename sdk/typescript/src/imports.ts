@@ -30,11 +30,11 @@ export const lookup = {
   get(key: string): string | undefined {
     return text(this.bytes(key));
   },
-  /** The string at `key` decoded from JSON; `undefined` if there is none, or if it is not JSON. */
-  json(key: string): unknown {
+  /** The string at `key` decoded from JSON, of a type that is not checked; `undefined` if there is none, or if it is not JSON. */
+  json<Value = unknown>(key: string): Value | undefined {
     const found = this.get(key);
     try {
-      return found === undefined ? undefined : JSON.parse(found);
+      return found === undefined ? undefined : (JSON.parse(found) as Value);
     } catch {
       return undefined;
     }

@@ -16,6 +16,7 @@ mod sign;
 mod signing;
 mod status;
 mod test;
+mod types;
 
 use clap::Subcommand;
 
@@ -25,6 +26,11 @@ use crate::commands::block_on;
 pub enum PolicyCommand {
     /// Create a policy project
     New(new::NewArgs),
+    /// Print the TypeScript declarations of `@tidegate/policy`, for the editor of an app
+    ///
+    /// In a file of the app, such as tidegate-policy.d.ts, they make an editor complete and check the imports of `@tidegate/policy`
+    /// without a package. Projects of `policy new` have them.
+    Types,
     /// Compile a policy's source into a component
     Build(build::BuildArgs),
     /// Show what a component is, what it imports, and whether the gateway can load it
@@ -61,6 +67,7 @@ pub enum PolicyCommand {
 pub fn run(command: PolicyCommand) -> anyhow::Result<()> {
     match command {
         PolicyCommand::New(args) => new::run(&args),
+        PolicyCommand::Types => types::run(),
         PolicyCommand::Build(args) => build::run(&args),
         PolicyCommand::Inspect(args) => inspect::run(&args),
         PolicyCommand::Test(args) => test::run(&args),

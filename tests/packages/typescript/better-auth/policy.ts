@@ -1,7 +1,10 @@
+import { handle } from "@upstash/realtime";
 import { getCookieCache } from "better-auth/cookies";
-import { allow, reject, settings, type Middleware } from "@tidegate/policy";
 
-export const middleware: Middleware = async ({ request }) => {
-  const session = await getCookieCache(request, { secret: settings.get("SECRET")!, isSecure: true });
-  return session ? allow({ subject: session.user.id }) : reject(401, "Unauthorized", "no session");
-};
+export const GET = handle({
+  middleware: async ({ request, channels }) => {
+    const session = await getCookieCache(request, { secret: process.env.BETTER_AUTH_SECRET });
+    if (!session) return new Response("Unauthorized", { status: 401 });
+    if (channels.some((channel) => channel !== session.user.id)) return new Response("Forbidden", { status: 403 });
+  },
+});

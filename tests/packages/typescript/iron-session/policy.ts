@@ -1,9 +1,11 @@
-import { unsealData } from "iron-session";
-import { allow, cookie, reject, settings, type Middleware } from "@tidegate/policy";
+import { handle } from "@upstash/realtime";
+import { getIronSession } from "iron-session";
+import { cookies } from "next/headers";
 
-export const middleware: Middleware = async ({ request }) => {
-  const seal = cookie(request, "session");
-  if (!seal) return reject(401, "Unauthorized", "no session");
-  const { user } = await unsealData<{ user?: string }>(seal, { password: settings.get("SECRET")!, ttl: 3600 });
-  return user ? allow({ subject: user }) : reject(401, "Unauthorized", "invalid session");
-};
+export const GET = handle({
+  middleware: async ({ channels }) => {
+    const session = await getIronSession<{ user?: string }>(await cookies(), { password: process.env.SESSION_PASSWORD!, cookieName: "session", ttl: 3600 });
+    if (!session.user) return new Response("Unauthorized", { status: 401 });
+    if (channels.some((channel) => channel !== session.user)) return new Response("Forbidden", { status: 403 });
+  },
+});

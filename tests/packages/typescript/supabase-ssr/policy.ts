@@ -1,15 +1,22 @@
-import { createServerClient, parseCookieHeader } from "@supabase/ssr";
-import { allow, reject, settings, type Middleware } from "@tidegate/policy";
+import { handle } from "@upstash/realtime";
+import { createServerClient } from "@supabase/ssr";
+import { cookies } from "next/headers";
 
-export const middleware: Middleware = async ({ request }) => {
-  const client = createServerClient("https://abc.supabase.example", "the public key", {
+async function createClient() {
+  const cookieStore = await cookies();
+  return createServerClient(process.env.NEXT_PUBLIC_SUPABASE_URL!, process.env.NEXT_PUBLIC_SUPABASE_ANON_KEY!, {
     cookies: {
-      getAll: () => parseCookieHeader(request.headers.get("cookie") ?? "").map(({ name, value = "" }) => ({ name, value })),
-      setAll() {},
+      getAll: () => cookieStore.getAll(),
+      setAll: (all) => all.forEach(({ name, value, options }) => cookieStore.set(name, value, options)),
     },
-    realtime: { transport: class {} as never },
   });
-  const { data, error } = await client.auth.getClaims(undefined, { keys: JSON.parse(settings.get("KEYS")!) });
-  if (!data) return reject(401, "Unauthorized", String(error ?? "no session"));
-  return allow({ subject: data.claims.sub });
-};
+}
+
+export const GET = handle({
+  middleware: async ({ channels }) => {
+    const supabase = await createClient();
+    const { data } = await supabase.auth.getClaims(undefined, { keys: JSON.parse(process.env.SUPABASE_KEYS!) });
+    if (!data) return new Response("Unauthorized", { status: 401 });
+    if (channels.some((channel) => channel !== data.claims.sub)) return new Response("Forbidden", { status: 403 });
+  },
+});

@@ -1,0 +1,2 @@
+// `crypto`, installed into the global scope.
+export {};

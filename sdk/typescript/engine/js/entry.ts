@@ -1,0 +1,16 @@
+// The platform script. It is evaluated once, before the snapshot; `native` is its parameter. Its exports are called by src/engine.rs.
+import "./network.ts";
+import "./timers.ts";
+import "./web/index.ts";
+import "./crypto/index.ts";
+import "./random.ts";
+import { startConsole } from "./console.ts";
+import { startProcess } from "./process.ts";
+
+export { reportError, rejected } from "./errors.ts";
+export { networkEvent } from "./network.ts";
+export { runTimer } from "./timers.ts";
+export { authorize, build, neverSettled, prepare } from "./policy.ts";
+
+startConsole();
+startProcess();

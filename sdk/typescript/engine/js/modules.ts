@@ -1,0 +1,139 @@
+// The app's modules: CommonJS functions, each called once.
+import { builtins } from "./builtins.ts";
+
+type Require = (name: string) => unknown;
+type Run = (this: unknown, require: Require, module: { exports: unknown }, exports: unknown) => void | Promise<void>;
+
+/** A module as the build writes it. */
+export interface ProgramModule {
+  /** Its file, as in stacks. */
+  id: string;
+  /** The ids of its imports, by the names in its code. */
+  imports: Record<string, string>;
+  /** The body of its function. */
+  code: string;
+  /** The whole app, with `await` at top level. */
+  whole?: boolean;
+  /** A source map, for the user's own modules. */
+  map?: string;
+}
+
+/** The app as the build writes it. */
+export interface Program {
+  modules: ProgramModule[];
+  /** The id of the route's module. */
+  entry: string;
+  /** The entry and all modules that it imports, in the order of their evaluation. */
+  order: string[];
+  /** Modules whose top-level code is evaluated in every instance, found by earlier attempts of the build. */
+  lazy: string[];
+  /** Evaluate all modules, also those of `lazy` and what imports them: the result is a report and no snapshot. */
+  trial?: boolean;
+  /** `process.env.NODE_ENV` where there is no setting of that name. */
+  nodeEnv?: string;
+}
+
+/** A compiled module. */
+interface AppModule {
+  run: Run;
+  imports: Record<string, string>;
+}
+
+/** Thrown when a module that is evaluated at build requires a module that is evaluated in every instance. */
+export class DeferredModuleError extends Error {
+  readonly module: string;
+
+  constructor(module: string) {
+    super(`${module} is evaluated in every instance`);
+    this.module = module;
+  }
+}
+
+/** The modules of an app, and the exports of those that were evaluated. */
+export class Modules {
+  /** The stack of running modules, the innermost last. */
+  readonly running: string[] = [];
+  readonly #entry: string;
+  readonly #compiled = new Map<string, AppModule>();
+  readonly #done = new Map<string, { exports: unknown }>();
+  /** At build: modules that must not be evaluated. */
+  #deferred: ReadonlySet<string> | undefined;
+  /** Modules of the last attempt. */
+  #fresh: string[] = [];
+  /** An app with `await` at top level is one module, which is still running when its function returns. */
+  #pending: void | Promise<void> = undefined;
+
+  constructor(entry: string) {
+    this.#entry = entry;
+  }
+
+  /** Compiles a module. Throws its `SyntaxError`. */
+  compile({ id, imports, code, whole = false }: ProgramModule): void {
+    this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`) as Run });
+  }
+
+  /** Evaluates the entry and its imports, and returns the entry's exports. */
+  async evaluate(): Promise<unknown> {
+    this.#fresh = [];
+    const exports = this.load(this.#entry);
+    await this.#pending;
+    return exports;
+  }
+
+  /** The entry's exports, if it was evaluated at build. */
+  evaluated(): unknown {
+    return this.#done.get(this.#entry)?.exports;
+  }
+
+  /** Forgets the modules of the last attempt, which failed. */
+  forget(): void {
+    for (const id of this.#fresh) this.#done.delete(id);
+  }
+
+  /** Calls `work`; meanwhile loading a module of `deferred` throws. */
+  deferring<T>(deferred: ReadonlySet<string>, work: () => T): T {
+    this.#deferred = deferred;
+    try {
+      return work();
+    } finally {
+      this.#deferred = undefined;
+    }
+  }
+
+  /** Returns the exports of a module, and evaluates it on first use. */
+  load(id: string): unknown {
+    const done = this.#done.get(id);
+    if (done) return done.exports;
+    if (this.#deferred?.has(id)) throw new DeferredModuleError(id);
+    const builtin = builtins[id];
+    if (builtin) return builtin;
+    const compiled = this.#compiled.get(id);
+    if (!compiled) throw new Error(`no module ${id}`);
+
+    const module = { exports: {} as unknown };
+    this.#done.set(id, module);
+    this.#fresh.push(id);
+    this.running.push(id);
+    try {
+      const require: Require = (name) => this.load(target(compiled, id, name));
+      this.#pending = compiled.run.call(module.exports, require, module, module.exports);
+    } catch (error) {
+      this.#done.delete(id);
+      throw error;
+    } finally {
+      this.running.pop();
+    }
+    return module.exports;
+  }
+}
+
+/** The start of a module's function, on the first line of its code so that lines stay the same. */
+export function wrapper(whole: boolean): string {
+  return `(${whole ? "async " : ""}function(require,module,exports){`;
+}
+
+function target(code: AppModule, id: string, name: string): string {
+  const found = code.imports[name];
+  if (found === undefined) throw new Error(`${id} requires ${JSON.stringify(name)}, a name that the build could not resolve`);
+  return found;
+}

@@ -1,0 +1,1 @@
+//! Cryptography, without JavaScript types.

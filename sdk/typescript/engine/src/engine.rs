@@ -1,0 +1,152 @@
+//! QuickJS with the platform script.
+
+use rquickjs::context::EvalOptions;
+use rquickjs::function::IntoArgs;
+use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Object, Persistent, Runtime, Value};
+
+use crate::bindings;
+use crate::event_loop::{self, Settled};
+use crate::gateway;
+
+/// `js/entry.ts` as one function of the natives.
+const PLATFORM: &str = include_str!(concat!(env!("OUT_DIR"), "/platform.js"));
+
+/// Bytes of the stack that JavaScript may use. A component has a stack of 512 KiB.
+const STACK_BYTES: usize = 384 << 10;
+
+/// Interrupt checks until the evaluation of a program counts as endless; one check is about 10,000 steps.
+const BUILD_INTERRUPT_CHECKS: u32 = 200_000;
+
+/// A JavaScript engine whose global scope is the web platform.
+pub struct Engine {
+    /// The exports of `js/entry.ts`. It is dropped before the runtime.
+    platform: Persistent<Object<'static>>,
+    context: Context,
+    runtime: Runtime,
+}
+
+impl Engine {
+    /// Starts the engine and evaluates the platform script.
+    pub fn start() -> Result<Self, String> {
+        let runtime = Runtime::new().map_err(|error| error.to_string())?;
+        runtime.set_max_stack_size(STACK_BYTES);
+        let context = Context::full(&runtime).map_err(|error| error.to_string())?;
+        let platform = context.with(|ctx| {
+            let platform = evaluate_platform(&ctx).catch(&ctx).map_err(|error| error.to_string())?;
+            Ok::<_, String>(Persistent::save(&ctx, platform))
+        })?;
+        let engine = Self { platform, context, runtime };
+        engine.watch_rejections();
+        Ok(engine)
+    }
+
+    /// Evaluates a program at build and returns a report; the crate's documentation describes both, which are JSON.
+    pub fn build(&self, program: &str) -> Result<String, String> {
+        let mut checks = 0;
+        self.runtime.set_interrupt_handler(Some(Box::new(move || {
+            checks += 1;
+            checks > BUILD_INTERRUPT_CHECKS
+        })));
+        // There is no gateway at build, so that nothing of this machine gets into the snapshot.
+        let gateway = gateway::set(None);
+        let report = self.call("build", (program,), |_, value| value.get::<String>());
+        gateway::set(gateway);
+        self.runtime.set_interrupt_handler(None);
+        // Cycles of the platform and the app, which would otherwise be in the snapshot.
+        self.runtime.run_gc();
+        report
+    }
+
+    /// Calls a function of the platform script, runs the event loop until its promise settles, and converts the value.
+    pub fn call<T>(
+        &self,
+        name: &str,
+        args: impl for<'js> IntoArgs<'js>,
+        convert: impl for<'js> FnOnce(&Ctx<'js>, Value<'js>) -> rquickjs::Result<T>,
+    ) -> Result<T, String> {
+        self.context.with(|ctx| {
+            let result = || {
+                let platform = self.platform.clone().restore(&ctx)?;
+                let promise: Value = platform.get::<_, Function>(name)?.call(args)?;
+                match event_loop::settle(&ctx, &platform, promise)? {
+                    Settled::Value(value) => convert(&ctx, value),
+                    Settled::Never => {
+                        let value: Value = platform.get::<_, Function>("neverSettled")?.call(())?;
+                        convert(&ctx, value)
+                    }
+                }
+            };
+            result().catch(&ctx).map_err(|error| describe(&error))
+        })
+    }
+
+    /// Evaluates a script and returns its result as a string. A promise is awaited.
+    pub fn evaluate(&self, script: &str) -> Result<String, String> {
+        self.context.with(|ctx| {
+            let result = || {
+                let platform = self.platform.clone().restore(&ctx)?;
+                let mut options = EvalOptions::default();
+                options.filename = Some("script".into());
+                match event_loop::settle(&ctx, &platform, ctx.eval_with_options(script, options)?)? {
+                    Settled::Value(value) => text(&value),
+                    Settled::Never => Ok("the promise never settles".into()),
+                }
+            };
+            result().catch(&ctx).map_err(|error| describe(&error))
+        })
+    }
+
+    /// Evaluates an expression that may use `native`, for tests of the natives.
+    pub fn evaluate_with_natives(&self, script: &str) -> Result<String, String> {
+        self.context.with(|ctx| {
+            let result = || {
+                ctx.globals().set("native", bindings::natives(&ctx)?)?;
+                let value: Value = ctx.eval(script)?;
+                ctx.globals().remove("native")?;
+                text(&value)
+            };
+            result().catch(&ctx).map_err(|error| describe(&error))
+        })
+    }
+
+    /// Passes rejected promises without a handler to the platform script, which logs those that stay so.
+    fn watch_rejections(&self) {
+        let platform = self.platform.clone();
+        self.runtime.set_host_promise_rejection_tracker(Some(Box::new(move |ctx, promise, reason, is_handled| {
+            let tell = || {
+                let platform = platform.clone().restore(&ctx)?;
+                platform.get::<_, Function>("rejected")?.call::<_, ()>((promise, reason, is_handled))
+            };
+            // An error there is that of a full memory or stack, which the decision meets by itself.
+            if tell().is_err() {
+                ctx.catch();
+            }
+        })));
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // It holds the platform's object, which the runtime must not outlive.
+        self.runtime.set_host_promise_rejection_tracker(None);
+    }
+}
+
+fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
+    let mut options = EvalOptions::default();
+    options.filename = Some("tidegate".into());
+    let platform: Function = ctx.eval_with_options(PLATFORM, options)?;
+    platform.call((bindings::natives(ctx)?,))
+}
+
+fn text(value: &Value<'_>) -> rquickjs::Result<String> {
+    Ok(rquickjs::Coerced::<String>::from_js(value.ctx(), value.clone())?.0)
+}
+
+/// An error for a person: name, message and stack.
+fn describe(error: &CaughtError<'_>) -> String {
+    let CaughtError::Exception(exception) = error else { return error.to_string() };
+    let name = exception.as_object().get::<_, String>("name").unwrap_or_else(|_| "Error".into());
+    let stack = exception.stack().map(|stack| format!("\n{}", stack.trim_end())).unwrap_or_default();
+    format!("{name}: {}{stack}", exception.message().unwrap_or_default())
+}

@@ -1,0 +1,13 @@
+//! The JavaScript runtime of Tidegate's TypeScript policies.
+//!
+//! The layers, from the lowest: `gateway` is the world outside, `bindings` gives functions in Rust to the platform script of `js/`, `engine`
+//! evaluates that script and runs its event loop, `component` has the exports of a policy.
+
+pub mod gateway;
+pub mod crypto;
+pub mod web;
+pub mod bindings;
+mod event_loop;
+pub mod engine;
+#[cfg(target_arch = "wasm32")]
+mod component;

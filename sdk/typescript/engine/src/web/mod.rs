@@ -1,0 +1,3 @@
+//! Parts of the web platform, without JavaScript types.
+
+pub mod encoding;
