@@ -72,7 +72,7 @@ pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
     let order = order.iter().map(|path| build.names.id(path)).filter(|id| modules.iter().any(|it| it.id == *id)).collect();
     let entry = build.names.id(&top);
     let lazy = if is_whole { vec![entry.clone()] } else { vec![] };
-    let program = Program { entry, order, lazy, modules, node_env: node_env.to_owned() };
+    let program = Program { entry, order, lazy, trial: false, modules, node_env: node_env.to_owned() };
     Ok(Bundle { program, maps, graph, top, names: build.names, warnings })
 }
 
@@ -139,19 +139,21 @@ impl Build<'_> {
     /// With `await` at top level the modules cannot be evaluated one by one, so the whole app is one module.
     fn whole(&mut self, top: &str) -> Result<Converted> {
         let path = serde_json::Value::from(self.entry.to_string_lossy());
-        let stdin = format!("import * as route from {path};\nObject.assign(exports, route);");
+        let stdin = format!("import * as route from {path};\nObject.assign(tidegateExports, route);");
         let mut flags = self.app_flags();
         flags.extend(["--sourcemap=external", "--sources-content=false"].map(String::from));
         let output = self.run(vec![], Some(stdin), flags)?;
         let content = |ending: &str| output.files.iter().find(|(path, _)| path.ends_with(ending)).map(|(_, text)| text.clone());
-        let code = content(".js").context("esbuild converted no module")?;
+        // On the first line, so that the map's lines stay right. `exports` itself would make the source a CommonJS module for esbuild.
+        let code = format!("const tidegateExports = exports; {}", content(".js").context("esbuild converted no module")?);
         let id = self.names.id(top);
         let mut maps = BTreeMap::new();
         if let Some(json) = content(".js.map") {
             maps.insert(id.clone(), SourceMap::new(&json, |path| self.names.id(path))?);
         }
         let map = maps.get(&id).map_or_else(String::new, SourceMap::to_json);
-        Ok((vec![(top.to_owned(), Module { id, code, map, whole: true, ..Module::default() })], maps))
+        let imports = resolve::BUILT_INS.iter().map(|id| ((*id).to_owned(), (*id).to_owned())).collect();
+        Ok((vec![(top.to_owned(), Module { id, imports, code, map, whole: true })], maps))
     }
 
     fn run(&mut self, entries: Vec<(String, String)>, stdin: Option<String>, flags: Vec<String>) -> Result<Output> {

@@ -14,14 +14,14 @@ mod source_map;
 mod toolchain;
 mod unavailable;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use rust_embed::RustEmbed;
 
 use crate::commands::policy::build::{Job, tools};
 use bundle::Bundle;
-use evaluate::{Bounds, Runtime};
+use evaluate::{Bounds, Evaluation, Runtime};
 use program::{Failed, Found, Report};
 
 /// Each attempt finds at least one more module that reads an instance's state; apps have few of them.
@@ -71,40 +71,52 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
     }
     let runtime = Runtime::new(engine, Bounds::default())?;
     let mut uses: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    // The trial evaluates all modules with placeholders for the state of an instance. That finds most uses, and stand-ins that throw.
+    app.program.trial = true;
+    let (report, _) = app.evaluate(&runtime)?;
+    if let Some(text) = app.unavailable(&report.failed) {
+        bail!(Mistake(text));
+    }
+    app.defer(report.found, &mut uses);
+    app.program.trial = false;
     for _ in 0..MAX_ATTEMPTS {
-        let program = serde_json::to_vec(&app.program)?;
-        let evaluation = runtime.evaluate(&program)?;
-        let report: Report = serde_json::from_slice(&evaluation.report).context("the runtime wrote an invalid report")?;
-        // A stand-in throws with placeholders and without.
-        if let Some(text) = app.unavailable(&report.failed) {
-            bail!(Mistake(text));
+        let (report, evaluation) = app.evaluate(&runtime)?;
+        if app.defer(report.found, &mut uses) {
+            continue;
         }
-        let lazy: BTreeSet<&String> = app.program.lazy.iter().collect();
-        let new: Vec<Found> = report.found.into_iter().filter(|found| !lazy.contains(&found.module)).collect();
-        if new.is_empty() {
-            if !report.failed.is_empty() {
-                bail!(Mistake(report.failed.iter().map(|it| app.explain(it)).collect::<Vec<_>>().join("\n")));
-            }
-            for line in report.printed {
-                eprintln!("{}: top-level code printed {line}", app.names.display(&app.top));
-            }
-            for line in uses.values().flat_map(|found| app.notes(found)) {
-                eprintln!("{line}");
-            }
-            let snapshot = runtime.snapshot(evaluation)?;
-            return tools::componentize(snapshot, None);
+        if !report.failed.is_empty() {
+            bail!(Mistake(report.failed.iter().map(|it| app.explain(it)).collect::<Vec<_>>().join("\n")));
         }
-        for found in new {
-            if !app.program.lazy.contains(&found.module) {
-                app.program.lazy.push(found.module.clone());
-            }
-            uses.entry(found.module.clone()).or_default().push(found);
+        for line in report.printed {
+            eprintln!("{}: top-level code printed {line}", app.names.display(&app.top));
         }
+        for line in uses.values().flat_map(|found| app.notes(found)) {
+            eprintln!("{line}");
+        }
+        return tools::componentize(runtime.snapshot(evaluation)?, None);
     }
     bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
 }
 
 impl Bundle {
+    fn evaluate(&self, runtime: &Runtime) -> Result<(Report, Evaluation)> {
+        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?)?;
+        let report = serde_json::from_slice(&evaluation.report).context("the runtime wrote an invalid report")?;
+        Ok((report, evaluation))
+    }
+
+    /// Marks modules that read the state of an instance. Returns false if all of them were known.
+    fn defer(&mut self, found: Vec<Found>, uses: &mut BTreeMap<String, Vec<Found>>) -> bool {
+        let known = self.program.lazy.clone();
+        for found in found.into_iter().filter(|found| !known.contains(&found.module)) {
+            if !self.program.lazy.contains(&found.module) {
+                self.program.lazy.push(found.module.clone());
+            }
+            uses.entry(found.module.clone()).or_default().push(found);
+        }
+        self.program.lazy.len() > known.len()
+    }
+
     /// Notes about a module that is evaluated in every instance: one line for each source line that causes it.
     fn notes(&self, found: &[Found]) -> Vec<String> {
         let mut reads: Vec<(String, Vec<&str>)> = Vec::new();
@@ -131,10 +143,9 @@ impl Bundle {
 
     /// The errors of modules that use an unavailable module in their top-level code, with the imports that lead to it.
     fn unavailable(&self, failed: &[Failed]) -> Option<String> {
-        let prefix = format!("{}: ", unavailable::ERROR_NAME);
         let mut lines = Vec::new();
-        for it in failed {
-            let Some(why) = it.error.strip_prefix(&prefix) else { continue };
+        for it in failed.iter().filter(|failed| failed.name == unavailable::ERROR_NAME) {
+            let why = it.error.trim_start_matches(unavailable::ERROR_NAME).trim_start_matches(": ");
             let stand_in = self.graph.modules().map(|(path, _)| path).find(|path| {
                 let text = path.strip_prefix(resolve::PREFIX).and_then(unavailable::explain);
                 text.is_some_and(|text| why.contains(&text))
@@ -147,6 +158,9 @@ impl Bundle {
 
     /// The source line of a stack: the innermost line in the module itself.
     fn location(&self, module: &str, stack: &str) -> String {
+        if module.is_empty() {
+            return self.names.display(&self.top);
+        }
         let name = |id: &str| {
             let path = self.graph.modules().map(|(path, _)| path).find(|path| self.names.id(path) == id);
             self.names.display(path.unwrap_or(id))

@@ -14,6 +14,8 @@ pub struct Program {
     pub order: Vec<String>,
     /// Modules whose top-level code is evaluated in every instance.
     pub lazy: Vec<String>,
+    /// Evaluate all modules, also those of `lazy`, with placeholders for the state of an instance.
+    pub trial: bool,
     pub modules: Vec<Module>,
     /// `NODE_ENV` where there is no such setting.
     pub node_env: String,
@@ -57,6 +59,8 @@ pub struct Found {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Failed {
     pub module: String,
+    /// The name of the error's class.
+    pub name: String,
     /// The name and the message.
     pub error: String,
     pub stack: String,
