@@ -70,7 +70,7 @@ fn packages(language: &str) -> Vec<(PathBuf, Package)> {
             (folder, package)
         })
         .collect();
-    all.sort_by_key(|(_, package)| package.name.to_lowercase());
+    all.sort_by_key(|(_, package)| (package.name.to_lowercase(), package.version.clone()));
     all
 }
 

@@ -1,0 +1,5 @@
+// `node:process`.
+declare const module: { exports: unknown };
+declare const process: unknown;
+
+module.exports = process;
