@@ -176,7 +176,7 @@ class Headers {
   }
 }
 Object.defineProperty(Headers.prototype, Symbol.iterator, { value: Headers.prototype.entries, writable: true, configurable: true });
-defineInterface(Headers);
+defineInterface(Headers, "Headers");
 export { Headers };
 
 /** The values of a name, the first of which is at `at`. */

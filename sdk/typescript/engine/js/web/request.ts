@@ -239,7 +239,7 @@ class Request {
     }
   }
 }
-defineInterface(Request);
+defineInterface(Request, "Request");
 export { Request };
 
 /** Makes the constructor create an empty request. */

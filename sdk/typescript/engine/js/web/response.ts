@@ -162,7 +162,7 @@ class Response {
     return this.#headers ? this.#headers.get("content-type") : this.#contentType;
   }
 }
-defineInterface(Response);
+defineInterface(Response, "Response");
 export { Response };
 
 const NULL_BODY: readonly number[] = [101, 204, 205, 304];

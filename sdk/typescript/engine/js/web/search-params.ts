@@ -183,7 +183,7 @@ class URLSearchParams {
   }
 }
 Object.defineProperty(URLSearchParams.prototype, Symbol.iterator, { value: URLSearchParams.prototype.entries, writable: true, configurable: true });
-defineInterface(URLSearchParams);
+defineInterface(URLSearchParams, "URLSearchParams");
 export { URLSearchParams };
 
 function compare(a: string, b: string): number {

@@ -181,7 +181,7 @@ class URL {
     if (this.#params) setParams(this.#params, this.search.slice(1));
   }
 }
-defineInterface(URL);
+defineInterface(URL, "URL");
 export { URL };
 
 /** The error of Node, whose code libraries compare. */
