@@ -85,7 +85,8 @@ mod tests {
     fn places_delimit_components() {
         let parts = parse("HTTPS://user:pass@Example.com:8443/a/../b?x=1#y", None).expect("a valid URL");
         assert_eq!(parts.href, "https://user:pass@example.com:8443/b?x=1#y");
-        let components = [(1, 2), (3, 4), (5, 6), (7, 8), (5, 8), (9, 10), (10, 11)].map(|(from, to)| cut(&parts, from, to));
+        let components =
+            [(1, 2), (3, 4), (5, 6), (7, 8), (5, 8), (9, 10), (10, 11)].map(|(from, to)| cut(&parts, from, to));
         assert_eq!(components, ["user", "pass", "example.com", "8443", "example.com:8443", "/b", "?x=1"]);
     }
 

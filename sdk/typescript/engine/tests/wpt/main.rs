@@ -39,7 +39,12 @@ fn run(folder: &str) {
             }
             seen.push(test.clone());
         }
-        wrong.extend(known.keys().filter(|test| !seen.contains(test)).map(|test| format!("{name} | {test} | is listed, but did not run")));
+        wrong.extend(
+            known
+                .keys()
+                .filter(|test| !seen.contains(test))
+                .map(|test| format!("{name} | {test} | is listed, but did not run")),
+        );
     }
     println!("web-platform-tests {folder}: {passed} passed, {failed} failed as expected, {} unexpected", wrong.len());
     assert!(wrong.is_empty(), "{folder}: {} differ from expected.txt:\n{}", wrong.len(), wrong.join("\n"));
@@ -78,7 +83,9 @@ fn run_file(root: &Path, file: &Path) -> Vec<(String, String, String)> {
     scripts.push("done(); COMPLETED".into());
     let script = serde_json::to_string(&scripts.join(";\n")).expect("a string");
     // Scripts of pages are sloppy, which an indirect `eval` makes them.
-    let results = engine.evaluate(&format!("(0, eval)({script})")).unwrap_or_else(|error| format!("1\t(script)\t{}", error.replace('\n', " ")));
+    let results = engine
+        .evaluate(&format!("(0, eval)({script})"))
+        .unwrap_or_else(|error| format!("1\t(script)\t{}", error.replace('\n', " ")));
     let fields = |line: &str| {
         let mut fields = line.splitn(3, '\t').map(str::to_owned);
         (fields.next().unwrap_or_default(), fields.next().unwrap_or_default(), fields.next().unwrap_or_default())
