@@ -1,8 +1,8 @@
 // A policy: its build, and the two exports of its component.
-import { serverRequest } from "./request.ts";
-import { setHost } from "../../src/host.ts";
-import { answer, warm, type Answer } from "../../src/decide.ts";
+import { answer, conversions, warm, type Answer, type Field } from "../../src/decide.ts";
 import { handlerOf, type Handler } from "../../src/handler.ts";
+import { setHost } from "../../src/host.ts";
+import { asNextRequest } from "../../src/next/server.ts";
 import { quietly } from "./console.ts";
 import { logRejections } from "./errors.ts";
 import { gateway } from "./host.ts";
@@ -10,6 +10,16 @@ import { Modules, type Program } from "./modules.ts";
 import { hostAtBuild, preinitialize, type Report } from "./preinitialize.ts";
 import { setNodeEnv } from "./process.ts";
 import { addModules } from "./stacks.ts";
+import { headerLists } from "./web/headers.ts";
+import { serverRequest } from "./web/request.ts";
+import { takeBody } from "./web/response.ts";
+
+// Without the strings, streams and promises of the standard's methods.
+conversions.body = async (response) => (await takeBody(response)) ?? "";
+conversions.fields = (headers) => {
+  const [names, values] = headerLists(headers);
+  return names.map((name, at): Field => [name, values[at] as string]);
+};
 
 let modules: Modules;
 let handler: Promise<Handler> | undefined;
@@ -48,7 +58,7 @@ export async function prepare(): Promise<void> {
 
 /** Decides about a request. Header fields are Latin-1 text. */
 export async function authorize(method: string, url: string, names: string[], values: string[], channels: string[]): Promise<Answer> {
-  const found = await answer(ready, () => serverRequest(method, url, names, values), channels);
+  const found = await answer(ready, () => asNextRequest(serverRequest(method, url, names, values)), channels);
   logRejections();
   return found;
 }

@@ -1,57 +1,78 @@
-// A placeholder until the web platform of H3 is merged, which replaces this file: just what the route of a test needs.
-class Headers {
-  map = new Map<string, string>();
-  constructor(init?: any) {
-    if (init instanceof Headers) this.map = new Map(init.map);
-    else if (Array.isArray(init)) for (const [n, v] of init) this.append(n, v);
-    else for (const [n, v] of Object.entries(init ?? {})) this.append(n, v as string);
+// The web platform, installed into the global scope.
+import "./dom-exception.ts";
+import { Buffer } from "buffer";
+import * as abort from "./abort.ts";
+import { Blob, File } from "./blob.ts";
+import { structuredClone } from "./clone.ts";
+import { defineGlobals } from "./define.ts";
+import { TextDecoder, TextEncoder } from "./encoding.ts";
+import * as events from "./event.ts";
+import { fetch } from "./fetch.ts";
+import { FormData } from "./form-data.ts";
+import { Headers } from "./headers.ts";
+import { BroadcastChannel, MessageChannel, MessagePort } from "./messaging.ts";
+import { Performance, performance, PerformanceEntry } from "./performance.ts";
+import { Request } from "./request.ts";
+import { Response } from "./response.ts";
+import { URLSearchParams } from "./search-params.ts";
+import { EventSource, WebSocket } from "./sockets.ts";
+import * as streams from "./streams.ts";
+import { URL } from "./url.ts";
+
+const { isDisturbed, isStream, readAll, streamOfBytes, ...streamClasses } = streams;
+const { addEventListener, removeEventListener, dispatchEvent } = events.EventTarget.prototype;
+
+class Navigator {
+  get userAgent(): string {
+    return "Tidegate";
   }
-  append(name: string, value: string) {
-    name = name.toLowerCase();
-    this.map.set(name, this.map.has(name) ? `${this.map.get(name)}, ${value}` : String(value));
+  get language(): string {
+    return "en-US";
   }
-  get(name: string) {
-    return this.map.get(name.toLowerCase()) ?? null;
+  get languages(): readonly string[] {
+    return ["en-US"];
   }
-  [Symbol.iterator]() {
-    return this.map[Symbol.iterator]();
-  }
-}
-class URL {
-  searchParams: { getAll(name: string): string[] };
-  href: string;
-  constructor(href: string) {
-    this.href = href;
-    const pairs = (href.split("?")[1] ?? "").split("&").map((it) => it.split("=").map(decodeURIComponent));
-    this.searchParams = { getAll: (name: string) => pairs.filter(([key]) => key === name).map((it) => it[1] as string) };
-  }
-}
-class Request {
-  url: string;
-  method: string;
-  headers: Headers;
-  constructor(url: any, init: any = {}) {
-    this.url = url.url ?? String(url);
-    this.method = init.method ?? "GET";
-    this.headers = new Headers(init.headers);
-  }
-}
-class Response {
-  status: number;
-  headers: Headers;
-  text: string | null;
-  body: unknown;
-  constructor(body: any, init: any = {}) {
-    this.text = this.body = body ?? null;
-    this.status = init.status ?? 200;
-    this.headers = new Headers(init.headers);
-  }
-  async arrayBuffer() {
-    return native.utf8Encode(this.text ?? "").buffer;
-  }
-  static json(body: unknown, init: any = {}) {
-    return new Response(JSON.stringify(body), init);
+  get hardwareConcurrency(): number {
+    return 1;
   }
 }
-Object.assign(globalThis, { Headers, Request, Response, URL });
-export {};
+
+defineGlobals({
+  ...streamClasses,
+  AbortController: abort.AbortController,
+  AbortSignal: abort.AbortSignal,
+  Blob,
+  BroadcastChannel,
+  Buffer,
+  CloseEvent: events.CloseEvent,
+  CustomEvent: events.CustomEvent,
+  ErrorEvent: events.ErrorEvent,
+  Event: events.Event,
+  EventSource,
+  EventTarget: events.EventTarget,
+  File,
+  FormData,
+  Headers,
+  MessageChannel,
+  MessageEvent: events.MessageEvent,
+  MessagePort,
+  Navigator,
+  Performance,
+  PerformanceEntry,
+  Request,
+  Response,
+  TextDecoder,
+  TextEncoder,
+  URL,
+  URLSearchParams,
+  WebSocket,
+  addEventListener,
+  dispatchEvent,
+  fetch,
+  global: globalThis,
+  navigator: new Navigator(),
+  performance,
+  removeEventListener,
+  self: globalThis,
+  structuredClone,
+});

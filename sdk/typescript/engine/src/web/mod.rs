@@ -1,3 +1,7 @@
 //! Parts of the web platform, without JavaScript types.
 
+pub mod compression;
 pub mod encoding;
+pub mod multipart;
+pub mod query;
+pub mod url;

@@ -1,0 +1,173 @@
+// `Response`.
+import { Body, cloneBody, defineBodyMethods, extract, type Incoming, isUnusable, readBody } from "./body.ts";
+import { defineInterface, dictionary, need } from "./define.ts";
+import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
+import { hrefOf, parseUrl } from "./url.ts";
+
+/** The lists of a response's headers. */
+export let responseHeaders: (response: Response) => HeaderLists;
+/** Takes the body of a response: a string as it is; nothing if there is no body. */
+export let takeBody: (response: Response) => null | string | Uint8Array<ArrayBuffer> | Promise<Uint8Array<ArrayBuffer>>;
+/** A response of a server. */
+export let networkResponse: (parts: {
+  status: number;
+  statusText?: string;
+  headers: HeaderLists;
+  url: string;
+  redirected: boolean;
+  body: Incoming | string | Uint8Array<ArrayBuffer> | null;
+  type?: ResponseType;
+}) => Response;
+
+const NO_HEADERS: HeaderLists = [[], []];
+
+class Response {
+  #status = 200;
+  #statusText = "";
+  /** The headers; until someone asks for them, only the content type that the body implies. */
+  #headers: Headers | undefined = undefined;
+  #contentType: string | null = null;
+  #body: Body | null = null;
+  #url = "";
+  #type: ResponseType = "default";
+  #redirected = false;
+
+  constructor(body: BodyInit | null | undefined = undefined, init: ResponseInit | null | undefined = undefined) {
+    if (init !== undefined) this.#initialize(init);
+    if (body === undefined || body === null) return;
+    const [extracted, type] = extract(body);
+    if (NULL_BODY.includes(this.#status)) throw new TypeError(`Response constructor: Invalid response status code ${this.#status}`);
+    this.#body = extracted;
+    this.#imply(type);
+  }
+
+  static {
+    responseHeaders = (response) => {
+      if (response.#headers) return headerLists(response.#headers);
+      return response.#contentType === null ? NO_HEADERS : [["content-type"], [response.#contentType]];
+    };
+    takeBody = (response) => {
+      if (response.#body === null) return null;
+      if (isUnusable(response.#body)) throw new TypeError("Body is unusable: Body has already been read");
+      return readBody(response.#body);
+    };
+    networkResponse = ({ status, statusText = "", headers, url, redirected, body, type = "basic" }) => {
+      const response = new Response();
+      response.#status = status;
+      response.#statusText = statusText;
+      response.#headers = headersOf(headers, "immutable");
+      response.#url = url;
+      response.#redirected = redirected;
+      response.#type = type;
+      response.#body = body === null ? null : new Body(body, undefined);
+      return response;
+    };
+    defineBodyMethods(
+      this,
+      (self: Response) => self.#body,
+      (self: Response) => self.#contentTypeOf(),
+    );
+  }
+
+  static error(): Response {
+    return networkResponse({ status: 0, headers: [[], []], url: "", redirected: false, body: null, type: "error" });
+  }
+
+  static json(data: unknown, init: ResponseInit | null | undefined = undefined): Response {
+    need(1, arguments.length, "Response.json");
+    const text = JSON.stringify(data);
+    if (text === undefined) throw new TypeError("Value is not JSON serializable");
+    const response = new Response(null, init);
+    if (NULL_BODY.includes(response.#status)) throw new TypeError(`Response constructor: Invalid response status code ${response.#status}`);
+    response.#body = new Body(text.isWellFormed() ? text : text.toWellFormed(), undefined);
+    response.#imply("application/json");
+    return response;
+  }
+
+  static redirect(url: string | globalThis.URL, status: number | undefined = 302): Response {
+    need(1, arguments.length, "Response.redirect");
+    const text = `${url as string}`;
+    const parts = parseUrl(text.toWellFormed());
+    if (!parts) throw new TypeError(`Failed to parse URL from ${text}`);
+    const code = unsignedShort(status);
+    if (!REDIRECTS.includes(code)) throw new RangeError(`Invalid status code ${status}`);
+    const response = new Response();
+    response.#status = code;
+    response.#headers = headersOf([["location"], [hrefOf(parts)]], "immutable");
+    return response;
+  }
+
+  get type(): ResponseType {
+    return this.#type;
+  }
+  get url(): string {
+    const hash = this.#url.indexOf("#");
+    return hash < 0 ? this.#url : this.#url.slice(0, hash);
+  }
+  get redirected(): boolean {
+    return this.#redirected;
+  }
+  get status(): number {
+    return this.#status;
+  }
+  get ok(): boolean {
+    return this.#status >= 200 && this.#status <= 299;
+  }
+  get statusText(): string {
+    return this.#statusText;
+  }
+  get headers(): Headers {
+    return (this.#headers ??= headersOf(this.#contentType === null ? [[], []] : [["content-type"], [this.#contentType]], "none"));
+  }
+
+  clone(): Response {
+    if (this.#body && isUnusable(this.#body)) throw new TypeError("Response.clone: Body has already been consumed.");
+    const response = new Response();
+    response.#status = this.#status;
+    response.#statusText = this.#statusText;
+    response.#contentType = this.#contentType;
+    if (this.#headers) {
+      const [names, values] = headerLists(this.#headers);
+      response.#headers = headersOf([names.slice(), values.slice()], this.#type === "default" ? "none" : "immutable");
+    }
+    response.#body = this.#body && cloneBody(this.#body);
+    response.#url = this.#url;
+    response.#type = this.#type;
+    response.#redirected = this.#redirected;
+    return response;
+  }
+
+  #initialize(init: ResponseInit | null): void {
+    const { headers, status, statusText } = dictionary<ResponseInit>(init, "The init of the response");
+    if (status !== undefined) {
+      const code = unsignedShort(status);
+      if (code < 200 || code > 599) throw new RangeError('init["status"] must be in the range of 200 to 599, inclusive.');
+      this.#status = code;
+    }
+    if (statusText !== undefined) {
+      const text = `${statusText}`;
+      if (/[^\t\x20-\x7e\x80-\xff]/.test(text)) throw new TypeError("Invalid statusText");
+      this.#statusText = text;
+    }
+    if (headers !== undefined) this.#headers = new Headers(headers);
+  }
+
+  #imply(type: string | null): void {
+    if (type === null) return;
+    if (!this.#headers) this.#contentType = type;
+    else if (!this.#headers.has("content-type")) this.#headers.append("content-type", type);
+  }
+
+  #contentTypeOf(): string | null {
+    return this.#headers ? this.#headers.get("content-type") : this.#contentType;
+  }
+}
+defineInterface(Response, "Response");
+export { Response };
+
+const NULL_BODY: readonly number[] = [101, 204, 205, 304];
+export const REDIRECTS: readonly number[] = [301, 302, 303, 307, 308];
+
+function unsignedShort(value: unknown): number {
+  return Math.trunc(Number(value)) & 0xffff;
+}

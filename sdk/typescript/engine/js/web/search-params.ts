@@ -1,0 +1,191 @@
+// `URLSearchParams`.
+import { defineInterface, ENTRIES, KEYS, need, pairIterators, usv, VALUES } from "./define.ts";
+
+const iterator = pairIterators("URLSearchParams");
+
+/** Parameters of a URL: `changed` is called with the query after each change. */
+export let paramsOf: (query: string, changed: (query: string) => void) => URLSearchParams;
+/** Replaces the parameters, without a call of `changed`. */
+export let setParams: (params: URLSearchParams, query: string) => void;
+export let isSearchParams: (value: unknown) => value is URLSearchParams;
+
+type Init = string | Iterable<Iterable<string>> | Record<string, string>;
+
+class URLSearchParams {
+  #names: string[] = [];
+  #values: string[] = [];
+  #changed: ((query: string) => void) | undefined = undefined;
+
+  constructor(init: Init | undefined = undefined) {
+    if (init === undefined) return;
+    if (typeof init === "object" || typeof init === "function") {
+      if (init !== null) {
+        this.#fill(init);
+        return;
+      }
+    }
+    const text = usv(init);
+    this.#parse(text.startsWith("?") ? text.slice(1) : text);
+  }
+
+  static {
+    paramsOf = (query, changed) => {
+      const params = new URLSearchParams();
+      if (query !== "") params.#parse(query);
+      params.#changed = changed;
+      return params;
+    };
+    setParams = (params, query) => params.#parse(query);
+    isSearchParams = (value): value is URLSearchParams => typeof value === "object" && value !== null && #names in value;
+  }
+
+  get size(): number {
+    return this.#names.length;
+  }
+
+  append(name: string, value: string): void {
+    this.#names;
+    need(2, arguments.length, "URLSearchParams.append");
+    this.#names.push(usv(name));
+    this.#values.push(usv(value));
+    this.#update();
+  }
+
+  delete(name: string, value: string | undefined = undefined): void {
+    this.#names;
+    need(1, arguments.length, "URLSearchParams.delete");
+    const key = usv(name);
+    const only = value === undefined ? undefined : usv(value);
+    this.#remove(key, only, 0);
+    this.#update();
+  }
+
+  get(name: string): string | null {
+    this.#names;
+    need(1, arguments.length, "URLSearchParams.get");
+    const at = this.#names.indexOf(usv(name));
+    return at < 0 ? null : (this.#values[at] as string);
+  }
+
+  getAll(name: string): string[] {
+    this.#names;
+    need(1, arguments.length, "URLSearchParams.getAll");
+    const [names, values, key] = [this.#names, this.#values, usv(name)];
+    const found: string[] = [];
+    for (let at = names.indexOf(key); at >= 0; at = names.indexOf(key, at + 1)) found.push(values[at] as string);
+    return found;
+  }
+
+  has(name: string, value: string | undefined = undefined): boolean {
+    this.#names;
+    need(1, arguments.length, "URLSearchParams.has");
+    const key = usv(name);
+    if (value === undefined) return this.#names.includes(key);
+    const text = usv(value);
+    return this.#names.some((it, at) => it === key && this.#values[at] === text);
+  }
+
+  set(name: string, value: string): void {
+    this.#names;
+    need(2, arguments.length, "URLSearchParams.set");
+    const [key, text] = [usv(name), usv(value)];
+    const at = this.#names.indexOf(key);
+    if (at < 0) {
+      this.#names.push(key);
+      this.#values.push(text);
+    } else {
+      this.#values[at] = text;
+      this.#remove(key, undefined, at + 1);
+    }
+    this.#update();
+  }
+
+  sort(): void {
+    const [names, values] = [this.#names, this.#values];
+    const order = names.map((_, at) => at).sort((a, b) => compare(names[a] as string, names[b] as string));
+    this.#names = order.map((at) => names[at] as string);
+    this.#values = order.map((at) => values[at] as string);
+    this.#update();
+  }
+
+  forEach(callback: (value: string, name: string, params: URLSearchParams) => void, self: unknown = undefined): void {
+    this.#names;
+    need(1, arguments.length, "URLSearchParams.forEach");
+    if (typeof callback !== "function") throw new TypeError('The "callback" argument must be of type function.');
+    for (let at = 0; at < this.#names.length; at++) callback.call(self, this.#values[at] as string, this.#names[at] as string, this);
+  }
+
+  entries(): IterableIterator<[string, string]> {
+    this.#names;
+    return iterator(() => [this.#names, this.#values], ENTRIES);
+  }
+
+  keys(): IterableIterator<string> {
+    this.#names;
+    return iterator(() => [this.#names, this.#values], KEYS);
+  }
+
+  values(): IterableIterator<string> {
+    this.#names;
+    return iterator(() => [this.#names, this.#values], VALUES);
+  }
+
+  toString(): string {
+    return this.#names.length === 0 ? "" : native.queryText(this.#names, this.#values);
+  }
+
+  declare [Symbol.iterator]: () => IterableIterator<[string, string]>;
+
+  #parse(query: string): void {
+    [this.#names, this.#values] = query === "" ? [[], []] : native.queryPairs(query);
+  }
+
+  #update(): void {
+    this.#changed?.(this.toString());
+  }
+
+  #remove(name: string, value: string | undefined, from: number): void {
+    for (let at = this.#names.indexOf(name, from); at >= 0; at = this.#names.indexOf(name, at)) {
+      if (value !== undefined && this.#values[at] !== value) {
+        at += 1;
+        continue;
+      }
+      this.#names.splice(at, 1);
+      this.#values.splice(at, 1);
+    }
+  }
+
+  #fill(init: Exclude<Init, string>): void {
+    const sequence = (init as Iterable<Iterable<string>>)[Symbol.iterator];
+    if (sequence === undefined || sequence === null) {
+      // A later name that becomes the same by the conversion replaces the value of the first.
+      for (const key of Reflect.ownKeys(init)) {
+        if (!Object.prototype.propertyIsEnumerable.call(init, key)) continue;
+        const [name, value] = [usv(key), usv((init as Record<string, string>)[key as string])];
+        const at = this.#names.indexOf(name);
+        if (at < 0) {
+          this.#names.push(name);
+          this.#values.push(value);
+        } else this.#values[at] = value;
+      }
+      return;
+    }
+    if (typeof sequence !== "function") throw new TypeError("Query pairs must be iterable");
+    for (const pair of init as Iterable<Iterable<string>>) {
+      if (typeof pair !== "object" || pair === null || typeof pair[Symbol.iterator] !== "function") {
+        throw new TypeError("Each query pair must be an iterable [name, value] tuple");
+      }
+      const items = [...pair];
+      if (items.length !== 2) throw new TypeError("Each query pair must be an iterable [name, value] tuple");
+      this.#names.push(usv(items[0]));
+      this.#values.push(usv(items[1]));
+    }
+  }
+}
+Object.defineProperty(URLSearchParams.prototype, Symbol.iterator, { value: URLSearchParams.prototype.entries, writable: true, configurable: true });
+defineInterface(URLSearchParams, "URLSearchParams");
+export { URLSearchParams };
+
+function compare(a: string, b: string): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
