@@ -1,5 +1,6 @@
 // Route files as applications write them, built unchanged and asked with their cases; what their errors and their log lines say.
 import assert from "node:assert/strict";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { Closing } from "./lib/closing.js";
@@ -33,6 +34,26 @@ for (const [what, route, cases] of [
     assert.equal(code, 0, stdout + stderr);
   });
 }
+
+test("NODE_ENV of packages is an option of the build, which names them", () => {
+  const app = join(dir, "cookies");
+  const library = join(app, "node_modules/secure-cookies");
+  mkdirSync(library, { recursive: true });
+  writeFileSync(join(library, "package.json"), '{ "name": "secure-cookies", "main": "index.js" }');
+  writeFileSync(join(library, "index.js"), 'exports.cookieName = (process.env.NODE_ENV === "production" ? "__Secure-" : "") + "app.session";\n');
+  writeFileSync(join(app, "package.json"), '{ "main": "policy.js" }');
+  writeFileSync(join(app, "policy.js"), 'import { cookieName } from "secure-cookies";\nexport const middleware = () => new Response(cookieName, { status: 403 });\n');
+  for (const [options, name] of [[[], "__Secure-app.session"], [["--node-env", "development"], "app.session"]]) {
+    const component = join(dir, "cookies.wasm");
+    const { code, stderr } = build(app, component, ...options);
+    assert.equal(code, 0, stderr);
+    assert.match(stderr, /NODE_ENV is "(production|development)" in the code of secure-cookies/);
+    const cases = join(dir, "cookies.toml");
+    writeFileSync(cases, `[[case]]\nname = "name"\nexpect = { status = 403, body = "${name}" }\n`);
+    const { code: tested, stdout } = tidegate("policy", "test", component, cases);
+    assert.equal(tested, 0, stdout);
+  }
+});
 
 test("console.log shows objects", async () => {
   const gateway = await serve(closing, dir, built("errors/route.ts").component);

@@ -23,7 +23,7 @@ const bytesOf = Uint8Array as unknown as Base64Constructor;
 const { toBase64, toHex } = Uint8Array.prototype as Base64Array;
 
 const hex: Coder = {
-  // Node stops at the first pair that is no number.
+  // Node stops at the first pair without a number.
   decode: (text) => bytesOf.fromHex(/^(?:[\da-f]{2})*/i.exec(text)?.[0] ?? ""),
   encode: (bytes) => toHex.call(bytes),
 };
