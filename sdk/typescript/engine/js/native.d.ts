@@ -76,6 +76,10 @@ interface NativeWeb {
   decoderPush(decoder: number, bytes: Binary, last: boolean): string;
   /** A character per byte. */
   latin1(bytes: Binary): string;
+  /** A valid name of a header in lower case. */
+  headerName(name: string): string | undefined;
+  /** Whether a value of a header is valid as it is: visible characters of ASCII, with blanks only inside. */
+  isHeaderValue(value: string): boolean;
   urlParse(url: string, base: string | undefined): UrlParts | undefined;
   /** The URL with another value of a component. */
   urlSet(href: string, component: UrlComponent, value: string): UrlParts | undefined;

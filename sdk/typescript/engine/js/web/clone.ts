@@ -57,8 +57,11 @@ function clone(value: unknown, memory: Memory): unknown {
   if (typeof value !== "object" || value === null) return value;
   const known = memory.get(value);
   if (known !== undefined) return known;
-  const made = shallow(value, memory);
-  if (made !== undefined) return made;
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== Array.prototype) {
+    const made = shallow(value, memory);
+    if (made !== undefined) return made;
+  }
   const copy = Array.isArray(value) ? new Array(value.length) : {};
   memory.set(value, copy);
   properties(value, copy, memory);
