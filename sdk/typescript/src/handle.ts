@@ -66,7 +66,7 @@ function marker(of: object | null): AllowedStream | undefined {
  * Anywhere else, the response to an allowed request is an empty stream.
  */
 export function handle(config: { realtime?: unknown; middleware?: Middleware }): (request: Request) => Promise<Response> {
-  if (!config.middleware) console.warn("handle() without a middleware admits every client");
+  if (!config.middleware) console.warn("handle() has no middleware: it admits every client, unless the route checks the request before");
   return async (request) => {
     const requested = new URL(request.url).searchParams.getAll("channel");
     const channels = [...new Set(requested.length > 0 ? requested : ["default"])];

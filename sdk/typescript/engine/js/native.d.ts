@@ -79,6 +79,10 @@ interface NativeWeb {
   decoderPush(decoder: number, bytes: Binary, last: boolean): string;
   /** A character per byte. */
   latin1(bytes: Binary): string;
+  /** A valid name of a header in lower case. */
+  headerName(name: string): string | undefined;
+  /** Whether a value of a header is valid as it is: visible characters of ASCII, with blanks only inside. */
+  isHeaderValue(value: string): boolean;
   urlParse(url: string, base: string | undefined): UrlParts | undefined;
   /** The URL with another value of a component. */
   urlSet(href: string, component: UrlComponent, value: string): UrlParts | undefined;
@@ -92,6 +96,40 @@ interface NativeWeb {
 }
 
 /** src/bindings/crypto.rs */
-interface NativeCrypto {}
+interface NativeCrypto {
+  /** The only source of randomness of scripts; `keyGenerate`, `sign` and `rsaOaep` read the host's themselves. */
+  random(length: number): Uint8Array<ArrayBuffer>;
+  /** Compares in constant time. */
+  equal(left: NativeBytes, right: NativeBytes): boolean;
+  digest(hash: string, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  hmac(hash: string, key: NativeBytes, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  hkdf(hash: string, secret: NativeBytes, salt: NativeBytes, info: NativeBytes, length: number): Uint8Array<ArrayBuffer>;
+  pbkdf2(hash: string, password: NativeBytes, salt: NativeBytes, iterations: number, length: number): Uint8Array<ArrayBuffer>;
+  scrypt(password: NativeBytes, salt: NativeBytes, cost: [n: number, r: number, p: number], length: number): Uint8Array<ArrayBuffer>;
+  aesCbc(encrypt: boolean, key: NativeBytes, iv: NativeBytes, data: NativeBytes, padding: boolean): Uint8Array<ArrayBuffer>;
+  aesCtr(key: NativeBytes, counter: NativeBytes, length: number, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  /** `tagLength` is in bytes. */
+  aesGcm(encrypt: boolean, key: NativeBytes, iv: NativeBytes, additionalData: NativeBytes, tagLength: number, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  aesKw(encrypt: boolean, key: NativeBytes, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  rsaOaep(encrypt: boolean, key: NativeBytes, hash: string, label: NativeBytes, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  fromBase64Url(text: string): Uint8Array<ArrayBuffer>;
+  toBase64Url(bytes: NativeBytes): string;
+  /** `family` is `RSA` or the name of a curve, `format` is `raw`, `spki`, `pkcs8` or `traditional`; src/crypto/keys.rs says what a key's bytes are. */
+  keyFamily(format: string, der: NativeBytes): string;
+  spkiOfCertificate(der: NativeBytes): Uint8Array<ArrayBuffer>;
+  keyImport(family: string, format: string, key: NativeBytes): Uint8Array<ArrayBuffer>;
+  keyExport(family: string, format: string, key: NativeBytes): Uint8Array<ArrayBuffer>;
+  keyImportJwk(family: string, members: string[]): Uint8Array<ArrayBuffer>;
+  keyExportJwk(family: string, key: NativeBytes, isPrivate: boolean): string[];
+  keyGenerate(family: string, bits?: number, exponent?: number): Uint8Array<ArrayBuffer>;
+  keyPublic(family: string, privateKey: NativeBytes): Uint8Array<ArrayBuffer>;
+  agree(family: string, privateKey: NativeBytes, publicKey: NativeBytes): Uint8Array<ArrayBuffer>;
+  /** A negative `saltLength` is none. */
+  sign(names: SignatureNames, saltLength: number, privateKey: NativeBytes, data: NativeBytes): Uint8Array<ArrayBuffer>;
+  verify(names: SignatureNames, saltLength: number, publicKey: NativeBytes, data: NativeBytes, signature: NativeBytes): boolean;
+}
+
+type NativeBytes = ArrayBuffer | ArrayBufferView;
+type SignatureNames = [algorithm: string, family: string, hash: string];
 
 declare const native: NativeHost & NativeWeb & NativeCrypto;

@@ -70,4 +70,3 @@ fn report<'js>(ctx: &Ctx<'js>, platform: &Object<'js>, id: u32, event: NetworkEv
         }
     }
 }
-

@@ -22,7 +22,10 @@ pub struct OutboundRequest {
 /// What happened to an outbound request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum NetworkEvent {
-    Head { status: u16, headers: Vec<Header> },
+    Head {
+        status: u16,
+        headers: Vec<Header>,
+    },
     /// A part of the body, never empty.
     Chunk(Vec<u8>),
     End,

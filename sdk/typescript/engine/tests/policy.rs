@@ -14,7 +14,8 @@ fn module(id: &str, imports: &[(&str, &str)], code: &str) -> Value {
 /// A program of these modules, the last of which is the entry.
 fn program(modules: &[Value], lazy: &[&str]) -> String {
     let order: Vec<&Value> = modules.iter().map(|module| &module["id"]).collect();
-    json!({ "entry": order.last(), "order": order, "lazy": lazy, "modules": modules, "nodeEnv": "production" }).to_string()
+    json!({ "entry": order.last(), "order": order, "lazy": lazy, "modules": modules, "nodeEnv": "production" })
+        .to_string()
 }
 
 fn build(engine: &Engine, program: &str) -> Value {
@@ -63,7 +64,11 @@ fn module_that_reads_state_is_found_and_deferred() {
     let modules = [
         module("pure.ts", &[], "exports.count = (globalThis.count = (globalThis.count ?? 0) + 1);"),
         module("settings.ts", &[], "\nexports.url =\n  process.env.URL;"),
-        module("user.ts", &[("./settings", "settings.ts")], "globalThis.users = 1; exports.url = require('./settings').url;"),
+        module(
+            "user.ts",
+            &[("./settings", "settings.ts")],
+            "globalThis.users = 1; exports.url = require('./settings').url;",
+        ),
         module(
             "route.ts",
             &[("./pure", "pure.ts"), ("./user", "user.ts")],

@@ -4,13 +4,14 @@ mod c;
 mod go;
 mod python;
 mod rust;
+mod starling;
 mod tools;
 mod typescript;
 
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::commands::policy::language::Language;
 
@@ -25,6 +26,17 @@ pub struct BuildArgs {
     /// Output file of the component [default: policy.wasm in the policy's folder]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Value of process.env.NODE_ENV in packages, and in a policy without this setting [default: production]
+    #[arg(long, value_name = "VALUE")]
+    node_env: Option<NodeEnv>,
+}
+
+/// The values of `NODE_ENV` that packages know.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum NodeEnv {
+    Production,
+    Development,
+    Test,
 }
 
 /// The input of a language's build. Paths are absolute.
@@ -40,18 +52,30 @@ struct Job {
 
 pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
     let (job, language) = plan(&args.path, args.output.as_deref())?;
-    let build = match language {
-        Language::Rust => rust::build,
-        Language::TypeScript => typescript::build,
-        Language::Python => python::build,
-        Language::Go => go::build,
-        Language::C => c::build,
-        Language::Zig => c::build_zig,
-    };
-    build(&job)?;
+    ensure!(
+        args.node_env.is_none() || language == Language::TypeScript,
+        "policy build: --node-env is for TypeScript and JavaScript"
+    );
+    match language {
+        Language::Rust => rust::build(&job),
+        Language::TypeScript if !typescript::has_runtime() => starling::build(&job),
+        Language::TypeScript => typescript::build(&job, node_env(args.node_env)),
+        Language::Python => python::build(&job),
+        Language::Go => go::build(&job),
+        Language::C => c::build(&job),
+        Language::Zig => c::build_zig(&job),
+    }?;
     let size = std::fs::metadata(&job.output).with_context(|| format!("reading {}", job.output.display()))?.len();
     println!("{} ({size} bytes)", job.output.display());
     Ok(())
+}
+
+fn node_env(value: Option<NodeEnv>) -> &'static str {
+    match value {
+        None | Some(NodeEnv::Production) => "production",
+        Some(NodeEnv::Development) => "development",
+        Some(NodeEnv::Test) => "test",
+    }
 }
 
 fn plan(path: &Path, output: Option<&Path>) -> anyhow::Result<(Job, Language)> {

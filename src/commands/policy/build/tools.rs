@@ -158,7 +158,8 @@ pub fn write_output(job: &Job, component: &[u8]) -> Result<()> {
     written.with_context(|| format!("writing {}", job.output.display()))
 }
 
-fn componentize(mut module: Vec<u8>, adapter: Option<&Adapter>) -> Result<Vec<u8>> {
+/// Converts a core module to a component.
+pub fn componentize(mut module: Vec<u8>, adapter: Option<&Adapter>) -> Result<Vec<u8>> {
     if let Some(Adapter { world, .. }) = adapter {
         let mut resolve = Resolve::default();
         let package = resolve.push_source("policy.wit", WIT)?;

@@ -7,7 +7,7 @@ export const middleware: Middleware = ({ request, channels }) => {
   const ability = defineAbility((can, cannot) => {
     can("read", "Channel", { owner: user.id });
     if (user.role === "admin") can("read", "Channel");
-    cannot("read", "Channel", { owner: "secret" }).because("nobody reads secrets");
+    cannot("read", "Channel", { owner: "secret" }).because("secrets are private");
   });
   try {
     for (const name of channels) ForbiddenError.from(ability).throwUnlessCan("read", subject("Channel", { owner: name.split("-")[0] }));

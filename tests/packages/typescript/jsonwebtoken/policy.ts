@@ -1,12 +1,16 @@
+import { handle } from "@upstash/realtime";
 import jwt from "jsonwebtoken";
-import { allow, reject, settings, type Middleware } from "@tidegate/policy";
 
-export const middleware: Middleware = ({ request }) => {
-  const token = request.headers.get("authorization")?.slice("Bearer ".length) ?? "";
-  try {
-    const claims = jwt.verify(token, settings.get("SECRET")!, { algorithms: ["HS256"], audience: "app" });
-    return allow({ subject: String(claims.sub) });
-  } catch (error) {
-    return reject(401, "Unauthorized", String(error));
-  }
-};
+export const GET = handle({
+  middleware: ({ request, channels }) => {
+    const algorithm = (request.headers.get("x-alg") ?? "HS256") as jwt.Algorithm;
+    const keys = JSON.parse(process.env.KEYS!);
+    try {
+      const claims = jwt.verify(request.headers.get("authorization")?.slice(7) ?? "", keys[algorithm], { algorithms: [algorithm], audience: "app" });
+      if (channels.some((channel) => channel !== claims.sub)) return new Response("Forbidden", { status: 403 });
+    } catch (error) {
+      if (!(error instanceof jwt.JsonWebTokenError)) throw error;
+      return new Response(error.message, { status: 401 });
+    }
+  },
+});

@@ -1,7 +1,7 @@
 // `AbortController` and `AbortSignal`.
 import { setTimeout } from "../timers.ts";
 import { defineInterface, need } from "./define.ts";
-import { Event, eventHandlers, EventTarget } from "./event.ts";
+import { type Event, eventHandlers, EventTarget, trustedEvent } from "./event.ts";
 
 let allowed = false;
 /** A signal that is not aborted. */
@@ -37,7 +37,7 @@ class AbortSignal extends EventTarget {
         const work = each.#work;
         each.#work = undefined;
         if (work) for (const one of work) one(each.#reason);
-        each.dispatchEvent(new Event("abort"));
+        each.dispatchEvent(trustedEvent("abort"));
       }
     };
     onAbort = (signal, work) => {
@@ -113,7 +113,7 @@ class AbortSignal extends EventTarget {
     if (dependents) for (const each of dependents) if (!each.#aborted) each.#mark(reason, all);
   }
 }
-defineInterface(AbortSignal);
+defineInterface(AbortSignal, "AbortSignal");
 eventHandlers(AbortSignal, ["abort"]);
 
 class AbortController {
@@ -127,6 +127,6 @@ class AbortController {
     abortSignal(this.signal, reason);
   }
 }
-defineInterface(AbortController);
+defineInterface(AbortController, "AbortController");
 
 export { AbortController, AbortSignal };

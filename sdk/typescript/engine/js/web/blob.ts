@@ -17,17 +17,16 @@ class Blob {
   #type = "";
 
   constructor(parts: Iterable<BlobPart> | undefined = undefined, options: BlobPropertyBag | null | undefined = undefined) {
-    const pieces: Bytes[] = [];
+    const pieces: (string | Bytes)[] = [];
     if (parts !== undefined) {
       if (parts === null || typeof parts !== "object" || typeof parts[Symbol.iterator] !== "function") {
         throw Object.assign(new TypeError("The provided value cannot be converted to a sequence."), { code: "ERR_INVALID_ARG_TYPE" });
       }
-      const list = [...parts];
-      const { endings = "transparent", type } = settings(options);
-      this.#type = type;
-      for (const part of list) pieces.push(pieceOf(part, endings));
-    } else this.#type = settings(options).type;
-    this.#bytes = joined(pieces);
+      for (const part of parts) pieces.push(pieceOf(part));
+    }
+    const { endings, type } = settings(options);
+    this.#type = type;
+    this.#bytes = joined(pieces.map((piece) => (typeof piece === "string" ? encode(piece, endings) : piece)));
   }
 
   static {
@@ -73,7 +72,7 @@ class Blob {
     return this.#bytes.slice();
   }
 }
-defineInterface(Blob);
+defineInterface(Blob, "Blob");
 
 class File extends Blob {
   #name: string;
@@ -101,7 +100,7 @@ class File extends Blob {
     return "";
   }
 }
-defineInterface(File);
+defineInterface(File, "File");
 
 export { Blob, File };
 
@@ -118,10 +117,12 @@ function typeOf(type: unknown): string {
   return /^[ -~]*$/.test(text) ? text.toLowerCase() : "";
 }
 
-function pieceOf(part: unknown, endings: EndingType): Bytes {
+function pieceOf(part: unknown): string | Bytes {
   if (isBinary(part)) return bytesOf(part).slice();
-  if (isBlob(part)) return blobBytes(part);
-  const text = usv(part);
+  return isBlob(part) ? blobBytes(part) : usv(part);
+}
+
+function encode(text: string, endings: EndingType): Bytes {
   return native.utf8Encode(endings === "native" ? text.replace(/\r\n?/g, "\n") : text);
 }
 

@@ -179,7 +179,7 @@ export function defineBodyMethods(type: Function, bodyOf: (self: any) => Body | 
       return body !== null && isUsed(body);
     },
     arrayBuffer: reader((content) => own(content).buffer),
-    blob: reader((content, self) => blobOf(encoded(content), contentTypeOf(self)?.toLowerCase() ?? "") as Blob),
+    blob: reader((content, self) => blobOf(encoded(content), blobType(contentTypeOf(self))) as Blob),
     bytes: reader(own),
     formData: reader((content, self): FormData => parseForm(encoded(content), contentTypeOf(self))),
     json: reader((content) => JSON.parse(textOf(content)) as unknown),
@@ -190,6 +190,12 @@ export function defineBodyMethods(type: Function, bodyOf: (self: any) => Body | 
     if (typeof value === "function") Object.defineProperty(value, "name", { value: name, configurable: true });
     Object.defineProperty(type.prototype, name, property);
   }
+}
+
+/** The serialization of a content type. */
+function blobType(contentType: string | null): string {
+  const [type = "", ...parameters] = (contentType ?? "").split(";");
+  return [type, ...parameters].map((it) => it.trim()).filter((it) => it !== "").join(";").toLowerCase();
 }
 
 function textOf(content: string | Bytes): string {

@@ -1,7 +1,7 @@
 // `structuredClone`.
 import { blobBytes, blobOf, File, isBlob } from "./blob.ts";
 import { isArrayBuffer } from "./bytes.ts";
-import { need } from "./define.ts";
+import { need, platformPrototypes } from "./define.ts";
 import { isPort, type MessagePort, transferPort } from "./messaging.ts";
 
 type Memory = Map<object, unknown>;
@@ -12,8 +12,8 @@ export function structuredClone(value: unknown, options: { transfer?: Iterable<u
   return cloneAndTransfer(value, transfer);
 }
 
-/** Clones a value whose objects in `transfer` are moved. */
-export function cloneAndTransfer(value: unknown, transfer: readonly unknown[]): unknown {
+/** Clones a value whose objects in `transfer` are moved; the new ports are added to `ports`. */
+export function cloneAndTransfer(value: unknown, transfer: readonly unknown[], ports: MessagePort[] = []): unknown {
   const memory: Memory = new Map();
   for (const item of transfer) {
     const isTransferable = isArrayBuffer(item) || isPort(item);
@@ -24,8 +24,11 @@ export function cloneAndTransfer(value: unknown, transfer: readonly unknown[]): 
   // The result refers to the moved objects, which move only if cloning succeeds.
   const moved = new Map<ArrayBuffer, ArrayBuffer>();
   for (const item of transfer) {
-    if (isPort(item)) memory.set(item, transferPort(item as MessagePort));
-    else {
+    if (isPort(item)) {
+      const port = transferPort(item);
+      ports.push(port);
+      memory.set(item, port);
+    } else {
       const buffer = item as ArrayBuffer;
       const copy = buffer.slice(0);
       moved.set(buffer, copy);
@@ -54,8 +57,11 @@ function clone(value: unknown, memory: Memory): unknown {
   if (typeof value !== "object" || value === null) return value;
   const known = memory.get(value);
   if (known !== undefined) return known;
-  const made = shallow(value, memory);
-  if (made !== undefined) return made;
+  const prototype = Object.getPrototypeOf(value);
+  if (prototype !== Object.prototype && prototype !== Array.prototype) {
+    const made = shallow(value, memory);
+    if (made !== undefined) return made;
+  }
   const copy = Array.isArray(value) ? new Array(value.length) : {};
   memory.set(value, copy);
   properties(value, copy, memory);
@@ -112,10 +118,15 @@ function shallow(value: object, memory: Memory): object | undefined {
   if (isBlob(value)) return keep(cloneBlob(value));
   if (typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer) return value;
   const isSymbol = tag === "[object Symbol]" && accepts(() => Symbol.prototype.valueOf.call(value));
-  if (isSymbol || isPort(value) || REFUSED.some((type) => value instanceof type) || / (Async)?Generator\]$/.test(tag)) {
+  if (isSymbol || isPlatformObject(value) || REFUSED.some((type) => value instanceof type) || / (Async)?Generator\]$/.test(tag)) {
     throw notCloneable(`${describe(value)} could not be cloned.`);
   }
   return undefined;
+}
+
+function isPlatformObject(value: object): boolean {
+  for (let type = Object.getPrototypeOf(value); type !== null; type = Object.getPrototypeOf(type)) if (platformPrototypes.has(type)) return true;
+  return false;
 }
 
 function cloneBuffer(buffer: ArrayBuffer): ArrayBuffer {

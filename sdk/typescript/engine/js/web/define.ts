@@ -7,8 +7,14 @@ export function defineGlobals(values: object): void {
   }
 }
 
+/** The prototypes of interfaces. */
+export const platformPrototypes = new WeakSet<object>();
+
 /** Makes a class an interface: its members are enumerable, and its instances have the class's name as tag. */
-export function defineInterface(type: Function, name = type.name): void {
+export function defineInterface(type: Function, name: string): void {
+  platformPrototypes.add(type.prototype);
+  // The bundler renames some classes.
+  Object.defineProperty(type, "name", { value: name, configurable: true });
   for (const target of [type, type.prototype]) {
     for (const [key, property] of Object.entries(Object.getOwnPropertyDescriptors(target))) {
       const isMember = key !== "constructor" && key !== "prototype" && key !== "length" && key !== "name" && !key.startsWith("_");

@@ -20,11 +20,11 @@ class TextEncoder {
     need(2, arguments.length, "TextEncoder.encodeInto");
     if (!(destination instanceof Uint8Array)) throw new TypeError('The "dest" argument must be an instance of Uint8Array.');
     const [read, bytes] = native.utf8EncodePrefix(usv(source), destination.length);
-    destination.set(bytes);
+    if (bytes.length > 0) destination.set(bytes);
     return { read, written: bytes.length };
   }
 }
-defineInterface(TextEncoder);
+defineInterface(TextEncoder, "TextEncoder");
 
 const NOTHING = new Uint8Array(0);
 
@@ -79,7 +79,7 @@ class TextDecoder {
     }
   }
 }
-defineInterface(TextDecoder);
+defineInterface(TextDecoder, "TextDecoder");
 
 function source(input: AllowSharedBufferSource): ArrayBuffer | ArrayBufferView {
   if (ArrayBuffer.isView(input) || isArrayBuffer(input)) return input;

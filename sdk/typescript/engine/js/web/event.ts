@@ -4,7 +4,10 @@ import { defineInterface, dictionary, need } from "./define.ts";
 const NONE = 0;
 const AT_TARGET = 2;
 
+/** An event of the platform itself, not of a script. */
+export let trustedEvent: (type: string) => Event;
 /** Sets the target of an event while it is dispatched. */
+let isTrusted: PropertyDescriptor;
 let dispatchTo: (event: Event, target: EventTarget) => boolean;
 
 class Event {
@@ -26,6 +29,7 @@ class Event {
   #dispatching = false;
   #initialized = true;
   #time: number | undefined = undefined;
+  #trusted = false;
 
   constructor(type: string, init: EventInit | null | undefined = undefined) {
     need(1, arguments.length, "Event constructor");
@@ -34,11 +38,25 @@ class Event {
     this.#bubbles = !!bubbles;
     this.#cancelable = !!cancelable;
     this.#composed = !!composed;
-    // A trusted event would be one of the user agent itself. The property cannot be deleted.
-    Object.defineProperty(this, "isTrusted", IS_TRUSTED);
+    // The standard wants an own property that cannot be deleted.
+    Object.defineProperty(this, "isTrusted", isTrusted);
   }
 
   static {
+    const get = Object.getOwnPropertyDescriptor(
+      {
+        get isTrusted() {
+          return (this as unknown as Event).#trusted;
+        },
+      },
+      "isTrusted",
+    )!.get!;
+    isTrusted = { get, enumerable: true, configurable: false };
+    trustedEvent = (type) => {
+      const event = new Event(type);
+      event.#trusted = true;
+      return event;
+    };
     dispatchTo = (event, target) => {
       if (event.#dispatching || !event.#initialized) throw new DOMException("The event is already being dispatched.", "InvalidStateError");
       event.#dispatching = true;
@@ -128,8 +146,7 @@ class Event {
 for (const [name, value] of Object.entries({ NONE, CAPTURING_PHASE: 1, AT_TARGET, BUBBLING_PHASE: 3 })) {
   for (const target of [Event, Event.prototype]) Object.defineProperty(target, name, { value, enumerable: true, writable: false, configurable: false });
 }
-defineInterface(Event);
-const IS_TRUSTED = { get: Object.getOwnPropertyDescriptor({ get isTrusted() { return false; } }, "isTrusted")!.get, enumerable: true, configurable: false };
+defineInterface(Event, "Event");
 
 class CustomEvent extends Event {
   #detail: unknown;
@@ -142,7 +159,7 @@ class CustomEvent extends Event {
     return this.#detail;
   }
 }
-defineInterface(CustomEvent);
+defineInterface(CustomEvent, "CustomEvent");
 
 class MessageEvent extends Event {
   #init: MessageEventInit;
@@ -167,7 +184,7 @@ class MessageEvent extends Event {
     return this.#init.ports ?? [];
   }
 }
-defineInterface(MessageEvent);
+defineInterface(MessageEvent, "MessageEvent");
 
 class ErrorEvent extends Event {
   #init: ErrorEventInit;
@@ -192,7 +209,7 @@ class ErrorEvent extends Event {
     return this.#init.error;
   }
 }
-defineInterface(ErrorEvent);
+defineInterface(ErrorEvent, "ErrorEvent");
 
 class CloseEvent extends Event {
   #init: CloseEventInit;
@@ -211,7 +228,7 @@ class CloseEvent extends Event {
     return this.#init.reason ?? "";
   }
 }
-defineInterface(CloseEvent);
+defineInterface(CloseEvent, "CloseEvent");
 
 interface Listener {
   type: string;
@@ -279,7 +296,7 @@ class EventTarget {
     return dispatchTo(event, target);
   }
 }
-defineInterface(EventTarget);
+defineInterface(EventTarget, "EventTarget");
 
 const globalTarget = new EventTarget();
 

@@ -111,7 +111,7 @@ class FormData {
   }
 }
 Object.defineProperty(FormData.prototype, Symbol.iterator, { value: FormData.prototype.entries, writable: true, configurable: true });
-defineInterface(FormData);
+defineInterface(FormData, "FormData");
 export { FormData };
 
 function entryOf(value: unknown, fileName: unknown, hasFileName: boolean, call: string): FormValue {

@@ -149,10 +149,9 @@ class Headers {
       }
       return;
     }
-    for (const name of Reflect.ownKeys(init)) {
-      if (!Object.prototype.propertyIsEnumerable.call(init, name)) continue;
-      this.#append(name as string, (init as Record<string, string>)[name as string] as string, "Headers.append");
-    }
+    for (const name of Object.keys(init)) this.#append(name, (init as Record<string, string>)[name] as string, "Headers.append");
+    const symbol = Object.getOwnPropertySymbols(init).find((it) => Object.prototype.propertyIsEnumerable.call(init, it));
+    if (symbol) throw new TypeError("Cannot convert a Symbol value to a string");
   }
 
   /** The entries as iterated: sorted by name, the values of a name combined except those of `set-cookie`. */
@@ -176,7 +175,7 @@ class Headers {
   }
 }
 Object.defineProperty(Headers.prototype, Symbol.iterator, { value: Headers.prototype.entries, writable: true, configurable: true });
-defineInterface(Headers);
+defineInterface(Headers, "Headers");
 export { Headers };
 
 /** The values of a name, the first of which is at `at`. */
@@ -195,26 +194,21 @@ const COMMON = `Accept Accept-Encoding Accept-Language Authorization Cache-Contr
   X-Real-IP X-Request-Id Access-Control-Allow-Origin Sec-Fetch-Site Sec-Fetch-Mode Sec-Fetch-Dest`;
 for (const name of COMMON.split(/\s+/)) KNOWN[name] = KNOWN[name.toLowerCase()] = name.toLowerCase();
 
-const TOKEN = /^[!#$%&'*+\-.^_`|~0-9A-Za-z]+$/;
-
 /** A valid name in lower case. */
 function nameOf(name: unknown, call: string): string {
   const text = `${name as string}`;
-  const known = KNOWN[text];
-  if (known !== undefined) return known;
-  if (!TOKEN.test(text)) throw new TypeError(`${call}: "${text}" is an invalid header name.`);
-  return text.toLowerCase();
+  const valid = KNOWN[text] ?? native.headerName(text);
+  if (valid === undefined) throw new TypeError(`${call}: "${text}" is an invalid header name.`);
+  return valid;
 }
 
-// What a value can be without a change: visible characters, with blanks only inside.
-const PLAIN = /^[!-~](?:[ -~]*[!-~])?$/;
 // eslint-disable-next-line no-control-regex
 const NOT_BYTES = /[^\0-\xff]/;
 
 /** A valid value without the blanks around it. */
 function valueOf(value: unknown, call: string): string {
   const text = `${value as string}`;
-  if (PLAIN.test(text)) return text;
+  if (native.isHeaderValue(text)) return text;
   const odd = NOT_BYTES.exec(text);
   if (odd) {
     const at = odd.index;

@@ -1,8 +1,8 @@
 // The web platform, installed into the global scope.
 import "./dom-exception.ts";
-import { Buffer } from "buffer";
 import * as abort from "./abort.ts";
 import { Blob, File } from "./blob.ts";
+import { Buffer } from "./buffer.ts";
 import { structuredClone } from "./clone.ts";
 import { defineGlobals } from "./define.ts";
 import { TextDecoder, TextEncoder } from "./encoding.ts";

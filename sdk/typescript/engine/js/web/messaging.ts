@@ -15,7 +15,7 @@ class MessagePort extends EventTarget {
   #other: MessagePort | undefined = undefined;
   #started = false;
   #closed = false;
-  #queue: unknown[] = [];
+  #queue: { data: unknown; ports: MessagePort[] }[] = [];
 
   constructor() {
     if (!allowed) throw new TypeError("Illegal constructor");
@@ -48,10 +48,11 @@ class MessagePort extends EventTarget {
   postMessage(message: unknown, options: Iterable<unknown> | { transfer?: Iterable<unknown> } | undefined = undefined): void {
     need(1, arguments.length, "MessagePort.postMessage");
     const transfer = options === undefined ? [] : Symbol.iterator in options ? options : (options.transfer ?? []);
-    const data = cloneAndTransfer(message, [...transfer]);
     const other = this.#other;
+    const moved: MessagePort[] = [];
+    const data = cloneAndTransfer(message, [...transfer], moved);
     if (!other || other.#closed) return;
-    other.#queue.push(data);
+    other.#queue.push({ data, ports: moved });
     if (other.#started) setTimeout(() => other.#deliver(), 0);
   }
 
@@ -74,12 +75,12 @@ class MessagePort extends EventTarget {
 
   #deliver(): void {
     if (this.#closed || this.#queue.length === 0) return;
-    const data = this.#queue.shift();
-    this.dispatchEvent(new MessageEvent("message", { data }));
+    const { data, ports } = this.#queue.shift()!;
+    this.dispatchEvent(new MessageEvent("message", { data, ports: ports as never }));
     if (this.#queue.length > 0) setTimeout(() => this.#deliver(), 0);
   }
 }
-defineInterface(MessagePort);
+defineInterface(MessagePort, "MessagePort");
 eventHandlers(MessagePort, ["message", "messageerror", "close"]);
 // Setting `onmessage` starts the port.
 const { get, set } = Object.getOwnPropertyDescriptor(MessagePort.prototype, "onmessage") as Required<PropertyDescriptor>;
@@ -106,7 +107,7 @@ class MessageChannel {
     return this.#ports[1];
   }
 }
-defineInterface(MessageChannel);
+defineInterface(MessageChannel, "MessageChannel");
 
 const channels = new Set<BroadcastChannel>();
 
@@ -147,7 +148,7 @@ class BroadcastChannel extends EventTarget {
     return this;
   }
 }
-defineInterface(BroadcastChannel);
+defineInterface(BroadcastChannel, "BroadcastChannel");
 eventHandlers(BroadcastChannel, ["message", "messageerror"]);
 
 export { BroadcastChannel, MessageChannel, MessagePort };

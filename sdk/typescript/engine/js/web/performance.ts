@@ -31,7 +31,7 @@ class PerformanceEntry {
     return { ...this.#entry };
   }
 }
-defineInterface(PerformanceEntry);
+defineInterface(PerformanceEntry, "PerformanceEntry");
 
 let entries: PerformanceEntry[] = [];
 let origin: number | undefined;
@@ -109,7 +109,7 @@ class Performance extends EventTarget {
     return { timeOrigin: this.timeOrigin };
   }
 }
-defineInterface(Performance);
+defineInterface(Performance, "Performance");
 allowed = true;
 const performance = new Performance();
 allowed = false;

@@ -1,7 +1,7 @@
 // `Request`.
 import { AbortSignal, newSignal } from "./abort.ts";
 import { Body, cloneBody, defineBodyMethods, extract, isUnusable, readBody } from "./body.ts";
-import { defineInterface, dictionary, need, usv } from "./define.ts";
+import { defineInterface, dictionary, usv } from "./define.ts";
 import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
 import { TransformStream } from "./streams.ts";
 import { hrefOf, parseUrl } from "./url.ts";
@@ -73,7 +73,6 @@ class Request {
   #signal: AbortSignal | undefined = undefined;
 
   constructor(input: RequestInfo | globalThis.URL, init: RequestInit | null | undefined = undefined) {
-    if (input === undefined && arguments.length === 0) return need(1, 0, "Request constructor") as never;
     if ((input as unknown) === SERVER) return;
     const options = dictionary<RequestInit>(init, "The init of the request");
     const from = typeof input === "object" && input !== null && #method in input ? (input as unknown as Request) : undefined;
@@ -216,7 +215,7 @@ class Request {
 
   #initialize(options: RequestInit): void {
     if (options.window !== undefined && options.window !== null) throw new TypeError(`'window' option '${options.window}' must be null`);
-    const settings: Settings = { ...DEFAULTS, ...this.#settings };
+    const settings: Settings = { ...this.#settings };
     for (const name of ["mode", "credentials", "cache", "redirect", "referrerPolicy"] as const) {
       const value = options[name];
       if (value === undefined) continue;
@@ -239,7 +238,7 @@ class Request {
     }
   }
 }
-defineInterface(Request);
+defineInterface(Request, "Request");
 export { Request };
 
 /** Makes the constructor create an empty request. */

@@ -2,6 +2,7 @@
 import { Body, cloneBody, defineBodyMethods, extract, type Incoming, isUnusable, readBody } from "./body.ts";
 import { defineInterface, dictionary, need } from "./define.ts";
 import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
+import type { AnyStream } from "./streams.ts";
 import { hrefOf, parseUrl } from "./url.ts";
 
 /** The lists of a response's headers. */
@@ -19,18 +20,27 @@ export let networkResponse: (parts: {
   type?: ResponseType;
 }) => Response;
 
+/** The stream of a response's body, if there is one already. A body of another kind becomes a stream only when code asks for it. */
+export let existingStream: (response: Response) => AnyStream | undefined;
+
 const NO_HEADERS: HeaderLists = [[], []];
+
+/** What most responses have in common. */
+interface Rest {
+  statusText: string;
+  url: string;
+  type: ResponseType;
+  redirected: boolean;
+}
+const DEFAULTS: Rest = { statusText: "", url: "", type: "default", redirected: false };
 
 class Response {
   #status = 200;
-  #statusText = "";
   /** The headers; until someone asks for them, only the content type that the body implies. */
   #headers: Headers | undefined = undefined;
   #contentType: string | null = null;
   #body: Body | null = null;
-  #url = "";
-  #type: ResponseType = "default";
-  #redirected = false;
+  #rest: Rest = DEFAULTS;
 
   constructor(body: BodyInit | null | undefined = undefined, init: ResponseInit | null | undefined = undefined) {
     if (init !== undefined) this.#initialize(init);
@@ -54,14 +64,12 @@ class Response {
     networkResponse = ({ status, statusText = "", headers, url, redirected, body, type = "basic" }) => {
       const response = new Response();
       response.#status = status;
-      response.#statusText = statusText;
       response.#headers = headersOf(headers, "immutable");
-      response.#url = url;
-      response.#redirected = redirected;
-      response.#type = type;
+      response.#rest = { statusText, url, type, redirected };
       response.#body = body === null ? null : new Body(body, undefined);
       return response;
     };
+    existingStream = (response) => (response.#body === null ? undefined : response.#body.stream);
     defineBodyMethods(
       this,
       (self: Response) => self.#body,
@@ -98,14 +106,15 @@ class Response {
   }
 
   get type(): ResponseType {
-    return this.#type;
+    return this.#rest.type;
   }
   get url(): string {
-    const hash = this.#url.indexOf("#");
-    return hash < 0 ? this.#url : this.#url.slice(0, hash);
+    const { url } = this.#rest;
+    const hash = url.indexOf("#");
+    return hash < 0 ? url : url.slice(0, hash);
   }
   get redirected(): boolean {
-    return this.#redirected;
+    return this.#rest.redirected;
   }
   get status(): number {
     return this.#status;
@@ -114,7 +123,7 @@ class Response {
     return this.#status >= 200 && this.#status <= 299;
   }
   get statusText(): string {
-    return this.#statusText;
+    return this.#rest.statusText;
   }
   get headers(): Headers {
     return (this.#headers ??= headersOf(this.#contentType === null ? [[], []] : [["content-type"], [this.#contentType]], "none"));
@@ -124,16 +133,13 @@ class Response {
     if (this.#body && isUnusable(this.#body)) throw new TypeError("Response.clone: Body has already been consumed.");
     const response = new Response();
     response.#status = this.#status;
-    response.#statusText = this.#statusText;
     response.#contentType = this.#contentType;
     if (this.#headers) {
       const [names, values] = headerLists(this.#headers);
-      response.#headers = headersOf([names.slice(), values.slice()], this.#type === "default" ? "none" : "immutable");
+      response.#headers = headersOf([names.slice(), values.slice()], this.#rest.type === "default" ? "none" : "immutable");
     }
     response.#body = this.#body && cloneBody(this.#body);
-    response.#url = this.#url;
-    response.#type = this.#type;
-    response.#redirected = this.#redirected;
+    response.#rest = this.#rest;
     return response;
   }
 
@@ -147,7 +153,7 @@ class Response {
     if (statusText !== undefined) {
       const text = `${statusText}`;
       if (/[^\t\x20-\x7e\x80-\xff]/.test(text)) throw new TypeError("Invalid statusText");
-      this.#statusText = text;
+      if (text !== "") this.#rest = { ...DEFAULTS, statusText: text };
     }
     if (headers !== undefined) this.#headers = new Headers(headers);
   }
@@ -162,7 +168,7 @@ class Response {
     return this.#headers ? this.#headers.get("content-type") : this.#contentType;
   }
 }
-defineInterface(Response);
+defineInterface(Response, "Response");
 export { Response };
 
 const NULL_BODY: readonly number[] = [101, 204, 205, 304];

@@ -3,9 +3,18 @@ import { defineInterface, ENTRIES, KEYS, need, pairIterators, usv, VALUES } from
 
 const iterator = pairIterators("URLSearchParams");
 
-/** Parameters of a URL: `changed` is called with the query after each change. */
-export let paramsOf: (query: string, changed: (query: string) => void) => URLSearchParams;
-/** Replaces the parameters, without a call of `changed`. */
+/** The URL that the parameters belong to. */
+type Owner = object;
+
+let setQuery: (owner: Owner, query: string) => void;
+/** Sets the function that gives a URL another query. */
+export function onChange(set: typeof setQuery): void {
+  setQuery = set;
+}
+
+/** Parameters of a URL, which gets the query after each change. */
+export let paramsOf: (query: string, owner: Owner) => URLSearchParams;
+/** Replaces the parameters, without a change of the URL. */
 export let setParams: (params: URLSearchParams, query: string) => void;
 export let isSearchParams: (value: unknown) => value is URLSearchParams;
 
@@ -14,7 +23,7 @@ type Init = string | Iterable<Iterable<string>> | Record<string, string>;
 class URLSearchParams {
   #names: string[] = [];
   #values: string[] = [];
-  #changed: ((query: string) => void) | undefined = undefined;
+  #owner: Owner | undefined = undefined;
 
   constructor(init: Init | undefined = undefined) {
     if (init === undefined) return;
@@ -29,10 +38,10 @@ class URLSearchParams {
   }
 
   static {
-    paramsOf = (query, changed) => {
+    paramsOf = (query, owner) => {
       const params = new URLSearchParams();
       if (query !== "") params.#parse(query);
-      params.#changed = changed;
+      params.#owner = owner;
       return params;
     };
     setParams = (params, query) => params.#parse(query);
@@ -61,15 +70,11 @@ class URLSearchParams {
   }
 
   get(name: string): string | null {
-    this.#names;
-    need(1, arguments.length, "URLSearchParams.get");
     const at = this.#names.indexOf(usv(name));
     return at < 0 ? null : (this.#values[at] as string);
   }
 
   getAll(name: string): string[] {
-    this.#names;
-    need(1, arguments.length, "URLSearchParams.getAll");
     const [names, values, key] = [this.#names, this.#values, usv(name)];
     const found: string[] = [];
     for (let at = names.indexOf(key); at >= 0; at = names.indexOf(key, at + 1)) found.push(values[at] as string);
@@ -77,8 +82,6 @@ class URLSearchParams {
   }
 
   has(name: string, value: string | undefined = undefined): boolean {
-    this.#names;
-    need(1, arguments.length, "URLSearchParams.has");
     const key = usv(name);
     if (value === undefined) return this.#names.includes(key);
     const text = usv(value);
@@ -141,7 +144,7 @@ class URLSearchParams {
   }
 
   #update(): void {
-    this.#changed?.(this.toString());
+    if (this.#owner) setQuery(this.#owner, this.toString());
   }
 
   #remove(name: string, value: string | undefined, from: number): void {
@@ -183,7 +186,7 @@ class URLSearchParams {
   }
 }
 Object.defineProperty(URLSearchParams.prototype, Symbol.iterator, { value: URLSearchParams.prototype.entries, writable: true, configurable: true });
-defineInterface(URLSearchParams);
+defineInterface(URLSearchParams, "URLSearchParams");
 export { URLSearchParams };
 
 function compare(a: string, b: string): number {

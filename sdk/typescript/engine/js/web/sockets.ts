@@ -20,11 +20,11 @@ class EventSource extends EventTarget {
 }
 
 const STATES = { WebSocket: ["CONNECTING", "OPEN", "CLOSING", "CLOSED"], EventSource: ["CONNECTING", "OPEN", "CLOSED"] };
-for (const type of [WebSocket, EventSource]) {
-  STATES[type.name as keyof typeof STATES].forEach((name, value) => {
-    for (const target of [type, type.prototype]) Object.defineProperty(target, name, { value, enumerable: true });
+for (const [type, name] of [[WebSocket, "WebSocket"], [EventSource, "EventSource"]] as const) {
+  STATES[name].forEach((state, value) => {
+    for (const target of [type, type.prototype]) Object.defineProperty(target, state, { value, enumerable: true });
   });
-  defineInterface(type);
+  defineInterface(type, name);
 }
 eventHandlers(WebSocket, ["open", "error", "close", "message"]);
 eventHandlers(EventSource, ["open", "error", "message"]);

@@ -59,6 +59,12 @@ export async function readAll(stream: AnyStream): Promise<Uint8Array<ArrayBuffer
   }
 }
 
+// The package does not find the engine's prototype of asynchronous iterators.
+Object.setPrototypeOf(
+  Object.getPrototypeOf(new ReadableStream().values()),
+  Object.getPrototypeOf(Object.getPrototypeOf(Object.getPrototypeOf((async function* () {})()))) as object,
+);
+
 /** A pair of streams of an interface such as `TextDecoderStream`. */
 class Pair {
   #transform: TransformStream;
@@ -74,13 +80,13 @@ class Pair {
 }
 
 /** The parent of these interfaces must not be seen in their prototype chain. */
-function hideParent(type: Function): void {
-  for (const name of ["readable", "writable"]) {
-    const property = Object.getOwnPropertyDescriptor(Pair.prototype, name) as PropertyDescriptor;
-    Object.defineProperty(type.prototype, name, { ...property, enumerable: true });
+function hideParent(type: Function, name: string): void {
+  for (const key of ["readable", "writable"]) {
+    const property = Object.getOwnPropertyDescriptor(Pair.prototype, key) as PropertyDescriptor;
+    Object.defineProperty(type.prototype, key, { ...property, enumerable: true });
   }
   Object.setPrototypeOf(type.prototype, Object.prototype);
-  defineInterface(type);
+  defineInterface(type, name);
 }
 
 class TextEncoderStream extends Pair {
@@ -111,7 +117,7 @@ class TextEncoderStream extends Pair {
     return "utf-8";
   }
 }
-hideParent(TextEncoderStream);
+hideParent(TextEncoderStream, "TextEncoderStream");
 
 class TextDecoderStream extends Pair {
   #decoder: TextDecoder;
@@ -120,6 +126,7 @@ class TextDecoderStream extends Pair {
     const decoder = new TextDecoder(label, options);
     super({
       transform(chunk, controller) {
+        if (chunk === undefined) throw new TypeError("The chunk is not an ArrayBuffer or a view of one.");
         const text = decoder.decode(chunk, { stream: true });
         if (text !== "") controller.enqueue(text);
       },
@@ -141,7 +148,7 @@ class TextDecoderStream extends Pair {
     return this.#decoder.ignoreBOM;
   }
 }
-hideParent(TextDecoderStream);
+hideParent(TextDecoderStream, "TextDecoderStream");
 
 function coder(format: unknown, compress: boolean): Transformer {
   const id = native.compressionOpen(`${format as string}`, compress);
@@ -164,7 +171,7 @@ class CompressionStream extends Pair {
     super(coder(format, true));
   }
 }
-hideParent(CompressionStream);
+hideParent(CompressionStream, "CompressionStream");
 
 class DecompressionStream extends Pair {
   constructor(format: string) {
@@ -172,7 +179,7 @@ class DecompressionStream extends Pair {
     super(coder(format, false));
   }
 }
-hideParent(DecompressionStream);
+hideParent(DecompressionStream, "DecompressionStream");
 
 export {
   ByteLengthQueuingStrategy,

@@ -1,7 +1,7 @@
 // `URL`. The native parser gives the serialized URL and the places of its components; getters slice.
 import { defineInterface, need, usv } from "./define.ts";
 import { blobUrl, revokeBlobUrl } from "./blob-url.ts";
-import { paramsOf, setParams, type URLSearchParams } from "./search-params.ts";
+import { onChange, paramsOf, setParams, type URLSearchParams } from "./search-params.ts";
 
 // Indices into `UrlParts`.
 const HREF = 0;
@@ -44,8 +44,11 @@ class URL {
   #parts: UrlParts;
   #params: URLSearchParams | undefined = undefined;
 
+  static {
+    onChange((url, query) => (url as URL).#set("search", query));
+  }
+
   constructor(url: string | URL, base: string | URL | undefined = undefined) {
-    need(1, arguments.length, "URL constructor");
     const text = usv(url);
     const parts = parseUrl(text, base === undefined ? undefined : usv(base));
     if (!parts) throw invalid(text, base);
@@ -151,8 +154,7 @@ class URL {
   }
 
   get searchParams(): URLSearchParams {
-    this.#params ??= paramsOf(this.search.slice(1), (query) => this.#set("search", query));
-    return this.#params;
+    return (this.#params ??= paramsOf(this.search.slice(1), this));
   }
 
   get hash(): string {
@@ -181,7 +183,7 @@ class URL {
     if (this.#params) setParams(this.#params, this.search.slice(1));
   }
 }
-defineInterface(URL);
+defineInterface(URL, "URL");
 export { URL };
 
 /** The error of Node, whose code libraries compare. */

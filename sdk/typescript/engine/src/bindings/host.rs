@@ -24,7 +24,8 @@ fn compile<'js>(ctx: Ctx<'js>, file: String, script: String) -> Result<Value<'js
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
-    native.set("log", Func::from(|ctx: Ctx<'_>, level: String, line: String| with(&ctx, |it| it.log(&level, &line))))?;
+    native
+        .set("log", Func::from(|ctx: Ctx<'_>, level: String, line: String| with(&ctx, |it| it.log(&level, &line))))?;
     native.set("contextNow", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.now() as f64)))?;
     native.set("requestId", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.request_id())))?;
     native.set("action", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.action())))?;
@@ -33,13 +34,18 @@ fn answers(native: &Object<'_>) -> Result<()> {
     native.set("replaySince", Func::from(|ctx: Ctx<'_>, time: f64| with(&ctx, |it| it.replay_since(time as u64))))?;
     native.set(
         "cacheFor",
-        Func::from(|ctx: Ctx<'_>, seconds: f64, vary: Vec<String>| with(&ctx, |it| it.cache_for(seconds as u32, &vary))),
+        Func::from(|ctx: Ctx<'_>, seconds: f64, vary: Vec<String>| {
+            with(&ctx, |it| it.cache_for(seconds as u32, &vary))
+        }),
     )?;
     native.set("cacheAnyAddress", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.cache_any_address())))
 }
 
 fn lookups(native: &Object<'_>) -> Result<()> {
-    native.set("lookup", Func::from(|ctx: Ctx<'_>, key: String| or_payload(&ctx, |it| Ok(it.lookup(&key)?.map(Bytes)))))?;
+    native.set(
+        "lookup",
+        Func::from(|ctx: Ctx<'_>, key: String| or_payload(&ctx, |it| Ok(it.lookup(&key)?.map(Bytes)))),
+    )?;
     native.set(
         "lookupHash",
         Func::from(|ctx: Ctx<'_>, key: String, field: String| {
@@ -68,7 +74,10 @@ fn clocks(native: &Object<'_>) -> Result<()> {
             let mut seed = [0; 8];
             gateway::random(&mut seed);
             // Two integers, because a number of JavaScript has 53 bits.
-            vec![u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]), u32::from_le_bytes([seed[4], seed[5], seed[6], seed[7]])]
+            vec![
+                u32::from_le_bytes([seed[0], seed[1], seed[2], seed[3]]),
+                u32::from_le_bytes([seed[4], seed[5], seed[6], seed[7]]),
+            ]
         }),
     )
 }

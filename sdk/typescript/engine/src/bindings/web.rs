@@ -4,7 +4,7 @@ use rquickjs::prelude::{Func, Opt};
 use rquickjs::{Array, Ctx, IntoJs, Object, Result, Value};
 
 use super::{Bytes, or_throw};
-use crate::web::{compression, encoding, multipart, query, url};
+use crate::web::{compression, encoding, headers, multipart, query, url};
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {
@@ -34,6 +34,13 @@ pub fn register(native: &Object<'_>) -> Result<()> {
         Func::from(|ctx: Ctx<'_>, id: u32, bytes: Bytes, last: bool| or_throw(&ctx, encoding::push(id, &bytes, last))),
     )?;
     native.set("latin1", Func::from(|bytes: Bytes| encoding::latin1(&bytes)))?;
+    // Lone surrogates, which have no UTF-8, are invalid in headers.
+    let text = |value: Value<'_>| value.get::<String>().ok();
+    native.set("headerName", Func::from(move |name: Value<'_>| text(name).and_then(|name| headers::name(&name))))?;
+    native.set(
+        "isHeaderValue",
+        Func::from(move |value: Value<'_>| text(value).is_some_and(|value| headers::is_plain_value(&value))),
+    )?;
     native.set("urlParse", Func::from(url_parse))?;
     native.set("urlSet", Func::from(url_set))?;
     native.set("queryPairs", Func::from(query_pairs))?;

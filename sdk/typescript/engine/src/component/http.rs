@@ -45,14 +45,19 @@ enum Phase {
     Failed(String),
     Sent(FutureIncomingResponse),
     /// The head was reported. With `wanted` the platform script waits for the next part of the body.
-    Body { stream: InputStream, _body: IncomingBody, _response: IncomingResponse, wanted: bool },
+    Body {
+        stream: InputStream,
+        _body: IncomingBody,
+        _response: IncomingResponse,
+        wanted: bool,
+    },
 }
 
 impl Requests {
     pub fn send(&mut self, request: OutboundRequest) {
         let id = request.id;
-        let exchange = Exchange::start(request)
-            .unwrap_or_else(|error| Exchange { upload: None, phase: Phase::Failed(error) });
+        let exchange =
+            Exchange::start(request).unwrap_or_else(|error| Exchange { upload: None, phase: Phase::Failed(error) });
         self.0.insert(id, exchange);
     }
 
@@ -166,7 +171,8 @@ impl Exchange {
 
     fn start_body(&mut self, response: IncomingResponse) -> NetworkEvent {
         let fields = response.headers().entries();
-        let headers = fields.into_iter().map(|(name, value)| (name, value.into_iter().map(char::from).collect())).collect();
+        let headers =
+            fields.into_iter().map(|(name, value)| (name, value.into_iter().map(char::from).collect())).collect();
         let status = response.status();
         let opened = response.consume().and_then(|body| Ok((body.stream()?, body)));
         let Ok((stream, body)) = opened else {
@@ -216,7 +222,9 @@ fn method(name: &str) -> Method {
 /// A failure as one line, for the `cause` of a `TypeError`.
 fn describe(error: &ErrorCode) -> String {
     match error {
-        ErrorCode::HttpRequestDenied => "the gateway does not allow requests to this host, or no further request".into(),
+        ErrorCode::HttpRequestDenied => {
+            "the gateway does not allow requests to this host, or no further request".into()
+        }
         ErrorCode::ConnectionRefused => "the host refused the connection".into(),
         ErrorCode::DnsError(_) => "the host has no address".into(),
         ErrorCode::HttpResponseTimeout | ErrorCode::ConnectionTimeout => "the host did not answer in time".into(),

@@ -115,4 +115,3 @@ fn headers(answer: &Object<'_>) -> JsResult<Vec<Header>> {
 extern "C" fn __rquickjs_host_now_us() -> f64 {
     crate::gateway::get().map_or(0.0, crate::gateway::Gateway::wall_clock)
 }
-

@@ -56,11 +56,21 @@ pub fn push(id: u32, bytes: &[u8], last: bool) -> Result<Vec<u8>, Failure> {
         let Some(coder) = coders.get_mut(&id) else { return Err(Failure::new("TypeError", "the stream has ended")) };
         let result = match coder {
             Coder::Compress(Compressor::Gzip(it)) => step(it, bytes, last, GzEncoder::try_finish, GzEncoder::get_mut),
-            Coder::Compress(Compressor::Zlib(it)) => step(it, bytes, last, ZlibEncoder::try_finish, ZlibEncoder::get_mut),
-            Coder::Compress(Compressor::Raw(it)) => step(it, bytes, last, DeflateEncoder::try_finish, DeflateEncoder::get_mut),
-            Coder::Decompress(Decompressor::Gzip(it)) => step(it, bytes, last, GzDecoder::try_finish, GzDecoder::get_mut),
-            Coder::Decompress(Decompressor::Zlib(it)) => step(it, bytes, last, ZlibDecoder::try_finish, ZlibDecoder::get_mut),
-            Coder::Decompress(Decompressor::Raw(it)) => step(it, bytes, last, DeflateDecoder::try_finish, DeflateDecoder::get_mut),
+            Coder::Compress(Compressor::Zlib(it)) => {
+                step(it, bytes, last, ZlibEncoder::try_finish, ZlibEncoder::get_mut)
+            }
+            Coder::Compress(Compressor::Raw(it)) => {
+                step(it, bytes, last, DeflateEncoder::try_finish, DeflateEncoder::get_mut)
+            }
+            Coder::Decompress(Decompressor::Gzip(it)) => {
+                step(it, bytes, last, GzDecoder::try_finish, GzDecoder::get_mut)
+            }
+            Coder::Decompress(Decompressor::Zlib(it)) => {
+                step(it, bytes, last, ZlibDecoder::try_finish, ZlibDecoder::get_mut)
+            }
+            Coder::Decompress(Decompressor::Raw(it)) => {
+                step(it, bytes, last, DeflateDecoder::try_finish, DeflateDecoder::get_mut)
+            }
         };
         if last || result.is_err() {
             coders.remove(&id);

@@ -38,7 +38,11 @@ struct Decoder {
 
 impl Decoder {
     fn new(encoding: &'static Encoding, fatal: bool, keep_mark: bool) -> Self {
-        let inner = if keep_mark { encoding.new_decoder_without_bom_handling() } else { encoding.new_decoder_with_bom_removal() };
+        let inner = if keep_mark {
+            encoding.new_decoder_without_bom_handling()
+        } else {
+            encoding.new_decoder_with_bom_removal()
+        };
         Self { inner, encoding, fatal }
     }
 
@@ -104,7 +108,9 @@ pub fn open(label: &str, fatal: bool, keep_mark: bool) -> Result<u32, Failure> {
 /// Decodes a chunk. The last one, and an error, end the decoder.
 pub fn push(id: u32, bytes: &[u8], last: bool) -> Result<String, Failure> {
     STREAMS.with_borrow_mut(|(_, decoders)| {
-        let Some(decoder) = decoders.get_mut(&id) else { return Err(Failure::new("TypeError", "the decoder has ended")) };
+        let Some(decoder) = decoders.get_mut(&id) else {
+            return Err(Failure::new("TypeError", "the decoder has ended"));
+        };
         let text = decoder.decode(bytes, last);
         if last || text.is_err() {
             decoders.remove(&id);

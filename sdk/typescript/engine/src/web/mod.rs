@@ -2,6 +2,7 @@
 
 pub mod compression;
 pub mod encoding;
+pub mod headers;
 pub mod multipart;
 pub mod query;
 pub mod url;

@@ -108,7 +108,12 @@ mod tests {
         .expect("valid");
         let expected = [
             Part { name: "a \"".into(), file_name: None, content_type: None, body: b"one\r\ntwo".to_vec() },
-            Part { name: "f".into(), file_name: Some("ü.txt".into()), content_type: Some("text/x".into()), body: Vec::new() },
+            Part {
+                name: "f".into(),
+                file_name: Some("ü.txt".into()),
+                content_type: Some("text/x".into()),
+                body: Vec::new(),
+            },
         ];
         assert_eq!(parts, expected);
         assert_eq!(check("--b--\n"), Ok(Vec::new()));
@@ -116,7 +121,14 @@ mod tests {
 
     #[test]
     fn incomplete_form_is_refused() {
-        let bodies = ["", "--b", "--c--", "--b\nContent-Disposition: form-data; name=\"a\"\n\nx", "--b\n\nx\n--b--", "--b\nContent-Disposition: form-data\n\nx\n--b--"];
+        let bodies = [
+            "",
+            "--b",
+            "--c--",
+            "--b\nContent-Disposition: form-data; name=\"a\"\n\nx",
+            "--b\n\nx\n--b--",
+            "--b\nContent-Disposition: form-data\n\nx\n--b--",
+        ];
         for body in bodies {
             assert!(check(body).is_err(), "{body:?}");
         }

@@ -49,12 +49,17 @@ pub fn set(href: &str, component: &str, value: &str) -> Option<Parts> {
 }
 
 fn parts(url: Url) -> Parts {
+    // Without a password, the crate's places for it contain the `@`.
+    let (password, password_end) = match url.password() {
+        Some(_) => (Position::BeforePassword, Position::AfterPassword),
+        None => (Position::AfterUsername, Position::AfterUsername),
+    };
     let places = [
         Position::AfterScheme,
         Position::BeforeUsername,
         Position::AfterUsername,
-        Position::BeforePassword,
-        Position::AfterPassword,
+        password,
+        password_end,
         Position::BeforeHost,
         Position::AfterHost,
         Position::BeforePort,
@@ -80,8 +85,15 @@ mod tests {
     fn places_delimit_components() {
         let parts = parse("HTTPS://user:pass@Example.com:8443/a/../b?x=1#y", None).expect("a valid URL");
         assert_eq!(parts.href, "https://user:pass@example.com:8443/b?x=1#y");
-        let components = [(1, 2), (3, 4), (5, 6), (7, 8), (5, 8), (9, 10), (10, 11)].map(|(from, to)| cut(&parts, from, to));
+        let components =
+            [(1, 2), (3, 4), (5, 6), (7, 8), (5, 8), (9, 10), (10, 11)].map(|(from, to)| cut(&parts, from, to));
         assert_eq!(components, ["user", "pass", "example.com", "8443", "example.com:8443", "/b", "?x=1"]);
+    }
+
+    #[test]
+    fn user_without_password_is_delimited() {
+        let parts = parse("http://user@h/", None).expect("a valid URL");
+        assert_eq!([cut(&parts, 1, 2), cut(&parts, 3, 4), cut(&parts, 5, 8)], ["user", "", "h"]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ export const cases: Record<string, (request: NextRequest) => Result | Promise<Re
     return NextResponse.json([
       cookies.get("user"),
       cookies.get({ name: "user" })?.value,
-      cookies.get("nobody") ?? null,
+      cookies.get("none") ?? null,
       cookies.getAll(),
       cookies.getAll("user"),
       cookies.has("flag"),
@@ -41,7 +41,7 @@ export const cases: Record<string, (request: NextRequest) => Result | Promise<Re
     const jar = await cookies();
     const names = await headers();
     const refused = await Promise.resolve().then(() => names.set("a", "b")).catch((error: Error) => error instanceof Error);
-    return NextResponse.json([jar.get("user")?.value, jar.has("nobody"), jar.getAll().length, names.get("x-case"), [...names.keys()].includes("cookie"), refused, await roleOf("root")]);
+    return NextResponse.json([jar.get("user")?.value, jar.has("none"), jar.getAll().length, names.get("x-case"), [...names.keys()].includes("cookie"), refused, await roleOf("root")]);
   },
   agent: (request) => NextResponse.json([userAgent(request).isBot, userAgent(request).browser.name, userAgent(request).os.name, userAgent(request).device.type ?? null]),
   login({ nextUrl }) {

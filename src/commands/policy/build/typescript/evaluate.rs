@@ -1,0 +1,217 @@
+//! The second half of a build: evaluates a program in the runtime, and takes a snapshot of it.
+
+use std::cell::RefCell;
+
+use anyhow::{Context, Result, anyhow};
+use futures_util::FutureExt;
+use wasmtime::{Config, Engine, Instance, Linker, Module, Store, StoreLimits, StoreLimitsBuilder, Trap, Val};
+use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
+
+use crate::commands::policy::build::typescript::Mistake;
+
+/// The exports of the runtime that only a build calls.
+const ALLOCATE: &str = "tidegate-build-alloc";
+const BUILD: &str = "tidegate-build";
+/// Initializes the C library. The snapshot has its result.
+const INITIALIZE: &str = "_initialize";
+
+/// Bounds of the evaluation of top-level code, which may be hostile.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Instructions. A large app takes a tenth of the default, which takes some ten seconds.
+    pub fuel: u64,
+    pub memory_bytes: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { fuel: 20_000_000_000, memory_bytes: 512 << 20 }
+    }
+}
+
+/// A larger report is not one.
+const MAX_REPORT_BYTES: usize = 64 << 20;
+const MAX_WASM_STACK_BYTES: usize = 1 << 20;
+
+/// The compiled runtime.
+pub struct Runtime<'a> {
+    context: ModuleContext<'a>,
+    wizer: Wizer,
+    module: Module,
+    bounds: Bounds,
+}
+
+/// An instance of the runtime that evaluated a program.
+pub struct Evaluation {
+    /// JSON.
+    pub report: Vec<u8>,
+    store: Store<StoreLimits>,
+    instance: Instance,
+}
+
+impl<'a> Runtime<'a> {
+    pub fn new(wasm: &'a [u8], bounds: Bounds) -> Result<Self> {
+        let mut wizer = Wizer::new();
+        wizer.init_func(BUILD);
+        let (context, instrumented) = wizer.instrument(wasm).map_err(failed)?;
+        let mut config = Config::new();
+        config.consume_fuel(true).max_wasm_stack(MAX_WASM_STACK_BYTES);
+        // Every build compiles the runtime, and runs it for less time than that takes.
+        config.cranelift_opt_level(wasmtime::OptLevel::None);
+        let engine = Engine::new(&config).map_err(failed)?;
+        let module = Module::new(&engine, instrumented).map_err(failed)?;
+        Ok(Self { context, wizer, module, bounds })
+    }
+
+    /// Evaluates a program, which is JSON, in a new instance.
+    pub fn evaluate(&self, program: &[u8]) -> Result<Evaluation> {
+        let limits = StoreLimitsBuilder::new().memory_size(self.bounds.memory_bytes).build();
+        let mut store = Store::new(self.module.engine(), limits);
+        store.limiter(|limits| limits);
+        store.set_fuel(self.bounds.fuel).map_err(failed)?;
+        let mut linker = Linker::new(self.module.engine());
+        // Top-level code has no settings, no clock, no randomness and no network.
+        linker.define_unknown_imports_as_traps(&self.module).map_err(failed)?;
+        let instance = linker.instantiate(&mut store, &self.module).map_err(failed)?;
+        if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, INITIALIZE) {
+            initialize.call(&mut store, ()).map_err(stopped)?;
+        }
+        let report = run(&mut store, instance, program)?;
+        Ok(Evaluation { report, store, instance })
+    }
+
+    /// The runtime as a module whose instances start with the state of the evaluation.
+    pub fn snapshot(&self, evaluation: Evaluation) -> Result<Vec<u8>> {
+        let state = RefCell::new(evaluation);
+        let mut state = State(state);
+        let snapshot = self.wizer.snapshot(&self.context, &mut state).now_or_never();
+        snapshot.context("the snapshot was not taken at once")?.map_err(failed)
+    }
+}
+
+fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<Vec<u8>> {
+    let memory = instance.get_memory(&mut *store, "memory").context("the runtime has no memory")?;
+    let length = u32::try_from(program.len()).context("the program is too large")?;
+    let allocate = instance.get_typed_func::<u32, u32>(&mut *store, ALLOCATE).map_err(failed)?;
+    let build = instance.get_typed_func::<(u32, u32), u32>(&mut *store, BUILD).map_err(failed)?;
+    let at = allocate.call(&mut *store, length).map_err(stopped)?;
+    memory.write(&mut *store, at as usize, program).context("the program does not fit into the memory")?;
+    let result = build.call(&mut *store, (at, length)).map_err(stopped)? as usize;
+    let data = memory.data(&*store);
+    let word = |at: usize| -> Option<usize> {
+        let bytes: [u8; 4] = data.get(at..at.checked_add(4)?)?.try_into().ok()?;
+        usize::try_from(u32::from_le_bytes(bytes)).ok()
+    };
+    let report = word(result).zip(word(result + 4)).filter(|(_, length)| *length <= MAX_REPORT_BYTES);
+    let report = report.and_then(|(at, length)| data.get(at..at.checked_add(length)?));
+    Ok(report.context("the runtime returned no report")?.to_vec())
+}
+
+/// The error of code that ran.
+fn stopped(error: wasmtime::Error) -> anyhow::Error {
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Mistake("error: top-level code does not end: it was stopped after 20 billion instructions".into()).into(),
+        Some(Trap::StackOverflow) => Mistake("error: top-level code recurses too deeply".into()).into(),
+        _ => anyhow!("the runtime stopped while it evaluated top-level code: {error:#}"),
+    }
+}
+
+fn failed(error: wasmtime::Error) -> anyhow::Error {
+    anyhow!("the runtime of this program is defective: {error:#}")
+}
+
+/// The state of an instance for a snapshot. The names are those that the snapshot added to the exports.
+struct State(RefCell<Evaluation>);
+
+impl InstanceState for State {
+    async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
+        let Evaluation { store, instance, .. } = self.0.get_mut();
+        let value = instance.get_global(&mut *store, name).map(|global| global.get(&mut *store));
+        match value {
+            Some(Val::I32(value)) => SnapshotVal::I32(value),
+            Some(Val::I64(value)) => SnapshotVal::I64(value),
+            Some(Val::F32(value)) => SnapshotVal::F32(value),
+            Some(Val::F64(value)) => SnapshotVal::F64(value),
+            Some(Val::V128(value)) => SnapshotVal::V128(value.as_u128()),
+            // The instrumentation exports only globals of these types.
+            _ => SnapshotVal::I32(0),
+        }
+    }
+
+    async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
+        let Evaluation { store, instance, .. } = self.0.get_mut();
+        contents(instance.get_memory(&mut *store, name).map_or(&[], |memory| memory.data(&*store)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A runtime whose build function runs `body` and returns the program as its report.
+    fn runtime(body: &str) -> Vec<u8> {
+        let text = format!(
+            r#"(module
+                (import "host" "now" (func $now (result i32)))
+                (memory (export "memory") 2)
+                (global $count (mut i32) (i32.const 1))
+                (func (export "_initialize") (global.set $count (i32.const 41)))
+                (func (export "tidegate-build-alloc") (param i32) (result i32) (i32.const 1024))
+                (func (export "tidegate-build") (param $at i32) (param $length i32) (result i32)
+                    {body}
+                    (global.set $count (i32.add (global.get $count) (i32.const 1)))
+                    (i32.store (i32.const 8) (local.get $at))
+                    (i32.store (i32.const 12) (local.get $length))
+                    (i32.const 8))
+                (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
+        );
+        wat::parse_str(text).expect("valid")
+    }
+
+    fn evaluate(body: &str, bounds: Bounds) -> Result<Vec<u8>> {
+        let wasm = runtime(body);
+        Ok(Runtime::new(&wasm, bounds)?.evaluate(b"{\"entry\":1}")?.report)
+    }
+
+    #[test]
+    fn snapshot_starts_with_the_state_of_the_evaluation() {
+        let wasm = runtime("");
+        let runtime = Runtime::new(&wasm, Bounds::default()).expect("valid");
+        let snapshot = || {
+            let evaluation = runtime.evaluate(b"program").expect("evaluated");
+            assert_eq!(evaluation.report, b"program");
+            runtime.snapshot(evaluation).expect("a snapshot")
+        };
+        let module = snapshot();
+        assert_eq!(module, snapshot(), "the same program gives the same bytes");
+        let engine = Engine::default();
+        let module = Module::new(&engine, &module).expect("valid");
+        assert!(module.get_export(BUILD).is_none() && module.get_export(INITIALIZE).is_none());
+        let mut store = Store::new(&engine, ());
+        let mut linker = Linker::new(&engine);
+        linker.define_unknown_imports_as_traps(&module).expect("linked");
+        let instance = linker.instantiate(&mut store, &module).expect("an instance");
+        let count = instance.get_typed_func::<(), i32>(&mut store, "count").expect("a function");
+        assert_eq!(count.call(&mut store, ()).expect("called"), 42 + i32::from(b'p'));
+    }
+
+    #[test]
+    fn endless_code_is_stopped() {
+        let bounds = Bounds { fuel: 1_000_000, ..Bounds::default() };
+        let error = evaluate("(loop (br 0))", bounds).expect_err("stopped");
+        assert!(error.is::<Mistake>() && error.to_string().contains("does not end"), "{error}");
+    }
+
+    #[test]
+    fn endless_memory_is_refused() {
+        let grow = "(loop (br_if 0 (i32.ge_s (memory.grow (i32.const 16)) (i32.const 0)))) (unreachable)";
+        let error = evaluate(grow, Bounds { memory_bytes: 8 << 20, ..Bounds::default() }).expect_err("stopped");
+        assert!(error.to_string().contains("unreachable"), "{error}");
+    }
+
+    #[test]
+    fn top_level_code_cannot_call_the_host() {
+        let error = evaluate("(drop (call $now))", Bounds::default()).expect_err("stopped");
+        assert!(error.to_string().contains("now"), "{error}");
+    }
+}

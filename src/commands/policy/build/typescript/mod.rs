@@ -1,0 +1,181 @@
+//! Builds policies in TypeScript and JavaScript: esbuild converts the modules of the app, and the runtime evaluates what can be evaluated
+//! before the first request. The component is the runtime with the result.
+
+mod bundle;
+mod entry;
+mod esbuild;
+mod evaluate;
+mod graph;
+mod names;
+mod program;
+mod resolve;
+mod secrets;
+mod source_map;
+mod toolchain;
+mod unavailable;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail};
+use rust_embed::RustEmbed;
+
+use crate::commands::policy::build::{Job, tools};
+use bundle::Bundle;
+use evaluate::{Bounds, Evaluation, Runtime};
+use program::{Failed, Found, Report};
+
+/// Each attempt finds at least one more module that reads an instance's state; apps have few of them.
+const MAX_ATTEMPTS: usize = 12;
+
+/// The runtime, a core module that `cargo xtask runtime` builds.
+#[derive(RustEmbed)]
+#[folder = "sdk/typescript"]
+#[include = "engine.wasm"]
+struct Engine;
+
+const RUNTIME: &str = "engine.wasm";
+
+/// An error that the author of the policy can correct. Its text has the file and the line.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Mistake(pub String);
+
+/// Whether the program contains the runtime.
+pub fn has_runtime() -> bool {
+    Engine::get(RUNTIME).is_some()
+}
+
+pub fn build(job: &Job, node_env: &str) -> Result<()> {
+    let entry = match &job.source {
+        Some(source) => source.clone(),
+        None => entry::find(&job.project)?,
+    };
+    let esbuild = toolchain::esbuild(&job.project)?;
+    let engine = Engine::get(RUNTIME).context("this program was built without the runtime for TypeScript")?;
+    match bundle::bundle(&esbuild, &entry, node_env).and_then(|app| component(&engine.data, app)) {
+        Ok(component) => tools::write_output(job, &component),
+        Err(error) => match error.downcast::<Mistake>() {
+            Ok(Mistake(text)) => {
+                eprintln!("{text}");
+                bail!("the policy was not built; its errors are above")
+            }
+            Err(error) => Err(error),
+        },
+    }
+}
+
+/// Evaluates the app in the runtime, until no more module is found whose top-level code has to be evaluated in every instance.
+fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
+    for line in &app.warnings {
+        eprintln!("{line}");
+    }
+    let runtime = Runtime::new(engine, Bounds::default())?;
+    let mut uses: BTreeMap<String, Vec<Found>> = BTreeMap::new();
+    // The trial evaluates all modules with placeholders for the state of an instance. That finds most uses, and stand-ins that throw.
+    app.program.trial = true;
+    let (report, _) = app.evaluate(&runtime)?;
+    if let Some(text) = app.unavailable(&report.failed) {
+        bail!(Mistake(text));
+    }
+    app.defer(report.found, &mut uses);
+    app.program.trial = false;
+    for _ in 0..MAX_ATTEMPTS {
+        let (report, evaluation) = app.evaluate(&runtime)?;
+        if app.defer(report.found, &mut uses) {
+            continue;
+        }
+        if !report.failed.is_empty() {
+            bail!(Mistake(report.failed.iter().map(|it| app.explain(it)).collect::<Vec<_>>().join("\n")));
+        }
+        for line in report.printed {
+            eprintln!("{}: top-level code printed {line}", app.names.display(&app.top));
+        }
+        for line in uses.values().flat_map(|found| app.notes(found)) {
+            eprintln!("{line}");
+        }
+        return tools::componentize(runtime.snapshot(evaluation)?, None);
+    }
+    bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
+}
+
+impl Bundle {
+    fn evaluate(&self, runtime: &Runtime) -> Result<(Report, Evaluation)> {
+        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?)?;
+        let report = serde_json::from_slice(&evaluation.report).context("the runtime wrote an invalid report")?;
+        Ok((report, evaluation))
+    }
+
+    /// Marks modules that read the state of an instance. Returns false if all of them were known.
+    fn defer(&mut self, found: Vec<Found>, uses: &mut BTreeMap<String, Vec<Found>>) -> bool {
+        let known = self.program.lazy.clone();
+        for found in found.into_iter().filter(|found| !known.contains(&found.module)) {
+            if !self.program.lazy.contains(&found.module) {
+                self.program.lazy.push(found.module.clone());
+            }
+            uses.entry(found.module.clone()).or_default().push(found);
+        }
+        self.program.lazy.len() > known.len()
+    }
+
+    /// Notes about a module that is evaluated in every instance: one line for each source line that causes it.
+    fn notes(&self, found: &[Found]) -> Vec<String> {
+        let mut reads: Vec<(String, Vec<&str>)> = Vec::new();
+        for it in found {
+            let place = self.location(&it.module, &it.stack);
+            let at = reads.iter().position(|(other, _)| *other == place).unwrap_or_else(|| {
+                reads.push((place, vec![]));
+                reads.len() - 1
+            });
+            if let Some((_, states)) = reads.get_mut(at).filter(|(_, states)| !states.contains(&&*it.state)) {
+                states.push(&it.state);
+            }
+        }
+        let note = |(place, states): (String, Vec<&str>)| {
+            format!("{place}: note: top-level code reads {}: evaluated in every instance, not once at build", states.join(", "))
+        };
+        reads.into_iter().map(note).collect()
+    }
+
+    /// The error of a module that cannot be evaluated.
+    fn explain(&self, failed: &Failed) -> String {
+        format!("{}: error: top-level code failed: {}", self.location(&failed.module, &failed.stack), failed.error)
+    }
+
+    /// The errors of modules that use an unavailable module in their top-level code, with the imports that lead to it.
+    fn unavailable(&self, failed: &[Failed]) -> Option<String> {
+        let mut lines = Vec::new();
+        for it in failed.iter().filter(|failed| failed.name == unavailable::ERROR_NAME) {
+            let why = it.error.trim_start_matches(unavailable::ERROR_NAME).trim_start_matches(": ");
+            let stand_in = self.graph.modules().map(|(path, _)| path).find(|path| {
+                let text = path.strip_prefix(resolve::PREFIX).and_then(unavailable::explain);
+                text.is_some_and(|text| why.contains(&text))
+            });
+            let chain = stand_in.map_or_else(String::new, |path| self.names.chain_note(&self.graph, &self.top, path));
+            lines.push(format!("{}: error: {why}{chain}", self.location(&it.module, &it.stack)));
+        }
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    /// The source line of a stack: the innermost line in the module itself.
+    fn location(&self, module: &str, stack: &str) -> String {
+        if module.is_empty() {
+            return self.names.display(&self.top);
+        }
+        let name = |id: &str| {
+            let path = self.graph.modules().map(|(path, _)| path).find(|path| self.names.id(path) == id);
+            self.names.display(path.unwrap_or(id))
+        };
+        let found = positions(stack, module).find_map(|(line, column)| self.maps.get(module)?.find(line, column));
+        found.map_or_else(|| name(module), |(source, line)| format!("{}:{line}", name(source)))
+    }
+}
+
+/// The lines and columns of a stack in a module.
+fn positions<'a>(stack: &'a str, module: &'a str) -> impl Iterator<Item = (usize, usize)> + 'a {
+    stack.match_indices(module).filter_map(move |(at, _)| {
+        let rest = stack.get(at + module.len()..)?.strip_prefix(':')?;
+        let (line, rest) = rest.split_once(':')?;
+        let column: String = rest.chars().take_while(char::is_ascii_digit).collect();
+        Some((line.parse().ok()?, column.parse().ok()?))
+    })
+}
