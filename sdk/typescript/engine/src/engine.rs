@@ -1,5 +1,7 @@
 //! QuickJS with the platform script.
 
+use std::cell::UnsafeCell;
+
 use rquickjs::context::EvalOptions;
 use rquickjs::function::IntoArgs;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Object, Persistent, Runtime, Value};
@@ -7,9 +9,29 @@ use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Obje
 use crate::bindings;
 use crate::event_loop::{self, Settled};
 use crate::gateway;
+use crate::script;
 
 /// `js/entry.ts` as one function of the natives.
-const PLATFORM: &str = include_str!(concat!(env!("OUT_DIR"), "/platform.js"));
+static PLATFORM: PlatformScript = PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
+
+/// A text that a component clears after its evaluation, so that the snapshot does not contain it.
+struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.js")).len()]>);
+
+// SAFETY: a component has one thread. On the host, where tests have several, the text is only read.
+unsafe impl Sync for PlatformScript {}
+
+impl PlatformScript {
+    fn text(&self) -> Vec<u8> {
+        // SAFETY: there is no writer at the same time.
+        unsafe { (*self.0.get()).to_vec() }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn clear(&self) {
+        // SAFETY: there is one thread, and no reference to the text.
+        unsafe { std::ptr::write_bytes(self.0.get(), 0, 1) };
+    }
+}
 
 /// Bytes of the stack that JavaScript may use. A component has a stack of 512 KiB.
 const STACK_BYTES: usize = 384 << 10;
@@ -140,10 +162,10 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let mut options = EvalOptions::default();
-    options.filename = Some("tidegate".into());
-    let platform: Function = ctx.eval_with_options(PLATFORM, options)?;
-    platform.call((bindings::natives(ctx)?,))
+    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text())?;
+    #[cfg(target_arch = "wasm32")]
+    PLATFORM.clear();
+    platform.get::<Function>()?.call((bindings::natives(ctx)?,))
 }
 
 fn text(value: &Value<'_>) -> rquickjs::Result<String> {

@@ -8,6 +8,7 @@ mod heap;
 pub mod gateway;
 pub mod crypto;
 pub mod web;
+mod script;
 pub mod bindings;
 mod event_loop;
 pub mod engine;
