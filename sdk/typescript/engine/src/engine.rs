@@ -40,7 +40,7 @@ const STACK_BYTES: usize = 384 << 10;
 const GC_THRESHOLD_BYTES: usize = 24 << 20;
 
 /// Interrupt checks until the evaluation of a program counts as endless; one check is about 10,000 steps.
-const BUILD_INTERRUPT_CHECKS: u32 = 200_000;
+const BUILD_INTERRUPT_CHECKS: u32 = 50_000;
 
 /// A JavaScript engine whose global scope is the web platform.
 pub struct Engine {
