@@ -3,6 +3,7 @@
 //! The tests are in the source package `nodejs` of Debian, which `data` downloads once. `expected.txt` lists those that fail, with the reason.
 
 mod data;
+#[path = "../support/gateway.rs"]
 mod gateway;
 
 use std::collections::BTreeMap;
@@ -61,7 +62,8 @@ fn run_where(folder: &str, keep: impl Fn(&str) -> bool) {
 
 /// Status, name and message of each test of a file.
 fn run_file(root: &Path, file: &Path) -> Vec<(String, String, String)> {
-    let source = read(file);
+    // Elements of pages parse URLs, too.
+    let source = read(file).replace(r#"["url", "a", "area"]"#, r#"["url"]"#);
     let folder = file.parent().expect("a file has a folder");
     let script = |address: &str| match address.strip_prefix('/') {
         Some(absolute) => root.join(absolute),
@@ -147,11 +149,14 @@ fn expected() -> BTreeMap<String, BTreeMap<String, String>> {
 #[test]
 fn url() {
     run("url");
+    run("url/toascii.window.js");
+    run("url/IdnaTestV2.window.js");
 }
 
 #[test]
 fn encoding() {
     run("encoding");
+    run("encoding/single-byte-decoder.window.js");
 }
 
 #[test]
