@@ -8,7 +8,7 @@ type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The bytes of a blob, which must not be changed. */
 export let blobBytes: (blob: Blob) => Bytes;
-/** A blob of bytes that nobody changes. */
+/** A blob of bytes that no code changes. */
 export let blobOf: (bytes: Bytes, type: string) => Blob;
 export let isBlob: (value: unknown) => value is Blob;
 
