@@ -28,7 +28,7 @@ struct Network {
     responses: HashMap<String, Canned>,
     events: VecDeque<(u32, NetworkEvent)>,
     bodies: HashMap<u32, (VecDeque<Vec<u8>>, bool)>,
-    /// What was sent and cancelled, a line each.
+    /// The requests and cancellations, a line each.
     log: Vec<String>,
 }
 
@@ -38,7 +38,7 @@ pub fn respond(url: &str, response: Canned) {
     NETWORK.with_borrow_mut(|network| network.responses.insert(url.to_owned(), response));
 }
 
-/// What was sent and cancelled since the last call.
+/// The requests and cancellations since the last call.
 #[allow(dead_code, reason = "the web-platform-tests use no network")]
 pub fn log() -> Vec<String> {
     NETWORK.with_borrow_mut(|network| std::mem::take(&mut network.log))
