@@ -8,10 +8,13 @@ use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::wasm::ticker::count_slow_call;
+use crate::wasm::ticker::{count_slow_call, had_slow_call};
 
 /// What a call may use of a thread that serves connections. Most calls take less than a tenth of it.
 const MAX_FAST_TIME: Duration = Duration::from_millis(1);
+/// The same after a call was slow: the first tick moves a call that has used this much, so clients that repeat a slow request delay others
+/// by less. A call of a compiled policy still fits.
+const MAX_FAST_TIME_AFTER_SLOW_CALL: Duration = Duration::from_micros(250);
 /// At most this counts for the time on such a thread, where the call may have waited for the CPU. The rest of `policy.cpu-time` is for the
 /// low-priority pool, which measures CPU time.
 const MAX_COUNTED_FAST_TIME: Duration = Duration::from_millis(5);
@@ -41,23 +44,23 @@ impl CpuBudget {
 
     /// Marks the call as slow; returns whether it was marked before.
     pub fn mark_slow(&self) -> bool {
-        let was_slow = self.is_slow.swap(true, Ordering::Relaxed);
-        if !was_slow {
-            count_slow_call();
-        }
-        was_slow
+        self.is_slow.swap(true, Ordering::Relaxed)
     }
 
     /// Notes that an epoch tick interrupted the call; returns the time of the call. A tick alone does not make it slow: most of its time may have
     /// been a wait for a look-up.
     pub fn tick(&self) -> Duration {
+        let before = self.spent_ns.load(Ordering::Relaxed);
         if self.counted_at_ns.load(Ordering::Relaxed) == 0 {
             // Nothing polls through the budget. So that the call ends nevertheless, the tick counts.
             self.spent_ns.fetch_add(nanos(MAX_COUNTED_FAST_TIME), Ordering::Relaxed);
         }
         self.count();
         let spent = Duration::from_nanos(self.spent_ns.load(Ordering::Relaxed));
-        if spent >= MAX_FAST_TIME {
+        if spent >= MAX_FAST_TIME && before < nanos(MAX_FAST_TIME) {
+            count_slow_call();
+        }
+        if spent >= if had_slow_call() { MAX_FAST_TIME_AFTER_SLOW_CALL } else { MAX_FAST_TIME } {
             self.mark_slow();
         }
         spent

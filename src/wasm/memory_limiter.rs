@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use wasmtime::{Error, ResourceLimiterAsync};
 
 use crate::wasm::cpu_budget::CpuBudget;
+use crate::wasm::ticker::{count_slow_call, had_slow_call};
 
 /// Counts the bytes of the instance's memories and tables, and of its objects in the host.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ const TABLE_ELEMENT_BYTES: usize = 8;
 /// A call that grows by more is slow. A guest uses what it allocates, and no tick interrupts a single instruction that fills all of it:
 /// 100 MB of fresh pages took 100 ms, on a thread that serves other clients. Policies in Rust, C or Zig grow by a MiB or two.
 const LARGE_GROWTH_BYTES: usize = 8 << 20;
+/// The same after a call was slow: 2 MB take 2 ms.
+const LARGE_GROWTH_BYTES_AFTER_SLOW_CALL: usize = 2 << 20;
 /// Every call of a prewarmed instance that has more is slow, for the same reason.
 const LARGE_INSTANCE_BYTES: usize = 32 << 20;
 
@@ -61,8 +64,13 @@ impl MemoryLimiter {
             Some(remaining) if remaining >= self.host_bytes => self.remaining = remaining,
             _ => self.limit_exceeded = true,
         }
-        self.grown_in_call = self.grown_in_call.saturating_add(bytes);
-        if !self.limit_exceeded && self.grown_in_call > LARGE_GROWTH_BYTES && !self.cpu_budget.mark_slow() {
+        let before = self.grown_in_call;
+        self.grown_in_call = before.saturating_add(bytes);
+        if self.grown_in_call > LARGE_GROWTH_BYTES && before <= LARGE_GROWTH_BYTES {
+            count_slow_call();
+        }
+        let max_fast = if had_slow_call() { LARGE_GROWTH_BYTES_AFTER_SLOW_CALL } else { LARGE_GROWTH_BYTES };
+        if !self.limit_exceeded && self.grown_in_call > max_fast && !self.cpu_budget.mark_slow() {
             // Returns to `low_priority_pool::run`, which moves the call to its own threads before the memory is filled.
             tokio::task::yield_now().await;
         }

@@ -134,7 +134,7 @@ impl SubscriberTask {
         // While certificates are renewed, the connection with the old ones: it stands until the new one has subscribed to all channels.
         let mut previous = None;
         loop {
-            self.shared.subscriptions.lock().restart();
+            self.restart_subscriptions().await;
             let Connected { connection, disconnected, canaries } = &mut current;
             let mut for_pings = connection.clone();
             let next = tokio::select! {
@@ -153,6 +153,18 @@ impl SubscriberTask {
             let replaced = std::mem::replace(&mut current, next);
             // If a connection stands that has subscribed to all channels, it stays in place of one that has not yet.
             previous.get_or_insert(replaced);
+        }
+    }
+
+    /// Queues all channels again, for a new connection.
+    async fn restart_subscriptions(&self) {
+        self.shared.subscriptions.lock().restart();
+        while {
+            // A binding, so that the lock is not held while others run.
+            let is_incomplete = self.shared.subscriptions.lock().continue_restart();
+            is_incomplete
+        } {
+            tokio::task::yield_now().await;
         }
     }
 

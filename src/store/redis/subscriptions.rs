@@ -1,10 +1,11 @@
 //! The channels that a node wants to be subscribed to, and the commands that are left to send: clients are served in turns, and a
 //! subscription that no client waits for any more is not sent.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use indexmap::IndexMap;
 use tokio::time::Instant;
 
 use crate::util::client_key::ClientKey;
@@ -17,10 +18,14 @@ const MAX_UNSUBSCRIBE_CHANNELS: usize = 1024;
 /// The delay after the first refusal of a channel, and the longest one: an operator who corrects the rights should see the effect soon.
 const MIN_REFUSED_DELAY: Duration = Duration::from_secs(1);
 const MAX_REFUSED_DELAY: Duration = Duration::from_secs(30);
+/// Channels that one step of a restart takes: about 0.2 ms, for which clients that join a channel may wait.
+const MAX_RESTARTED_CHANNELS: usize = 1024;
 
 #[derive(Default)]
 pub(super) struct Subscriptions {
-    wanted: HashMap<Arc<str>, Wanted>,
+    wanted: IndexMap<Arc<str>, Wanted>,
+    /// The channels of `wanted` that a restart has not reached yet: those with a lower index.
+    to_restart: usize,
     to_subscribe: FairQueue<Arc<str>>,
     to_unsubscribe: HashSet<Arc<str>>,
     /// The channels that the store refused, by the time of the next attempt.
@@ -76,7 +81,7 @@ impl Subscriptions {
 
     /// No client wants the channel any more. A subscription that was not sent yet is never sent.
     pub fn unsubscribe(&mut self, channel: &str) {
-        let Some((channel, wanted)) = self.wanted.remove_entry(channel) else { return };
+        let Some((channel, wanted)) = self.wanted.swap_remove_entry(channel) else { return };
         match wanted.state {
             State::Queued(ticket) => drop(self.to_subscribe.remove(&wanted.client, ticket)),
             State::Refused(until) => drop(self.refused.remove(&(until, Arc::clone(&channel)))),
@@ -87,16 +92,28 @@ impl Subscriptions {
         }
     }
 
-    /// On a new connection nothing is subscribed.
+    /// On a new connection nothing is subscribed. [`Self::continue_restart`] has to follow before the next commands are taken.
     pub fn restart(&mut self) {
         self.to_unsubscribe = HashSet::new();
-        self.refused.clear();
-        for (channel, wanted) in &mut self.wanted {
+        self.to_restart = self.wanted.len();
+    }
+
+    /// Queues some of the channels again; returns whether more are left. Not all at once, because clients wait for the lock. The last go first: an
+    /// unsubscribed channel is replaced by the last one, which then was queued already or is queued again, and new ones come after them.
+    pub fn continue_restart(&mut self) -> bool {
+        self.to_restart = self.to_restart.min(self.wanted.len());
+        for _ in 0..MAX_RESTARTED_CHANNELS.min(self.to_restart) {
+            self.to_restart -= 1;
+            let Some((channel, wanted)) = self.wanted.get_index_mut(self.to_restart) else { continue };
             wanted.is_sent = false;
+            if let State::Refused(until) = wanted.state {
+                self.refused.remove(&(until, Arc::clone(channel)));
+            }
             if !matches!(wanted.state, State::Queued(_)) {
                 wanted.state = State::Queued(self.to_subscribe.push(&wanted.client, Arc::clone(channel)));
             }
         }
+        self.to_restart > 0
     }
 
     /// Takes the next commands; `None` if there is nothing to do.
@@ -199,12 +216,40 @@ mod tests {
         for is_new_connection in [false, true] {
             if is_new_connection {
                 subscriptions.restart();
+                while subscriptions.continue_restart() {}
             }
             let batch = subscriptions.take(Instant::now()).expect("a batch").subscribe;
             assert_eq!(batch.len(), MAX_SUBSCRIBE_CHANNELS);
             let is_first = |channel: &str| batch[..5].contains(&name(channel));
             assert!(is_first("own") && is_first("9999"), "{:?}", &batch[..5]);
         }
+    }
+
+    #[test]
+    fn channels_that_change_during_a_restart_are_subscribed_once() {
+        let (mut subscriptions, alice, now) = (Subscriptions::default(), client("alice"), Instant::now());
+        let count = 3 * MAX_RESTARTED_CHANNELS;
+        (0..count).for_each(|n| subscriptions.subscribe(&name(n), &alice));
+        while subscriptions.take(now).is_some() {}
+        assert!(subscriptions.refused(&name(7), now) && subscriptions.refused(&name(count - 7), now));
+        subscriptions.restart();
+        assert!(subscriptions.continue_restart());
+        // The first is replaced by the last, which the restart has passed, and the last but one leaves behind it.
+        for gone in [0, count - 2] {
+            subscriptions.unsubscribe(&name(gone));
+        }
+        subscriptions.subscribe(&name("new"), &alice);
+        subscriptions.subscribe(&name(1), &alice);
+        while subscriptions.continue_restart() {}
+        let mut taken = Vec::new();
+        while let Some(batch) = subscriptions.take(now) {
+            taken.extend(batch.subscribe);
+        }
+        taken.sort();
+        let mut expected: Vec<_> = (1..count).filter(|n| *n != count - 2).map(name).chain([name("new")]).collect();
+        expected.sort();
+        assert_eq!(taken, expected);
+        assert_eq!(subscriptions.next_attempt(), None);
     }
 
     #[test]

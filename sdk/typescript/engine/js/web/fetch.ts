@@ -85,7 +85,7 @@ function originOf(url: string): string {
 class Exchange implements Incoming {
   #id: number;
   #aborted: { reason: unknown } | undefined = undefined;
-  /** Rejects what is awaited. */
+  /** Rejects the pending promise. */
   #reject: ((reason: unknown) => void) | undefined = undefined;
   #release: () => void = () => {};
 
@@ -94,7 +94,7 @@ class Exchange implements Incoming {
     names.forEach((name, at) => {
       if (!OF_CONNECTION.has(name)) flat.push(name, values[at] as string);
     });
-    this.#id = native.fetchStart(method, url, flat, body);
+    this.#id = native.fetchStart(method, url.split("#", 1)[0] as string, flat, body);
     if (!signal) return;
     this.#release = onAbort(signal, (reason) => {
       this.#aborted = { reason };

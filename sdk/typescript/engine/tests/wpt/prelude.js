@@ -1,6 +1,7 @@
 // What testharness.js and the tests expect of their environment. `FILES` has the resources that they fetch, by their address.
 globalThis.GLOBAL = { isWindow: () => false, isWorker: () => false, isShadowRealm: () => false };
-globalThis.location = { search: "", href: "http://web-platform.test/", origin: "http://web-platform.test" };
+// The variant of the tests that have some: that without pages.
+globalThis.location = { search: "?TextDecoder", href: "http://web-platform.test/", origin: "http://web-platform.test" };
 globalThis.fetch = async (address) => ({ json: async () => JSON.parse(FILES[address]) });
 
 // The tests of decoders fetch `data:` URLs with a charset.
