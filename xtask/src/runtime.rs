@@ -21,7 +21,15 @@ const DEBIAN: [(&str, &str); 5] = [
 ];
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The linker has the stack first, so that an overflow traps and does not overwrite data.
-const RUSTFLAGS: [&str; 3] = ["-Clinker=wasm-ld-22", "-Clink-arg=-zstack-size=524288", "-Clink-arg=--stack-first"];
+/// A panic has nobody to tell, so it has no message.
+const RUSTFLAGS: [&str; 6] = [
+    "-Clinker=wasm-ld-22",
+    "-Clink-arg=-zstack-size=524288",
+    "-Clink-arg=--stack-first",
+    "-Zunstable-options",
+    "-Cpanic=immediate-abort",
+    "-Zlocation-detail=none",
+];
 
 /// Packages of Debian that the runtime is built with and that are missing.
 pub fn missing() -> Vec<&'static str> {

@@ -11,10 +11,14 @@ const PAGE: usize = 4096;
 const MIN_ARENA: usize = 3500;
 /// The largest block with a list of its own size.
 const MAX_SMALL: usize = 1024;
+/// The largest block.
+const MAX_LARGE: usize = 1 << 29;
 /// Bytes that small blocks are cut from.
 const CHUNK: usize = 16 << 10;
-/// Free blocks that are looked at until a larger one is split.
-const SCANNED_BLOCKS: usize = 8;
+/// Bytes that pages are cut from; at least one, wherever it starts.
+const RUN: usize = 16 * PAGE;
+/// Classes of large blocks: four for each power of two.
+const CLASSES: usize = 32 * 4;
 /// Every block: its size, then its payload at a multiple of 8.
 const HEADER: usize = 4;
 /// A mark in the header of an aligned payload, whose other bits are the distance to the block's own payload.
@@ -30,9 +34,11 @@ pub struct Heap {
     chunk: (usize, usize),
     /// Free blocks by size in units of 8 bytes; each has the address of the next.
     small: [usize; MAX_SMALL / 8 + 1],
-    /// Free blocks by the floor of the logarithm of their size.
-    large: [usize; 32],
+    /// Free blocks by the class of their size.
+    large: [usize; CLASSES],
     pages: usize,
+    /// Memory that pages are cut from.
+    run: (usize, usize),
     /// Pages that were allocated.
     arenas: usize,
     /// Whether freed memory is cleared.
@@ -44,8 +50,37 @@ pub struct Heap {
 impl Heap {
     /// A heap that starts at `start` and gets its memory by `grow`.
     pub const fn new(start: usize, grow: fn(usize) -> Option<usize>) -> Self {
-        let (small, large) = ([0; MAX_SMALL / 8 + 1], [0; 32]);
-        Self { top: start, end: 0, chunk: (0, 0), small, large, pages: 0, arenas: 0, clears: true, grow }
+        let (small, large) = ([0; MAX_SMALL / 8 + 1], [0; CLASSES]);
+        Self { top: start, end: 0, chunk: (0, 0), small, large, pages: 0, run: (0, 0), arenas: 0, clears: true, grow }
+    }
+
+    /// Gives free blocks at the end back, and returns the end.
+    pub fn trim(&mut self) -> usize {
+        // SAFETY: the lists have free blocks only.
+        unsafe {
+            while self.trim_block() {}
+        }
+        self.top
+    }
+
+    unsafe fn trim_block(&mut self) -> bool {
+        unsafe {
+            for class in 0..self.large.len() {
+                let mut link: *mut usize = &mut self.large[class];
+                while *link != 0 {
+                    let found = *link;
+                    if found - HEADER + size_of_block(found) == self.top {
+                        *link = read(found);
+                        write(found, 0);
+                        set_size(found, 0);
+                        self.top = found - HEADER;
+                        return true;
+                    }
+                    link = found as *mut usize;
+                }
+            }
+            false
+        }
     }
 
     /// How many arenas were allocated.
@@ -79,7 +114,18 @@ impl Heap {
             }
             return unsafe { self.cut_small(total) };
         }
-        if let Some(found) = unsafe { self.find_large(total) } {
+        // Classes of larger blocks do not exist.
+        if total > MAX_LARGE {
+            return None;
+        }
+        let total = class_size(class(total - 1) + 1);
+        let list = self.large[class(total)];
+        if list != 0 {
+            self.large[class(total)] = unsafe { read(list) };
+            return Some(list);
+        }
+        // Not from a block of nearly the size, because such splits leave ever smaller blocks.
+        if let Some(found) = unsafe { self.find_large(total.checked_mul(4)?) } {
             unsafe { self.split(found, total) };
             return Some(found);
         }
@@ -146,27 +192,13 @@ impl Heap {
         }
     }
 
-    /// Takes a free block of at least this size: one of the first of its logarithm, or any of a larger one.
+    /// Takes a free block of at least this size.
     unsafe fn find_large(&mut self, total: usize) -> Option<usize> {
-        unsafe {
-            let class = class(total);
-            let mut link: *mut usize = &mut self.large[class];
-            for _ in 0..SCANNED_BLOCKS {
-                let found = *link;
-                if found == 0 {
-                    break;
-                }
-                if size_of_block(found) >= total {
-                    *link = read(found);
-                    return Some(found);
-                }
-                link = found as *mut usize;
-            }
-            let list = self.large[class + 1..].iter_mut().find(|list| **list != 0)?;
-            let found = *list;
-            *list = read(found);
-            Some(found)
-        }
+        let first = class(total - 1) + 1;
+        let list = self.large.get_mut(first..)?.iter_mut().find(|list| **list != 0)?;
+        let found = *list;
+        *list = unsafe { read(found) };
+        Some(found)
     }
 
     unsafe fn alloc_page(&mut self) -> Option<usize> {
@@ -176,15 +208,37 @@ impl Heap {
             self.pages = unsafe { read(page) };
             return Some(page);
         }
-        let start = self.top.next_multiple_of(PAGE);
-        self.reserve(start + PAGE)?;
-        // The gap is cut into small blocks if it is larger than what remains of their chunk.
-        let gap = (self.top, start);
-        if gap.1 - gap.0 > self.chunk.1 - self.chunk.0 {
-            self.chunk = gap;
+        if self.run.1 - self.run.0 < PAGE {
+            let (start, end) = unsafe { self.region(RUN)? };
+            let aligned = start.next_multiple_of(PAGE);
+            // What is left before the pages is cut into small blocks, if it is more than what remains of their chunk.
+            if aligned - start > self.chunk.1 - self.chunk.0 {
+                self.chunk = (start, aligned);
+            }
+            self.run = (aligned, end & !(PAGE - 1));
         }
-        self.top = start + PAGE;
+        let start = self.run.0;
+        self.run.0 += PAGE;
         Some(start)
+    }
+
+    /// Memory of at least this many bytes: a free block, as temporary memory of a build leaves them, or the end of the heap.
+    unsafe fn region(&mut self, bytes: usize) -> Option<(usize, usize)> {
+        if self.clears
+            && let Some(found) = unsafe { self.find_large(bytes + HEADER) }
+        {
+            unsafe {
+                self.split(found, (bytes + HEADER).next_multiple_of(8));
+                let total = size_of_block(found);
+                set_size(found, 0);
+                write(found, 0);
+                return Some((found, found - HEADER + total));
+            }
+        }
+        let start = self.top;
+        self.reserve(start + bytes)?;
+        self.top = start + bytes;
+        Some((start, start + bytes))
     }
 
     /// Cuts a small block from the chunk.
@@ -201,9 +255,7 @@ impl Heap {
                 unsafe { set_size(payload, total) };
                 return Some(payload);
             }
-            self.reserve(self.top + CHUNK)?;
-            self.chunk = (self.top, self.top + CHUNK);
-            self.top += CHUNK;
+            self.chunk = unsafe { self.region(CHUNK)? };
         }
     }
 
@@ -269,9 +321,15 @@ fn block_size(size: usize) -> Option<usize> {
     Some(size.checked_add(HEADER + 7)? & !7).map(|total| total.max(16))
 }
 
-/// The floor of the logarithm of a size.
+/// The class of a size: that of the largest class size that is not larger.
 fn class(total: usize) -> usize {
-    total.ilog2() as usize
+    let power = total.ilog2();
+    (power as usize - 2) * 4 + ((total >> (power - 2)) & 3)
+}
+
+/// The smallest size of a class; a multiple of 8 for large blocks.
+fn class_size(class: usize) -> usize {
+    (4 + class % 4) << (class / 4)
 }
 
 unsafe fn read(address: usize) -> usize {
@@ -336,6 +394,14 @@ mod tests {
             }
         }
         assert!(heap.top - heap.chunk.0 < 8 << 20, "freed blocks are used again");
+    }
+
+    #[test]
+    fn class_of_its_size_is_the_class() {
+        for total in (MAX_SMALL..1 << 20).step_by(8) {
+            let class = class(total);
+            assert!(class_size(class) <= total && total < class_size(class + 1), "{total}");
+        }
     }
 
     #[test]

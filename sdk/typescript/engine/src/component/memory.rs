@@ -48,6 +48,11 @@ pub fn stop_clearing() {
     MEMORY.with(Heap::stop_clearing);
 }
 
+/// Gives free memory at the end back, and returns the end of the heap.
+pub fn trim() -> usize {
+    MEMORY.with(Heap::trim)
+}
+
 /// How many arenas QuickJS allocated.
 pub fn arenas() -> usize {
     MEMORY.with(|heap| heap.arenas())
