@@ -116,6 +116,15 @@ globalThis.operations = (() => {
         return [hex(wrapped), hex(await subtle.exportKey("raw", again))];
       };
     }
+    for (const wrapper of ["AES-KW", "AES-GCM", "AES-CBC", "AES-CTR"]) {
+      table[`${wrapper} of jwk`] = async () => {
+        const key = await subtle.importKey("jwk", PAIRS["ECDSA P-256"], { name: "ECDSA", namedCurve: "P-256" }, true, ["sign"]);
+        const params = { name: wrapper, iv: count(16), counter: count(16), length: 64 };
+        const wrapping = await aes(wrapper.slice(4), 128, ["wrapKey", "unwrapKey"]);
+        const wrapped = await subtle.wrapKey("jwk", key, wrapping, params);
+        return subtle.exportKey("jwk", await subtle.unwrapKey("jwk", wrapped, wrapping, params, { name: "ECDSA", namedCurve: "P-256" }, true, ["sign"]));
+      };
+    }
     for (const [name, jwk] of Object.entries(PAIRS)) {
       const [algorithm, family] = name.split(" ");
       const parameters = family ? { name: algorithm, namedCurve: family } : { name: algorithm };
