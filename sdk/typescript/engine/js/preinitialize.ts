@@ -54,13 +54,13 @@ export async function preinitialize(program: Program, modules: Modules): Promise
     }
     try {
       modules.deferring(program.trial ? new Set() : deferred, () => {
-        // The app enters a cycle at its last module. From another one on, modules would find exports that do not exist yet.
-        for (const id of cycle.toReversed()) modules.load(id);
+        // The app enters a cycle at its first module. From another one on, modules would find exports that do not exist yet.
+        for (const id of cycle) modules.load(id);
       });
     } catch (error) {
       // Modules of the cycle that ended have the exports of one that did not.
       modules.drop(cycle);
-      if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle.at(-1) as string), error);
+      if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle[0] as string), error);
       defer();
     }
     if (!program.trial && isDeferred()) defer();
