@@ -13,7 +13,7 @@ use crate::commands::policy::build::typescript::names::Names;
 use crate::commands::policy::build::typescript::program::{Module, Program};
 use crate::commands::policy::build::typescript::resolve::{self, Resolver};
 use crate::commands::policy::build::typescript::source_map::SourceMap;
-use crate::commands::policy::build::typescript::{Mistake, secrets, unavailable};
+use crate::commands::policy::build::typescript::{Mistake, helpers, secrets, unavailable};
 use crate::util::files;
 
 /// The newest target of esbuild; the runtime supports it.
@@ -32,8 +32,10 @@ pub struct Bundle {
     /// The entry in the graph.
     pub top: String,
     pub names: Names,
-    /// Lines for the user.
+    /// Lines for the user, about the sources.
     pub warnings: Vec<String>,
+    /// Lines for the user, about the component.
+    pub notes: Vec<String>,
 }
 
 /// Converts the app whose source file is `entry`. Errors in it are a [`Mistake`].
@@ -63,17 +65,18 @@ pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
     };
     let order: Vec<String> = graph.evaluation_order(&top);
     refuse_unavailable(&graph, &top, &order, &build.names)?;
-    let modules = linked(modules, &graph, &build.names);
-    warnings.extend(stand_in_warnings(&graph, &top, &modules, &build.names));
-    warnings.extend(build.node_env_note());
+    let mut modules = linked(modules, &graph, &build.names);
+    let mut notes = stand_in_warnings(&graph, &top, &modules, &build.names);
+    notes.extend(build.node_env_note());
     warnings.extend(build.secrets(&graph));
 
+    helpers::share(&mut modules);
     let is_whole = modules.iter().any(|module| module.whole);
     let order = order.iter().map(|path| build.names.id(path)).filter(|id| modules.iter().any(|it| it.id == *id)).collect();
     let entry = build.names.id(&top);
     let lazy = if is_whole { vec![entry.clone()] } else { vec![] };
     let program = Program { entry, order, lazy, trial: false, modules, node_env: node_env.to_owned() };
-    Ok(Bundle { program, maps, graph, top, names: build.names, warnings })
+    Ok(Bundle { program, maps, graph, top, names: build.names, warnings, notes })
 }
 
 struct Build<'a> {
@@ -122,7 +125,7 @@ impl Build<'_> {
             if let Some((_, json)) = file(format!("{at}.js.map")).filter(|_| !path.starts_with(resolve::PREFIX)) {
                 maps.insert(id.clone(), SourceMap::new(json, |_| id.clone())?);
             }
-            modules.push(((*path).to_owned(), Module { id, code: code.clone(), ..Module::default() }));
+            modules.push(((*path).to_owned(), Module { id, code: restored(code), ..Module::default() }));
         }
         // A module that a package replaces with nothing.
         for path in paths.iter().filter(|path| is_disabled(path)) {
@@ -145,7 +148,7 @@ impl Build<'_> {
         let output = self.run(vec![], Some(stdin), flags)?;
         let content = |ending: &str| output.files.iter().find(|(path, _)| path.ends_with(ending)).map(|(_, text)| text.clone());
         // On the first line, so that the map's lines stay right. `exports` itself would make the source a CommonJS module for esbuild.
-        let code = format!("const tidegateExports = exports; {}", content(".js").context("esbuild converted no module")?);
+        let code = format!("const tidegateExports = exports; {}", restored(&content(".js").context("esbuild converted no module")?));
         let id = self.names.id(top);
         let mut maps = BTreeMap::new();
         if let Some(json) = content(".js.map") {
@@ -207,6 +210,11 @@ impl Build<'_> {
             )
         })
     }
+}
+
+/// The code with the text of the sources in strings, where the identifier for `NODE_ENV` was not replaced with its value.
+fn restored(code: &str) -> String {
+    code.replace(resolve::NODE_ENV, "process.env.NODE_ENV")
 }
 
 /// A module that a package replaces with nothing.

@@ -41,11 +41,11 @@ impl SourceMap {
             for segment in segments.split(',').filter(|segment| !segment.is_empty()) {
                 let fields = decode(segment)?;
                 code_column += fields.first()?;
-                if let [_, source_delta, line_delta, ..] = fields[..] {
-                    source += source_delta;
-                    source_line += line_delta;
-                }
-                if at + 1 == line && (code_column < i64::try_from(column).ok()? || found.is_none()) {
+                let [_, source_delta, line_delta, ..] = fields[..] else { continue };
+                source += source_delta;
+                source_line += line_delta;
+                // Without a segment before the position, that of an earlier line.
+                if at + 1 < line || found.is_none() || code_column < i64::try_from(column).ok()? {
                     found = Some((source, source_line));
                 }
             }
@@ -84,9 +84,9 @@ mod tests {
             ((1, 1), None),
             ((2, 1), Some(("lib/a.ts", 3))),
             ((2, 12), Some(("lib/a.ts", 3))),
-            ((3, 1), None),
+            ((3, 1), Some(("lib/a.ts", 3))),
             ((4, 1), Some(("lib/b.ts", 5))),
-            ((9, 1), None),
+            ((9, 1), Some(("lib/b.ts", 5))),
         ] {
             assert_eq!(map.find(position.0, position.1), found, "{position:?}");
         }
