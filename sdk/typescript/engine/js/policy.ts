@@ -13,10 +13,11 @@ import { hostAtBuild, preinitialize, type Report } from "./preinitialize.ts";
 import { setNodeEnv } from "./process.ts";
 import { addModules } from "./stacks.ts";
 import { serverRequest } from "./web/request.ts";
-import { responseHeaders, takeBody } from "./web/response.ts";
+import { existingStream, responseHeaders, takeBody } from "./web/response.ts";
 
 // Without the objects, strings, streams and promises of the standard's methods.
 conversions.body = async (response) => (await takeBody(response)) ?? "";
+conversions.stream = (response) => existingStream(response);
 conversions.fields = (response) => {
   const [names, values] = responseHeaders(response);
   return names.map((name, at): Field => [name, values[at] as string]);

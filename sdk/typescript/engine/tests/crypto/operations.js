@@ -96,7 +96,7 @@ globalThis.operations = (() => {
           const counter = new Uint8Array(16).fill(255);
           table[`AES-CTR ${size} ${length} ${bits}`] = async () => both({ name: "AES-CTR", counter, length: bits }, await aes("CTR", size));
         }
-        for (const iv of [12, 16, 60]) {
+        for (const iv of [0, 12, 16, 60]) {
           for (const tagLength of [undefined, 32, 96, 104, 128, 100]) {
             table[`AES-GCM ${size} ${length} ${iv} ${tagLength}`] = async () =>
               both({ name: "AES-GCM", iv: count(iv), tagLength, additionalData: length % 2 ? data : undefined }, await aes("GCM", size));
