@@ -42,7 +42,7 @@ export type Answer =
 
 /** Conversions that an engine replaces by faster ones. */
 export const conversions = {
-  fields: (headers: Headers): Field[] => [...headers],
+  fields: (response: Response): Field[] => [...response.headers],
   body: (response: Response): string | Uint8Array | Promise<string | Uint8Array> =>
     response.body === null ? "" : response.arrayBuffer().then((it) => new Uint8Array(it)),
   /** The body of a response as a stream, if it is one already. */
@@ -114,7 +114,7 @@ function toAnswer(response: unknown, channels: string[]): Answer | Promise<Answe
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
   const stream = allowedStream(response, conversions.stream(response));
-  return stream ? toGrant(stream, channels, response.headers) : toRejection(response);
+  return stream ? toGrant(stream, channels, response) : toRejection(response);
 }
 
 function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }: WitRequest): Request {
@@ -124,14 +124,14 @@ function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }
   return asNextRequest(new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers }));
 }
 
-function toGrant({ channels, grant }: AllowedStream, requested: string[], added: Headers): Answer {
+function toGrant({ channels, grant }: AllowedStream, requested: string[], response: Response): Answer {
   const granted = grant?.channels ?? channels;
   const all = granted.length === requested.length && granted.every((name, at) => name === requested[at]);
   return {
     subject: grant?.subject,
     channels: all ? undefined : [...granted],
     expiresAt: grant?.expiresAt === undefined ? undefined : Math.trunc(Number(grant.expiresAt)),
-    headers: withCookies([...(grant?.headers ? toFields(new Headers(grant.headers)) : []), ...toFields(added).filter(isOfStream)]),
+    headers: withCookies([...(grant?.headers ? [...new Headers(grant.headers)] : []), ...toFields(response).filter(isOfStream)]),
   };
 }
 
@@ -150,7 +150,7 @@ function toRejection(response: Response): Answer | Promise<Answer> {
   const { status } = response;
   if (status < 200 || status > 599) throw new RangeError(`a response of status ${status} cannot be sent`);
   const body = conversions.body(response);
-  const headers = withCookies(toFields(response.headers));
+  const headers = withCookies(toFields(response));
   return isPromise(body) ? body.then((it) => ({ status, headers, body: it })) : { status, headers, body };
 }
 
@@ -167,9 +167,9 @@ function errorResponse(error: unknown): Response {
   return reject(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
 }
 
-function toFields(headers: Headers): Field[] {
+function toFields(response: Response): Field[] {
   // The gateway sets the length of the body.
-  return conversions.fields(headers).filter(([name]) => name !== "content-length");
+  return conversions.fields(response).filter(([name]) => name !== "content-length");
 }
 
 function latin1(value: Uint8Array): string {
