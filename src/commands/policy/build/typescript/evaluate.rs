@@ -110,7 +110,9 @@ fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Re
 /// The error of code that ran.
 fn stopped(error: wasmtime::Error) -> anyhow::Error {
     match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Mistake("error: top-level code does not end: it was stopped after 20 billion instructions".into()).into(),
+        Some(Trap::OutOfFuel) => {
+            Mistake("error: top-level code does not end: it was stopped after 20 billion instructions".into()).into()
+        }
         Some(Trap::StackOverflow) => Mistake("error: top-level code recurses too deeply".into()).into(),
         _ => anyhow!("the runtime stopped while it evaluated top-level code: {error:#}"),
     }

@@ -125,7 +125,8 @@ mod tests {
 
     fn graph(edges: &[(&str, &[(&str, &str)])]) -> Graph {
         let edge = |(path, kind): &(&str, &str)| serde_json::json!({ "path": path, "kind": kind });
-        let module = |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
+        let module =
+            |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
         let inputs: BTreeMap<_, _> = edges.iter().map(|(path, imports)| (path, module(imports))).collect();
         Graph::new(&serde_json::json!({ "inputs": inputs, "outputs": {} }).to_string()).expect("a metafile")
     }

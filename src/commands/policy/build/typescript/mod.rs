@@ -95,7 +95,10 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
         }
         return tools::componentize(runtime.snapshot(evaluation)?, None);
     }
-    bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
+    bail!(
+        "{}: the set of modules that read settings at top level changes with each evaluation",
+        app.names.display(&app.top)
+    )
 }
 
 impl Bundle {
@@ -131,7 +134,10 @@ impl Bundle {
             }
         }
         let note = |(place, states): (String, Vec<&str>)| {
-            format!("{place}: note: top-level code reads {}: evaluated in every instance, not once at build", states.join(", "))
+            format!(
+                "{place}: note: top-level code reads {}: evaluated in every instance, not once at build",
+                states.join(", ")
+            )
         };
         reads.into_iter().map(note).collect()
     }
