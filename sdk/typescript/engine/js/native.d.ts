@@ -41,7 +41,7 @@ interface NativeHost {
   fetchCancel(id: number): void;
 }
 
-/** A serialized URL, and the places of its components in it. */
+/** A serialized URL, and the positions of its components in it. */
 type UrlParts = [
   href: string,
   schemeEnd: number,

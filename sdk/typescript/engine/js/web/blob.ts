@@ -2,13 +2,14 @@
 import { bytesOf, isBinary, joined } from "./bytes.ts";
 import { defineInterface, dictionary, need, usv } from "./define.ts";
 import { utf8Text } from "./encoding.ts";
-import { type AnyStream, streamOfBytes } from "./streams.ts";
+import { lazyStream } from "./lazy-stream.ts";
+import type { AnyStream } from "./streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
 /** The bytes of a blob, which must not be changed. */
 export let blobBytes: (blob: Blob) => Bytes;
-/** A blob of bytes that nobody changes. */
+/** A blob of bytes that no code changes. */
 export let blobOf: (bytes: Bytes, type: string) => Blob;
 export let isBlob: (value: unknown) => value is Blob;
 
@@ -56,8 +57,7 @@ class Blob {
   }
 
   stream(): AnyStream {
-    const bytes = this.#bytes;
-    return streamOfBytes(() => bytes.slice());
+    return lazyStream(this.#bytes);
   }
 
   async text(): Promise<string> {

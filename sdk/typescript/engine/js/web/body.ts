@@ -4,8 +4,9 @@ import { bytesOf, isBinary, joined } from "./bytes.ts";
 import { usv } from "./define.ts";
 import { utf8Text } from "./encoding.ts";
 import { type FormData, isForm, multipart, parseForm } from "./form-data.ts";
+import { isDisturbed, isLocked, lazyStream, takeContent } from "./lazy-stream.ts";
 import { isSearchParams } from "./search-params.ts";
-import { type AnyStream, isDisturbed, isStream, ReadableStream, readAll, streamOfBytes } from "./streams.ts";
+import { type AnyStream, isStream, ReadableStream, readAll } from "./streams.ts";
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -48,7 +49,7 @@ function bodyOf(value: unknown): Body {
   }
   if (typeof value === "object" && value !== null) {
     if (isStream(value)) {
-      if (isDisturbed(value) || value.locked) throw new TypeError("Response body object should not be disturbed or locked");
+      if (isDisturbed(value) || isLocked(value)) throw new TypeError("Response body object should not be disturbed or locked");
       return new Body(undefined, value);
     }
     if (isBinary(value)) return new Body(bytesOf(value).slice(), undefined);
@@ -90,14 +91,14 @@ function encoded(source: string | Bytes): Bytes {
   return typeof source === "string" ? native.utf8Encode(source) : source;
 }
 
-/** The stream of a body. */
+/** The stream of a body, which from then on has the content. */
 export function streamOfBody(body: Body): AnyStream {
   if (!body.stream) {
     const source = body.source as Source;
-    body.stream = isIncoming(source) ? streamOfIncoming(source) : streamOfBytes(() => own(source));
+    body.stream = isIncoming(source) ? streamOfIncoming(source) : lazyStream(source);
     body.source = undefined;
-    // A body that was read has a stream that was read.
-    if (body.used) void body.stream.getReader();
+    // The stream of a body that was read was read.
+    if (body.used && takeContent(body.stream) === undefined) void body.stream.getReader();
   }
   return body.stream;
 }
@@ -135,12 +136,18 @@ export function isUsed(body: Body): boolean {
 
 /** Whether a body can no longer be read. */
 export function isUnusable(body: Body): boolean {
-  return isUsed(body) || (body.stream !== undefined && body.stream.locked);
+  return isUsed(body) || (body.stream !== undefined && isLocked(body.stream));
 }
 
 /** A second body with the same content. */
 export function cloneBody(body: Body): Body {
-  if (body.source !== undefined && !isIncoming(body.source)) return new Body(body.source, undefined);
+  const content = body.stream ? takeContent(body.stream) : body.source;
+  if (content !== undefined && !isIncoming(content)) {
+    // A stream that was there is used up, as if it had been split in two.
+    body.source = content;
+    body.stream = undefined;
+    return new Body(content, undefined);
+  }
   const [own, other] = streamOfBody(body).tee();
   body.stream = own;
   return new Body(undefined, other);
@@ -150,7 +157,7 @@ export function cloneBody(body: Body): Body {
 export function readBody(body: Body): string | Bytes | Promise<Bytes> {
   body.used = true;
   const { source, stream } = body;
-  if (stream) return readAll(stream).then(joined);
+  if (stream) return takeContent(stream) ?? readAll(stream).then(joined);
   return isIncoming(source as Source) ? collect(source as Incoming) : (source as string | Bytes);
 }
 

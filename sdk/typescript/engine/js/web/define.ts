@@ -50,7 +50,7 @@ export const KEYS = 1;
 export const VALUES = 2;
 type Kind = typeof ENTRIES | typeof KEYS | typeof VALUES;
 
-/** Names and values of the same length, read anew at each step: a list may change while it is iterated. */
+/** Names and values of the same length, read again at each step: a list may change while it is iterated. */
 export type Lists = () => readonly [names: readonly string[], values: readonly unknown[]];
 
 /** The iterators of an interface with pairs: `make` returns one. */

@@ -85,7 +85,7 @@ function originOf(url: string): string {
 class Exchange implements Incoming {
   #id: number;
   #aborted: { reason: unknown } | undefined = undefined;
-  /** Rejects what is awaited. */
+  /** Rejects the pending promise. */
   #reject: ((reason: unknown) => void) | undefined = undefined;
   #release: () => void = () => {};
 

@@ -19,7 +19,7 @@ import { EventSource, WebSocket } from "./sockets.ts";
 import * as streams from "./streams.ts";
 import { URL } from "./url.ts";
 
-const { isDisturbed, isStream, readAll, streamOfBytes, ...streamClasses } = streams;
+const { isStream, readAll, ...streamClasses } = streams;
 const { addEventListener, removeEventListener, dispatchEvent } = events.EventTarget.prototype;
 
 class Navigator {

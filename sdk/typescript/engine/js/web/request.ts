@@ -3,6 +3,7 @@ import { AbortSignal, newSignal } from "./abort.ts";
 import { Body, cloneBody, defineBodyMethods, extract, isUnusable, readBody } from "./body.ts";
 import { defineInterface, dictionary, usv } from "./define.ts";
 import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
+import { takeContent } from "./lazy-stream.ts";
 import { TransformStream } from "./streams.ts";
 import { hrefOf, parseUrl } from "./url.ts";
 
@@ -246,7 +247,9 @@ const SERVER = Symbol("server");
 
 /** The body of a request that another one takes over. */
 function moved(body: Body): Body {
-  const copy = body.stream ? new Body(undefined, body.stream.pipeThrough(new TransformStream())) : cloneBody(body);
+  const content = body.stream && takeContent(body.stream);
+  const isStream = body.stream !== undefined && content === undefined;
+  const copy = isStream ? new Body(undefined, body.stream!.pipeThrough(new TransformStream())) : new Body(content ?? body.source, undefined);
   body.used = true;
   return copy;
 }

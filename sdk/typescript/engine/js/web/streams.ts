@@ -20,27 +20,9 @@ import { TextDecoder } from "./encoding.ts";
 
 export type AnyStream = ReadableStream<any>;
 
-/** Whether someone has read from a stream, or canceled it. */
-export function isDisturbed(stream: AnyStream): boolean {
-  return (stream as unknown as { _disturbed: boolean })._disturbed;
-}
-
 /** Whether a value is a readable stream. */
 export function isStream(value: unknown): value is AnyStream {
   return value instanceof ReadableStream;
-}
-
-/** A stream of bytes that are there. */
-export function streamOfBytes(bytes: () => Uint8Array<ArrayBuffer>): AnyStream {
-  return new ReadableStream({
-    type: "bytes",
-    pull(controller: any) {
-      const chunk = bytes();
-      if (chunk.byteLength > 0) controller.enqueue(chunk);
-      controller.close();
-      controller.byobRequest?.respond(0);
-    },
-  } as any);
 }
 
 /** All chunks of a stream of bytes. */

@@ -1,4 +1,4 @@
-// `URL`. The native parser gives the serialized URL and the places of its components; getters slice.
+// `URL`. The native parser gives the serialized URL and the positions of its components; getters slice.
 import { defineInterface, need, usv } from "./define.ts";
 import { blobUrl, revokeBlobUrl } from "./blob-url.ts";
 import { onChange, paramsOf, setParams, type URLSearchParams } from "./search-params.ts";
@@ -63,7 +63,7 @@ class URL {
   static parse(url: string | URL, base: string | URL | undefined = undefined): URL | null {
     need(1, arguments.length, "URL.parse");
     const parts = parseUrl(usv(url), base === undefined ? undefined : usv(base));
-    // The constructor finds what was parsed last.
+    // The constructor finds the last parsed URL.
     return parts ? new URL(parts[HREF]) : null;
   }
 

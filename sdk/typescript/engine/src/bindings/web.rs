@@ -75,11 +75,11 @@ fn url_set<'js>(ctx: Ctx<'js>, href: String, component: String, value: String) -
 }
 
 fn url_parts<'js>(ctx: Ctx<'js>, parts: Option<url::Parts>) -> Result<Value<'js>> {
-    let Some(url::Parts { href, places }) = parts else { return Ok(Value::new_undefined(ctx)) };
+    let Some(url::Parts { href, positions }) = parts else { return Ok(Value::new_undefined(ctx)) };
     let result = Array::new(ctx)?;
     result.set(0, href)?;
-    for (at, place) in places.into_iter().enumerate() {
-        result.set(at + 1, place)?;
+    for (at, position) in positions.into_iter().enumerate() {
+        result.set(at + 1, position)?;
     }
     Ok(result.into_value())
 }

@@ -50,7 +50,7 @@ pub fn open(format: &str, compress: bool) -> Result<u32, Failure> {
     })
 }
 
-/// Gives a stream a chunk, and returns what is ready. The last chunk, and an error, end the stream.
+/// Gives a stream a chunk, and returns the output so far. The last chunk, and an error, end the stream.
 pub fn push(id: u32, bytes: &[u8], last: bool) -> Result<Vec<u8>, Failure> {
     CODERS.with_borrow_mut(|(_, coders)| {
         let Some(coder) = coders.get_mut(&id) else { return Err(Failure::new("TypeError", "the stream has ended")) };

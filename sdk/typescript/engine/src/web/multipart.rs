@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_and_files_are_told_apart() {
+    fn fields_differ_from_files() {
         let parts = check(
             "--b\nContent-Disposition: form-data; name=\"a %22\"\n\none\ntwo\n--b\ncontent-disposition: form-data; name=f; filename=\"ü.txt\"\nContent-Type: text/x\n\n\n--b--\n",
         )

@@ -2,12 +2,12 @@
 
 use url::{Position, Url, quirks};
 
-/// A parsed URL: its serialization, and the places of its components there. A serialized URL is ASCII, so that bytes are also UTF-16 units.
+/// A parsed URL: its serialization, and the positions of its components there. A serialized URL is ASCII, so that bytes are also UTF-16 units.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Parts {
     pub href: String,
     /// Ends and starts, in the order of `UrlParts` in `js/native.d.ts`.
-    pub places: [u32; 12],
+    pub positions: [u32; 12],
 }
 
 /// Parses a URL, relative to a base if there is one. `None` if either is invalid.
@@ -49,12 +49,12 @@ pub fn set(href: &str, component: &str, value: &str) -> Option<Parts> {
 }
 
 fn parts(url: Url) -> Parts {
-    // Without a password, the crate's places for it contain the `@`.
+    // Without a password, the crate's positions for it contain the `@`.
     let (password, password_end) = match url.password() {
         Some(_) => (Position::BeforePassword, Position::AfterPassword),
         None => (Position::AfterUsername, Position::AfterUsername),
     };
-    let places = [
+    let positions = [
         Position::AfterScheme,
         Position::BeforeUsername,
         Position::AfterUsername,
@@ -70,7 +70,7 @@ fn parts(url: Url) -> Parts {
     ]
     // A URL of more than 4 GB does not fit into the memory of an instance.
     .map(|position| u32::try_from(url[..position].len()).unwrap_or(u32::MAX));
-    Parts { href: url.into(), places }
+    Parts { href: url.into(), positions }
 }
 
 #[cfg(test)]
@@ -78,11 +78,11 @@ mod tests {
     use super::*;
 
     fn cut(parts: &Parts, from: usize, to: usize) -> &str {
-        &parts.href[parts.places[from] as usize..parts.places[to] as usize]
+        &parts.href[parts.positions[from] as usize..parts.positions[to] as usize]
     }
 
     #[test]
-    fn places_delimit_components() {
+    fn positions_delimit_components() {
         let parts = parse("HTTPS://user:pass@Example.com:8443/a/../b?x=1#y", None).expect("a valid URL");
         assert_eq!(parts.href, "https://user:pass@example.com:8443/b?x=1#y");
         let components =

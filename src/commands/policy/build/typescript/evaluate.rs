@@ -18,14 +18,14 @@ const INITIALIZE: &str = "_initialize";
 /// Bounds of the evaluation of top-level code, which may be hostile.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Instructions. A large app takes a tenth of the default, which takes some ten seconds.
+    /// Instructions. The runtime itself stops endless code earlier, and knows its line.
     pub fuel: u64,
     pub memory_bytes: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { fuel: 20_000_000_000, memory_bytes: 512 << 20 }
+        Self { fuel: 60_000_000_000, memory_bytes: 512 << 20 }
     }
 }
 
@@ -110,9 +110,7 @@ fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Re
 /// The error of code that ran.
 fn stopped(error: wasmtime::Error) -> anyhow::Error {
     match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => {
-            Mistake("error: top-level code does not end: it was stopped after 20 billion instructions".into()).into()
-        }
+        Some(Trap::OutOfFuel) => Mistake("error: top-level code does not end: it was stopped after 60 billion instructions".into()).into(),
         Some(Trap::StackOverflow) => Mistake("error: top-level code recurses too deeply".into()).into(),
         _ => anyhow!("the runtime stopped while it evaluated top-level code: {error:#}"),
     }

@@ -1,6 +1,6 @@
 //! The modules of an app and their imports, as esbuild's metafile lists them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
@@ -56,20 +56,44 @@ impl Graph {
         self.inputs.get(path).is_some_and(|module| module.format.as_deref() == Some("esm"))
     }
 
-    /// The modules that `entry` imports with statements, each after its own imports; `entry` is the last.
-    pub fn evaluation_order(&self, entry: &str) -> Vec<String> {
+    /// The modules that `entry` imports with statements, each after its own imports. Of modules that import each other, the first is the
+    /// one that is reached first: as for ES modules, its code starts first, and that of the others runs when it imports them.
+    pub fn evaluation_order<'a>(&'a self, entry: &'a str) -> Vec<String> {
         let mut order = Vec::new();
-        let mut visited = BTreeSet::from([entry]);
+        // Tarjan's algorithm, without recursion because a chain of imports may be long: a module's number, and the lowest number of
+        // an unfinished module that it leads to.
+        let mut numbers: BTreeMap<&str, (usize, usize)> = BTreeMap::from([(entry, (0, 0))]);
+        let mut unfinished = vec![entry];
         let mut stack = vec![(entry, self.statements(entry))];
-        // Without recursion, because a chain of imports may be long.
         while let Some((path, rest)) = stack.last_mut() {
-            match rest.pop_front() {
-                Some(next) if visited.insert(next) => stack.push((next, self.statements(next))),
-                Some(_) => {}
-                None => {
-                    order.push((*path).to_owned());
-                    stack.pop();
+            let path = *path;
+            let low = |numbers: &mut BTreeMap<&str, (usize, usize)>, other: usize| {
+                if let Some((_, low)) = numbers.get_mut(path) {
+                    *low = other.min(*low);
                 }
+            };
+            if let Some(next) = rest.pop_front() {
+                match numbers.get(next) {
+                    None => {
+                        numbers.insert(next, (numbers.len(), numbers.len()));
+                        unfinished.push(next);
+                        stack.push((next, self.statements(next)));
+                    }
+                    Some((number, _)) if unfinished.contains(&next) => {
+                        let number = *number;
+                        low(&mut numbers, number);
+                    }
+                    Some(_) => {}
+                }
+                continue;
+            }
+            stack.pop();
+            let (number, lowest) = numbers.get(path).copied().unwrap_or_default();
+            if number == lowest {
+                let start = unfinished.iter().position(|it| *it == path).unwrap_or_default();
+                order.extend(unfinished.drain(start..).map(str::to_owned));
+            } else if let Some((parent, low)) = stack.last().and_then(|(parent, _)| Some((*parent, numbers.get(parent)?.1))) {
+                numbers.entry(parent).and_modify(|it| it.1 = low.min(lowest));
             }
         }
         order
@@ -125,8 +149,7 @@ mod tests {
 
     fn graph(edges: &[(&str, &[(&str, &str)])]) -> Graph {
         let edge = |(path, kind): &(&str, &str)| serde_json::json!({ "path": path, "kind": kind });
-        let module =
-            |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
+        let module = |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
         let inputs: BTreeMap<_, _> = edges.iter().map(|(path, imports)| (path, module(imports))).collect();
         Graph::new(&serde_json::json!({ "inputs": inputs, "outputs": {} }).to_string()).expect("a metafile")
     }
@@ -137,12 +160,24 @@ mod tests {
     fn modules_are_evaluated_after_their_imports() {
         let graph = graph(&[
             ("route", &[("a", STATEMENT), ("b", STATEMENT), ("later", "dynamic-import")]),
-            ("a", &[("c", STATEMENT)]),
+            ("a", &[("c", STATEMENT), ("b", STATEMENT)]),
             ("b", &[("c", STATEMENT), ("route", STATEMENT)]),
-            ("c", &[("b", STATEMENT)]),
+            ("c", &[]),
             ("later", &[]),
         ]);
-        assert_eq!(graph.evaluation_order("route"), ["b", "c", "a", "route"]);
+        assert_eq!(graph.evaluation_order("route"), ["c", "route", "a", "b"]);
+    }
+
+    #[test]
+    fn first_reached_module_of_a_cycle_is_first() {
+        let graph = graph(&[
+            ("route", &[("x", STATEMENT), ("z", STATEMENT)]),
+            ("x", &[("y", STATEMENT)]),
+            ("y", &[("x", STATEMENT), ("z", STATEMENT)]),
+            ("z", &[("y", STATEMENT), ("w", STATEMENT)]),
+            ("w", &[]),
+        ]);
+        assert_eq!(graph.evaluation_order("route"), ["w", "x", "y", "z", "route"]);
     }
 
     #[test]

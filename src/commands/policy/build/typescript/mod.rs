@@ -6,6 +6,7 @@ mod entry;
 mod esbuild;
 mod evaluate;
 mod graph;
+mod helpers;
 mod names;
 mod program;
 mod resolve;
@@ -14,10 +15,12 @@ mod source_map;
 mod toolchain;
 mod unavailable;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, bail};
 use rust_embed::RustEmbed;
+use wasm_metadata::AddMetadata;
 
 use crate::commands::policy::build::{Job, tools};
 use bundle::Bundle;
@@ -42,7 +45,16 @@ pub struct Mistake(pub String);
 
 /// Whether the program contains the runtime.
 pub fn has_runtime() -> bool {
-    Engine::get(RUNTIME).is_some()
+    runtime().is_ok()
+}
+
+/// The runtime that the program contains; in debug builds another one for its developers.
+fn runtime() -> Result<Cow<'static, [u8]>> {
+    #[cfg(debug_assertions)]
+    if let Some(path) = std::env::var_os("TIDEGATE_RUNTIME_WASM") {
+        return Ok(tools::read_module(path.as_ref())?.into());
+    }
+    Ok(Engine::get(RUNTIME).context("this program was built without the runtime for TypeScript")?.data)
 }
 
 pub fn build(job: &Job, node_env: &str) -> Result<()> {
@@ -51,8 +63,8 @@ pub fn build(job: &Job, node_env: &str) -> Result<()> {
         None => entry::find(&job.project)?,
     };
     let esbuild = toolchain::esbuild(&job.project)?;
-    let engine = Engine::get(RUNTIME).context("this program was built without the runtime for TypeScript")?;
-    match bundle::bundle(&esbuild, &entry, node_env).and_then(|app| component(&engine.data, app)) {
+    let engine = runtime()?;
+    match bundle::bundle(&esbuild, &entry, node_env).and_then(|app| component(&engine, app)) {
         Ok(component) => tools::write_output(job, &component),
         Err(error) => match error.downcast::<Mistake>() {
             Ok(Mistake(text)) => {
@@ -90,15 +102,23 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
         for line in report.printed {
             eprintln!("{}: top-level code printed {line}", app.names.display(&app.top));
         }
-        for line in uses.values().flat_map(|found| app.notes(found)) {
+        for line in app.notes.iter().cloned().chain(uses.values().flat_map(|found| app.use_notes(found))) {
             eprintln!("{line}");
         }
-        return tools::componentize(runtime.snapshot(evaluation)?, None);
+        return tools::componentize(described(runtime.snapshot(evaluation)?)?, None);
     }
-    bail!(
-        "{}: the set of modules that read settings at top level changes with each evaluation",
-        app.names.display(&app.top)
-    )
+    bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
+}
+
+/// Replaces the producers of the runtime: `policy inspect` shows those of the policy.
+fn described(module: Vec<u8>) -> Result<Vec<u8>> {
+    let mut metadata = AddMetadata::default();
+    metadata.language = vec![("JavaScript".to_owned(), String::new())];
+    metadata.processed_by = vec![
+        ("quickjs (tidegate)".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+        ("esbuild".to_owned(), esbuild::VERSION.to_owned()),
+    ];
+    metadata.to_wasm(&module).context("describing the component")
 }
 
 impl Bundle {
@@ -121,7 +141,7 @@ impl Bundle {
     }
 
     /// Notes about a module that is evaluated in every instance: one line for each source line that causes it.
-    fn notes(&self, found: &[Found]) -> Vec<String> {
+    fn use_notes(&self, found: &[Found]) -> Vec<String> {
         let mut reads: Vec<(String, Vec<&str>)> = Vec::new();
         for it in found {
             let place = self.location(&it.module, &it.stack);
@@ -134,10 +154,7 @@ impl Bundle {
             }
         }
         let note = |(place, states): (String, Vec<&str>)| {
-            format!(
-                "{place}: note: top-level code reads {}: evaluated in every instance, not once at build",
-                states.join(", ")
-            )
+            format!("{place}: note: top-level code reads {}: evaluated in every instance, not once at build", states.join(", "))
         };
         reads.into_iter().map(note).collect()
     }
@@ -149,9 +166,15 @@ impl Bundle {
 
     /// The errors of modules that use an unavailable module in their top-level code, with the imports that lead to it.
     fn unavailable(&self, failed: &[Failed]) -> Option<String> {
+        let mut reasons = Vec::new();
         let mut lines = Vec::new();
         for it in failed.iter().filter(|failed| failed.name == unavailable::ERROR_NAME) {
             let why = it.error.trim_start_matches(unavailable::ERROR_NAME).trim_start_matches(": ");
+            // The modules that import it fail for the same reason.
+            if reasons.contains(&why) {
+                continue;
+            }
+            reasons.push(why);
             let stand_in = self.graph.modules().map(|(path, _)| path).find(|path| {
                 let text = path.strip_prefix(resolve::PREFIX).and_then(unavailable::explain);
                 text.is_some_and(|text| why.contains(&text))

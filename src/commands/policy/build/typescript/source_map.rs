@@ -22,8 +22,7 @@ const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 impl SourceMap {
     /// `name` is the name of a source, of its path in the map.
     pub fn new(json: &str, name: impl Fn(&str) -> String) -> Result<Self> {
-        let Json { sources, mappings } =
-            serde_json::from_str(json).context("esbuild wrote a source map of an unknown form")?;
+        let Json { sources, mappings } = serde_json::from_str(json).context("esbuild wrote a source map of an unknown form")?;
         Ok(Self { sources: sources.iter().map(|path| name(path)).collect(), mappings })
     }
 
@@ -42,11 +41,11 @@ impl SourceMap {
             for segment in segments.split(',').filter(|segment| !segment.is_empty()) {
                 let fields = decode(segment)?;
                 code_column += fields.first()?;
-                if let [_, source_delta, line_delta, ..] = fields[..] {
-                    source += source_delta;
-                    source_line += line_delta;
-                }
-                if at + 1 == line && (code_column < i64::try_from(column).ok()? || found.is_none()) {
+                let [_, source_delta, line_delta, ..] = fields[..] else { continue };
+                source += source_delta;
+                source_line += line_delta;
+                // Without a segment before the position, that of an earlier line.
+                if at + 1 < line || found.is_none() || code_column < i64::try_from(column).ok()? {
                     found = Some((source, source_line));
                 }
             }
@@ -79,17 +78,15 @@ mod tests {
     #[test]
     fn positions_are_found_in_their_source() {
         // Line 1 has no source. Line 2: columns 1 and 9 of line 3. Line 4: column 1 of line 5, in the second source.
-        let map = SourceMap::new(r#"{"sources":["a.ts","b.ts"],"mappings":";AAEA,QAAQ;;ACEA"}"#, |path| {
-            format!("lib/{path}")
-        });
+        let map = SourceMap::new(r#"{"sources":["a.ts","b.ts"],"mappings":";AAEA,QAAQ;;ACEA"}"#, |path| format!("lib/{path}"));
         let map = map.expect("a map");
         for (position, found) in [
             ((1, 1), None),
             ((2, 1), Some(("lib/a.ts", 3))),
             ((2, 12), Some(("lib/a.ts", 3))),
-            ((3, 1), None),
+            ((3, 1), Some(("lib/a.ts", 3))),
             ((4, 1), Some(("lib/b.ts", 5))),
-            ((9, 1), None),
+            ((9, 1), Some(("lib/b.ts", 5))),
         ] {
             assert_eq!(map.find(position.0, position.1), found, "{position:?}");
         }

@@ -127,9 +127,7 @@ impl Resolution {
         match self {
             Self::File(path) => answer(path, "file"),
             Self::Provided(path) => answer(path, NAMESPACE),
-            Self::External(path) => {
-                Value::map([("id", 0.into()), ("path", (&**path).into()), ("external", true.into())])
-            }
+            Self::External(path) => Value::map([("id", 0.into()), ("path", (&**path).into()), ("external", true.into())]),
             Self::Default => Value::map([]),
         }
     }
@@ -144,7 +142,9 @@ impl Resolved {
 }
 
 impl Loaded {
-    pub(super) fn encode(self, folder: &Path) -> Value {
+    /// `path` is the file, and `folder` that of the build, from which modules of the plugin's namespace import packages.
+    pub(super) fn encode(self, path: &str, namespace: &str, folder: &Path) -> Value {
+        let folder = if namespace == NAMESPACE { folder } else { Path::new(path).parent().unwrap_or(folder) };
         Value::map([
             ("id", 0.into()),
             ("contents", Value::Bytes(self.content)),
