@@ -1,6 +1,6 @@
 // Modules that import each other, which can only be evaluated together.
 
-/** Groups `order` into its cycles. Each is in the order of `order`, and so are the groups, by their last modules; most groups have one module. */
+/** Groups `order` into its cycles. Each is in the order of `order`, and so are the groups by their first modules; most groups have one module. */
 export function cyclesOf(order: string[], importsOf: (id: string) => string[]): string[][] {
   const position = new Map(order.map((id, at) => [id, at]));
   const cycles: string[][] = [];
@@ -39,5 +39,5 @@ export function cyclesOf(order: string[], importsOf: (id: string) => string[]): 
   const byPosition = (left: string, right: string) => (position.get(left) ?? 0) - (position.get(right) ?? 0);
 
   for (const id of order) if (!state.has(id)) visit(id);
-  return cycles.sort((left, right) => byPosition(left.at(-1) ?? "", right.at(-1) ?? ""));
+  return cycles.sort((left, right) => byPosition(left[0] ?? "", right[0] ?? ""));
 }

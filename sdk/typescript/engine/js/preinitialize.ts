@@ -32,10 +32,13 @@ export async function preinitialize(program: Program, modules: Modules): Promise
   if (report.failed.length > 0) return report;
 
   const deferred = new Set(program.lazy);
-  const note = (state: string) => {
-    const module = modules.running.at(-1) ?? program.entry;
+  const note = (state: string, module = modules.running.at(-1) ?? program.entry) => {
     deferred.add(module);
     report.found.push({ module, state, stack: codeStack(new Error().stack ?? "") });
+  };
+  // Keys and salts of `crypto.subtle`, most of whose methods use no randomness.
+  const noteRandomness = (module: string) => {
+    if (native.wasRandomnessRead()) note("randomness", module);
   };
   setHost(hostAtBuild(note, (line) => report.printed.push(line)));
   const unwatch = watch(note);
@@ -54,19 +57,21 @@ export async function preinitialize(program: Program, modules: Modules): Promise
     }
     try {
       modules.deferring(program.trial ? new Set() : deferred, () => {
-        // The app enters a cycle at its last module. From another one on, modules would find exports that do not exist yet.
-        for (const id of cycle.toReversed()) modules.load(id);
+        // The app enters a cycle at its first module. From another one on, modules would find exports that do not exist yet.
+        for (const id of cycle) modules.load(id);
       });
     } catch (error) {
       // Modules of the cycle that ended have the exports of one that did not.
       modules.drop(cycle);
-      if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle.at(-1) as string), error);
+      if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle[0] as string), error);
       defer();
     }
+    noteRandomness(cycle[0] as string);
     if (!program.trial && isDeferred()) defer();
   }
   // Run the microtasks that top-level code scheduled.
   for (let tick = 0; tick < 8; tick++) await undefined;
+  noteRandomness(program.entry);
   unwatch();
   return report;
 }
