@@ -42,7 +42,7 @@ export type Answer =
 
 /** Conversions that an engine replaces by faster ones. */
 export const conversions = {
-  fields: (headers: Headers): Field[] => [...headers],
+  fields: (response: Response): Field[] => [...response.headers],
   body: async (response: Response): Promise<string | Uint8Array> =>
     response.body === null ? "" : new Uint8Array(await response.arrayBuffer()),
   /** The body of a response as a stream, if it is one already. */
@@ -96,7 +96,7 @@ async function evaluate(handler: Handler, request: Request, channels: string[]):
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
   const stream = allowedStream(response, conversions.stream(response));
-  return stream ? toGrant(stream, channels, response.headers) : toRejection(response);
+  return stream ? toGrant(stream, channels, response) : toRejection(response);
 }
 
 function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }: WitRequest): Request {
@@ -106,14 +106,14 @@ function toRequest({ method, scheme, authority, pathWithQuery, headers: fields }
   return asNextRequest(new Request(`${scheme}://${authority}${pathWithQuery}`, { method, headers }));
 }
 
-function toGrant({ channels, grant }: AllowedStream, requested: string[], added: Headers): Answer {
+function toGrant({ channels, grant }: AllowedStream, requested: string[], response: Response): Answer {
   const granted = grant?.channels ?? channels;
   const all = granted.length === requested.length && granted.every((name, at) => name === requested[at]);
   return {
     subject: grant?.subject,
     channels: all ? undefined : [...granted],
     expiresAt: grant?.expiresAt === undefined ? undefined : Math.trunc(Number(grant.expiresAt)),
-    headers: [...(grant?.headers ? toFields(new Headers(grant.headers)) : []), ...toFields(added).filter(isOfStream), ...cookieFields()],
+    headers: [...(grant?.headers ? [...new Headers(grant.headers)] : []), ...toFields(response).filter(isOfStream), ...cookieFields()],
   };
 }
 
@@ -130,7 +130,7 @@ function cookieFields(): Field[] {
 async function toRejection(response: Response): Promise<Answer> {
   if (response.status < 200 || response.status > 599) throw new RangeError(`a response of status ${response.status} cannot be sent`);
   const body = await conversions.body(response);
-  return { status: response.status, headers: [...toFields(response.headers), ...cookieFields()], body };
+  return { status: response.status, headers: [...toFields(response), ...cookieFields()], body };
 }
 
 /** The client's response to an uncaught error, without details. The log has the error. */
@@ -146,9 +146,9 @@ function errorResponse(error: unknown): Response {
   return reject(500, "Internal Server Error", `${name}: ${message}`.slice(0, 200));
 }
 
-function toFields(headers: Headers): Field[] {
+function toFields(response: Response): Field[] {
   // The gateway sets the length of the body.
-  return conversions.fields(headers).filter(([name]) => name !== "content-length");
+  return conversions.fields(response).filter(([name]) => name !== "content-length");
 }
 
 function latin1(value: Uint8Array): string {

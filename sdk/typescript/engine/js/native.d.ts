@@ -27,6 +27,9 @@ interface NativeHost {
   /** 64 bits of randomness, in two numbers. */
   randomSeed(): [number, number];
 
+  /** At build: whether randomness was read since the last call. */
+  wasRandomnessRead(): boolean;
+
   networkSend(id: number, method: string, url: string, fields: string[], body: Uint8Array | null): void;
   networkRead(id: number): void;
   networkCancel(id: number): void;

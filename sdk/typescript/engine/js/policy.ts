@@ -1,5 +1,7 @@
 // A policy: its build, and the two exports of its component.
-import { answer, conversions, warm, type Answer, type Field } from "../../src/decide.ts";
+import { answer, conversions, type Answer, type Field } from "../../src/decide.ts";
+import { cookie } from "../../src/cookies.ts";
+import { allow, handle } from "../../src/handle.ts";
 import { handlerOf, type Handler } from "../../src/handler.ts";
 import { setHost } from "../../src/host.ts";
 import { asNextRequest } from "../../src/next/server.ts";
@@ -10,15 +12,14 @@ import { Modules, type Program } from "./modules.ts";
 import { hostAtBuild, preinitialize, type Report } from "./preinitialize.ts";
 import { setNodeEnv } from "./process.ts";
 import { addModules } from "./stacks.ts";
-import { headerLists } from "./web/headers.ts";
 import { serverRequest } from "./web/request.ts";
-import { existingStream, takeBody } from "./web/response.ts";
+import { existingStream, responseHeaders, takeBody } from "./web/response.ts";
 
-// Without the strings, streams and promises of the standard's methods.
+// Without the objects, strings, streams and promises of the standard's methods.
 conversions.body = async (response) => (await takeBody(response)) ?? "";
 conversions.stream = (response) => existingStream(response);
-conversions.fields = (headers) => {
-  const [names, values] = headerLists(headers);
+conversions.fields = (response) => {
+  const [names, values] = responseHeaders(response);
   return names.map((name, at): Field => [name, values[at] as string]);
 };
 
@@ -28,6 +29,8 @@ let handler: Promise<Handler> | undefined;
 /** Evaluates the app of a build, as far as it can be evaluated before a request, and returns a report for the build's driver. */
 export async function build(json: string): Promise<string> {
   const program: Program = JSON.parse(json);
+  // The text is as large as the app: its memory is used again.
+  json = "";
   setHost(hostAtBuild(() => {}, () => {}));
   await warm();
   addModules(program.modules);
@@ -40,6 +43,24 @@ export async function build(json: string): Promise<string> {
   await handler?.catch(() => (handler = undefined));
   setHost(gateway);
   return JSON.stringify(report);
+}
+
+/** Runs the code of a decision except the app's, so that the engine has made the functions and properties that it makes on first use. */
+async function warm(): Promise<void> {
+  const allowing = handle({ middleware: ({ channels }) => (channels.length === 9 ? undefined : allow({ subject: "warm" })) });
+  const rejecting = handle({
+    async middleware({ request, channels }) {
+      const session = cookie(request, "session");
+      const isAdmin = channels.some((channel) => channel.startsWith("admin-")) && JSON.parse('{"id":"a"}').id === session;
+      return isAdmin ? Response.json({ session }) : new Response("Unauthorized", { status: 401, headers: { "content-type": "text/plain" } });
+    },
+  });
+  for (const route of [allowing, rejecting]) {
+    handler = Promise.resolve(route);
+    const url = "https://warm.invalid/api/realtime?channel=warm";
+    await authorize("GET", url, ["host", "cookie", "accept"], ["warm.invalid", "a=b; session=c%20d", "text/event-stream"], ["warm"]);
+  }
+  handler = undefined;
 }
 
 /** Evaluates the remaining top-level code and returns the app's handler. */
