@@ -77,5 +77,6 @@ mod startup_failures;
 mod stores;
 mod tls;
 mod tokens;
+mod toolchains;
 mod two_fleets;
 mod warnings;
