@@ -121,7 +121,7 @@ interface NativeCrypto {
   keyExport(family: string, format: string, key: NativeBytes): Uint8Array<ArrayBuffer>;
   keyImportJwk(family: string, members: string[]): Uint8Array<ArrayBuffer>;
   keyExportJwk(family: string, key: NativeBytes, isPrivate: boolean): string[];
-  keyGenerate(family: string, bits?: number, exponent?: number): Uint8Array<ArrayBuffer>;
+  keyGenerate(family: string): Uint8Array<ArrayBuffer>;
   keyPublic(family: string, privateKey: NativeBytes): Uint8Array<ArrayBuffer>;
   agree(family: string, privateKey: NativeBytes, publicKey: NativeBytes): Uint8Array<ArrayBuffer>;
   /** A negative `saltLength` is none. */
