@@ -78,4 +78,5 @@ mod stores;
 mod tls;
 mod tokens;
 mod two_fleets;
+mod typescript;
 mod warnings;
