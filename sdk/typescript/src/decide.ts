@@ -45,6 +45,8 @@ export const conversions = {
   fields: (headers: Headers): Field[] => [...headers],
   body: async (response: Response): Promise<string | Uint8Array> =>
     response.body === null ? "" : new Uint8Array(await response.arrayBuffer()),
+  /** The body of a response as a stream, if it is one already. */
+  stream: (response: Response): ReadableStream | null | undefined => response.body,
 };
 
 /** Evaluates the policy. A rejection is thrown, as the bindings expect. */
@@ -93,7 +95,7 @@ async function evaluate(handler: Handler, request: Request, channels: string[]):
     const kind = response === null ? "null" : typeof response;
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
   }
-  const stream = allowedStream(response);
+  const stream = allowedStream(response, conversions.stream(response));
   return stream ? toGrant(stream, channels, response.headers) : toRejection(response);
 }
 

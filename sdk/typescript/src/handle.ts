@@ -53,12 +53,12 @@ export interface AllowedStream {
 }
 
 /** The stream that a response of `handle` represents, if any. A response that was made from it, such as by Auth.js, has its body. */
-export function allowedStream(response: Response): AllowedStream | undefined {
-  return marker(response) ?? marker(response.body);
+export function allowedStream(response: Response, body: object | null | undefined): AllowedStream | undefined {
+  return marker(response) ?? marker(body);
 }
 
-function marker(of: object | null): AllowedStream | undefined {
-  return (of as { [ALLOWED]?: AllowedStream } | null)?.[ALLOWED];
+function marker(of: object | null | undefined): AllowedStream | undefined {
+  return (of as { [ALLOWED]?: AllowedStream } | null | undefined)?.[ALLOWED];
 }
 
 /**

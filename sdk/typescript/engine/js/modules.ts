@@ -56,6 +56,8 @@ export class Modules {
   readonly #entry: string;
   readonly #compiled = new Map<string, AppModule>();
   readonly #done = new Map<string, { exports: unknown }>();
+  /** The last error of a module, with the innermost module. */
+  #failure: { error: unknown; module: string } | undefined;
   /** At build: modules that must not be evaluated. */
   #deferred: ReadonlySet<string> | undefined;
   /** Modules of the last attempt. */
@@ -90,6 +92,16 @@ export class Modules {
     for (const id of this.#fresh) this.#done.delete(id);
   }
 
+  /** Forgets these modules. */
+  drop(ids: string[]): void {
+    for (const id of ids) this.#done.delete(id);
+  }
+
+  /** The module whose code threw this error. */
+  failedAt(error: unknown): string | undefined {
+    return this.#failure?.error === error ? this.#failure?.module : undefined;
+  }
+
   /** Calls `work`; meanwhile loading a module of `deferred` throws. */
   deferring<T>(deferred: ReadonlySet<string>, work: () => T): T {
     this.#deferred = deferred;
@@ -118,6 +130,7 @@ export class Modules {
       const require: Require = (name) => this.load(target(compiled, id, name));
       this.#pending = compiled.run.call(module.exports, require, module, module.exports);
     } catch (error) {
+      if (this.#failure?.error !== error) this.#failure = { error, module: id };
       this.#done.delete(id);
       throw error;
     } finally {

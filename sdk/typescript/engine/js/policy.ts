@@ -12,10 +12,11 @@ import { setNodeEnv } from "./process.ts";
 import { addModules } from "./stacks.ts";
 import { headerLists } from "./web/headers.ts";
 import { serverRequest } from "./web/request.ts";
-import { takeBody } from "./web/response.ts";
+import { existingStream, takeBody } from "./web/response.ts";
 
 // Without the strings, streams and promises of the standard's methods.
 conversions.body = async (response) => (await takeBody(response)) ?? "";
+conversions.stream = (response) => existingStream(response);
 conversions.fields = (headers) => {
   const [names, values] = headerLists(headers);
   return names.map((name, at): Field => [name, values[at] as string]);

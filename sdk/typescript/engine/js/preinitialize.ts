@@ -1,6 +1,7 @@
 // Evaluation of the app at build. Top-level code runs once, here, and every instance starts with its result. A module whose top-level
 // code reads state of an instance (settings, randomness, the clock), and every module that imports it, is evaluated in each instance.
 import { setHost, type Host } from "../../src/host.ts";
+import { cyclesOf } from "./cycles.ts";
 import { DeferredModuleError, type Modules, type Program } from "./modules.ts";
 import { codeStack } from "./stacks.ts";
 import { watch } from "./watch.ts";
@@ -42,20 +43,27 @@ export async function preinitialize(program: Program, modules: Modules): Promise
     Object.values(imports.get(id) ?? {}).some((it) => deferred.has(it) && order.has(it));
   const imports = new Map(program.modules.map((it) => [it.id, it.imports]));
   const order = new Set(program.order);
-  for (const id of program.order) {
-    if (!program.trial && (deferred.has(id) || importsDeferred(id))) {
-      deferred.add(id);
+  for (const cycle of cyclesOf(program.order, (id) => Object.values(imports.get(id) ?? {}))) {
+    const isDeferred = () => cycle.some((id) => deferred.has(id));
+    const defer = () => {
+      for (const id of cycle) deferred.add(id);
+    };
+    if (!program.trial && (isDeferred() || cycle.some(importsDeferred))) {
+      defer();
       continue;
     }
     try {
-      modules.deferring(program.trial ? new Set() : deferred, () => modules.load(id));
+      modules.deferring(program.trial ? new Set() : deferred, () => {
+        // The app enters a cycle at its first module. From another one on, modules would find exports that do not exist yet.
+        for (const id of cycle) modules.load(id);
+      });
     } catch (error) {
-      if (error instanceof DeferredModuleError) deferred.add(id);
-      else if (program.trial || !deferred.has(id)) {
-        deferred.add(id);
-        failed(id, error);
-      }
+      // Modules of the cycle that ended have the exports of one that did not.
+      modules.drop(cycle);
+      if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle[0] as string), error);
+      defer();
     }
+    if (!program.trial && isDeferred()) defer();
   }
   // Run the microtasks that top-level code scheduled.
   for (let tick = 0; tick < 8; tick++) await undefined;

@@ -90,6 +90,54 @@ fn module_that_reads_state_is_found_and_deferred() {
     assert_eq!(decide(&engine, &[])["body"], "1 1 1");
 }
 
+/// Modules that import each other: the app enters at `parent.ts`, so `child.ts` is the first that ends.
+fn cycle(child: &str) -> [Value; 3] {
+    [
+        module(
+            "parent.ts",
+            &[("./child", "child.ts")],
+            "exports.hoisted = () => 1; const { early } = require('./child');
+             globalThis.runs = (globalThis.runs ?? 0) + 1; exports.early = early.kind;",
+        ),
+        module("child.ts", &[("./parent", "parent.ts")], child),
+        module(
+            "route.ts",
+            &[("./parent", "parent.ts")],
+            "const { early } = require('./parent');
+             exports.GET = () => new Response(`${early} ${globalThis.runs}`, { status: 403 });",
+        ),
+    ]
+}
+
+#[test]
+fn cycle_is_evaluated_from_its_entry() {
+    let engine = Engine::start().expect("the engine starts");
+    let child = "const parent = require('./parent'); exports.early = { kind: typeof parent.hoisted };";
+    let report = build(&engine, &program(&cycle(child), &[]));
+    assert_eq!(report, json!({ "found": [], "failed": [], "printed": [] }));
+    assert_eq!(decide(&engine, &[])["body"], "function 1");
+}
+
+#[test]
+fn cycle_is_deferred_as_a_whole() {
+    let child = "const parent = require('./parent');
+        exports.early = { kind: typeof parent.hoisted + process.env.URL };";
+    let engine = Engine::start().expect("the engine starts");
+    let report = build(&engine, &program(&cycle(child), &[]));
+    assert_eq!(report["found"][0]["module"], "child.ts", "{report}");
+    let engine = Engine::start().expect("the engine starts");
+    let report = build(&engine, &program(&cycle(child), &["child.ts"]));
+    assert_eq!(report, json!({ "found": [], "failed": [], "printed": [] }));
+    assert_eq!(decide(&engine, &[])["body"], "functionundefined 1");
+}
+
+#[test]
+fn error_in_a_cycle_names_the_module() {
+    let engine = Engine::start().expect("the engine starts");
+    let report = build(&engine, &program(&cycle("require('./parent'); throw new RangeError('no');"), &[]));
+    assert_eq!(report["failed"][0]["module"], "child.ts", "{report}");
+}
+
 #[test]
 fn errors_at_build_name_module_and_line() {
     let engine = Engine::start().expect("the engine starts");

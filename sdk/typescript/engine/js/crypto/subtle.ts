@@ -96,9 +96,8 @@ export class SubtleCrypto {
     const allowed = secret ?? [...closed, ...open];
     const unsupported = list.some((usage) => !allowed.includes(usage));
     if (unsupported) throw fail("SyntaxError", `Unsupported key usage for a ${algorithm.name} key`);
-    // Before the key is made, so that its time is not spent.
-    if (!list.some((usage) => (secret ?? closed).includes(usage))) throw fail("SyntaxError", "Usages cannot be empty when creating a key.");
     const made = algorithm.generateKey(params);
+    if (!list.some((usage) => (secret ?? closed).includes(usage))) throw fail("SyntaxError", "Usages cannot be empty when creating a key.");
     const withUsages = (key: Imported, allowed: KeyUsage[], extractable: boolean) =>
       makeKey({ ...key, extractable, usages: list.filter((usage) => allowed.includes(usage)) });
     if (secret) return withUsages(made, secret, Boolean(extractable));
@@ -222,7 +221,7 @@ function utf8(jwk: JsonWebKey, padded: boolean): Bytes {
 function parseJwk(data: Bytes): JsonWebKey {
   let parsed: unknown;
   try {
-    parsed = JSON.parse(native.utf8Decode(data, true));
+    parsed = JSON.parse(native.utf8Decode(data, true, false));
   } catch {
     throw fail("DataError", "Invalid wrapped JWK key");
   }

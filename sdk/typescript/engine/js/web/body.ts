@@ -21,27 +21,23 @@ type Source = string | Bytes | Incoming;
 
 /** A body: its source, and its stream once it was asked for. Without a source it is a stream. */
 export class Body {
-  source: Source | undefined;
-  stream: AnyStream | undefined;
+  declare source: Source | undefined;
+  declare stream: AnyStream | undefined;
   /** Whether the source was read. */
-  used = false;
+  declare used: boolean;
 
   constructor(source: Source | undefined, stream: AnyStream | undefined) {
     this.source = source;
     this.stream = stream;
+    this.used = false;
   }
 }
 
-/** The type of a body that `extract` found, if the body implies one. */
-let impliedType: string | null = null;
+/** The content type that the last extracted body implies. */
+export let impliedType: string | null = null;
 
-/** A body of what a caller passed, and the content type that it implies. */
-export function extract(value: unknown): [body: Body, type: string | null] {
-  const body = bodyOf(value);
-  return [body, impliedType];
-}
-
-function bodyOf(value: unknown): Body {
+/** A body of what a caller passed. */
+export function extract(value: unknown): Body {
   impliedType = null;
   if (typeof value === "string") {
     impliedType = "text/plain;charset=UTF-8";

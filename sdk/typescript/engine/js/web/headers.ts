@@ -13,6 +13,12 @@ export let headerLists: (headers: Headers) => HeaderLists;
 export let headersOf: (lists: HeaderLists, guard: Guard) => Headers;
 export let isHeaders: (value: unknown) => value is Headers;
 
+let change: (headers: Headers) => void;
+let add: (headers: Headers, name: string, value: string, call: string) => void;
+let fill: (headers: Headers, init: HeadersInit) => void;
+/** The entries as iterated: sorted by name, the values of a name combined except those of `set-cookie`. */
+let sorted: (headers: Headers) => HeaderLists;
+
 const iterator = pairIterators("Headers");
 
 class Headers {
@@ -23,9 +29,10 @@ class Headers {
   #sorted: HeaderLists | undefined = undefined;
 
   constructor(init: HeadersInit | undefined = undefined) {
-    if (init !== undefined) this.#fill(init);
+    if (init !== undefined) fill(this, init);
   }
 
+  // Functions instead of private methods, which cost each object a property.
   static {
     headerLists = (headers) => [headers.#names, headers.#values];
     headersOf = ([names, values], guard) => {
@@ -35,18 +42,77 @@ class Headers {
       headers.#guard = guard;
       return headers;
     };
+    change = (headers) => {
+      if (headers.#guard === "immutable") throw new TypeError("immutable");
+      headers.#sorted = undefined;
+    };
+    add = (headers, name, value, call) => {
+      const key = nameOf(name, call);
+      const text = valueOf(value, call);
+      change(headers);
+      headers.#names.push(key);
+      headers.#values.push(text);
+    };
+    fill = (headers, init) => {
+      if (isHeaders(init) && init[Symbol.iterator] === Headers.prototype.entries) {
+        const from = init as unknown as Headers;
+        headers.#names = from.#names.slice();
+        headers.#values = from.#values.slice();
+        return;
+      }
+      if (init === null || (typeof init !== "object" && typeof init !== "function")) {
+        throw new TypeError("Headers constructor: init given is not a record or a sequence of pairs.");
+      }
+      const sequence = (init as Iterable<Iterable<string>>)[Symbol.iterator];
+      if (sequence !== undefined && sequence !== null) {
+        if (typeof sequence !== "function") throw new TypeError("Headers constructor: init given is not iterable.");
+        for (const pair of init as Iterable<Iterable<string>>) {
+          if (typeof pair !== "object" || pair === null || typeof pair[Symbol.iterator] !== "function") {
+            throw new TypeError("Headers constructor: expected a sequence of pairs of a name and a value.");
+          }
+          const [name, value, ...more] = pair as unknown as [string, string];
+          const length = Array.isArray(pair) ? pair.length : [...(pair as Iterable<string>)].length;
+          if (more.length > 0 || length !== 2) {
+            throw new TypeError(`Headers constructor: expected name/value pair to be length 2, found ${length}.`);
+          }
+          add(headers, name, value, "Headers.append");
+        }
+        return;
+      }
+      for (const name of Object.keys(init)) add(headers, name, (init as Record<string, string>)[name] as string, "Headers.append");
+      const symbol = Object.getOwnPropertySymbols(init).find((it) => Object.prototype.propertyIsEnumerable.call(init, it));
+      if (symbol) throw new TypeError("Cannot convert a Symbol value to a string");
+    };
+    sorted = (headers) => {
+      if (headers.#sorted) return headers.#sorted;
+      const [names, values] = [headers.#names, headers.#values];
+      const sorted: HeaderLists = [[], []];
+      for (const name of [...new Set(names)].sort()) {
+        if (name === "set-cookie") {
+          for (const value of headers.getSetCookie()) {
+            sorted[0].push(name);
+            sorted[1].push(value);
+          }
+        } else {
+          sorted[0].push(name);
+          sorted[1].push(combined(names, values, name, names.indexOf(name)));
+        }
+      }
+      headers.#sorted = sorted;
+      return sorted;
+    };
     isHeaders = (value): value is Headers => typeof value === "object" && value !== null && #names in value;
   }
 
   append(name: string, value: string): void {
     need(2, arguments.length, "Headers.append");
-    this.#append(name, value, "Headers.append");
+    add(this, name, value, "Headers.append");
   }
 
   delete(name: string): void {
     need(1, arguments.length, "Headers.delete");
     const key = nameOf(name, "Headers.delete");
-    this.#change();
+    change(this);
     for (let at = this.#names.indexOf(key); at >= 0; at = this.#names.indexOf(key, at)) {
       this.#names.splice(at, 1);
       this.#values.splice(at, 1);
@@ -72,7 +138,7 @@ class Headers {
     need(2, arguments.length, "Headers.set");
     const key = nameOf(name, "Headers.set");
     const text = valueOf(value, "Headers.set");
-    this.#change();
+    change(this);
     const names = this.#names;
     const first = names.indexOf(key);
     if (first < 0) {
@@ -95,84 +161,20 @@ class Headers {
 
   entries(): IterableIterator<[string, string]> {
     this.#names;
-    return iterator(() => this.#sort(), ENTRIES);
+    return iterator(() => sorted(this), ENTRIES);
   }
 
   keys(): IterableIterator<string> {
     this.#names;
-    return iterator(() => this.#sort(), KEYS);
+    return iterator(() => sorted(this), KEYS);
   }
 
   values(): IterableIterator<string> {
     this.#names;
-    return iterator(() => this.#sort(), VALUES);
+    return iterator(() => sorted(this), VALUES);
   }
 
   declare [Symbol.iterator]: () => IterableIterator<[string, string]>;
-
-  #change(): void {
-    if (this.#guard === "immutable") throw new TypeError("immutable");
-    this.#sorted = undefined;
-  }
-
-  #append(name: string, value: string, call: string): void {
-    const key = nameOf(name, call);
-    const text = valueOf(value, call);
-    this.#change();
-    this.#names.push(key);
-    this.#values.push(text);
-  }
-
-  #fill(init: HeadersInit): void {
-    if (isHeaders(init) && init[Symbol.iterator] === Headers.prototype.entries) {
-      const from = init as unknown as Headers;
-      this.#names = from.#names.slice();
-      this.#values = from.#values.slice();
-      return;
-    }
-    if (init === null || (typeof init !== "object" && typeof init !== "function")) {
-      throw new TypeError("Headers constructor: init given is not a record or a sequence of pairs.");
-    }
-    const sequence = (init as Iterable<Iterable<string>>)[Symbol.iterator];
-    if (sequence !== undefined && sequence !== null) {
-      if (typeof sequence !== "function") throw new TypeError("Headers constructor: init given is not iterable.");
-      for (const pair of init as Iterable<Iterable<string>>) {
-        if (typeof pair !== "object" || pair === null || typeof pair[Symbol.iterator] !== "function") {
-          throw new TypeError("Headers constructor: expected a sequence of pairs of a name and a value.");
-        }
-        const [name, value, ...more] = pair as unknown as [string, string];
-        const length = Array.isArray(pair) ? pair.length : [...(pair as Iterable<string>)].length;
-        if (more.length > 0 || length !== 2) {
-          throw new TypeError(`Headers constructor: expected name/value pair to be length 2, found ${length}.`);
-        }
-        this.#append(name, value, "Headers.append");
-      }
-      return;
-    }
-    for (const name of Object.keys(init)) this.#append(name, (init as Record<string, string>)[name] as string, "Headers.append");
-    const symbol = Object.getOwnPropertySymbols(init).find((it) => Object.prototype.propertyIsEnumerable.call(init, it));
-    if (symbol) throw new TypeError("Cannot convert a Symbol value to a string");
-  }
-
-  /** The entries as iterated: sorted by name, the values of a name combined except those of `set-cookie`. */
-  #sort(): HeaderLists {
-    if (this.#sorted) return this.#sorted;
-    const [names, values] = [this.#names, this.#values];
-    const sorted: HeaderLists = [[], []];
-    for (const name of [...new Set(names)].sort()) {
-      if (name === "set-cookie") {
-        for (const value of this.getSetCookie()) {
-          sorted[0].push(name);
-          sorted[1].push(value);
-        }
-      } else {
-        sorted[0].push(name);
-        sorted[1].push(combined(names, values, name, names.indexOf(name)));
-      }
-    }
-    this.#sorted = sorted;
-    return sorted;
-  }
 }
 Object.defineProperty(Headers.prototype, Symbol.iterator, { value: Headers.prototype.entries, writable: true, configurable: true });
 defineInterface(Headers, "Headers");

@@ -1,6 +1,6 @@
 // `Request`.
 import { AbortSignal, newSignal } from "./abort.ts";
-import { Body, cloneBody, defineBodyMethods, extract, isUnusable, readBody } from "./body.ts";
+import { Body, cloneBody, defineBodyMethods, extract, impliedType, isUnusable, readBody } from "./body.ts";
 import { defineInterface, dictionary, usv } from "./define.ts";
 import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
 import { takeContent } from "./lazy-stream.ts";
@@ -60,6 +60,8 @@ const ENUMS: { [K in keyof Settings]?: readonly string[] } = {
   ],
 };
 
+let initialize: (request: Request, options: RequestInit) => void;
+
 class Request {
   #method = "GET";
   #url = "";
@@ -91,7 +93,7 @@ class Request {
       if (parts[5] > parts[2]) throw new TypeError(`Request cannot be constructed from a URL that includes credentials: ${text}`);
       this.#url = hrefOf(parts);
     }
-    if (init !== undefined && init !== null) this.#initialize(options);
+    if (init !== undefined && init !== null) initialize(this, options);
     const { headers, body } = options;
     if (headers !== undefined) this.#headers = new Headers(headers);
     else if (from) {
@@ -100,7 +102,8 @@ class Request {
     }
     if (body !== undefined && body !== null) {
       if (this.#method === "GET" || this.#method === "HEAD") throw new TypeError("Request with GET/HEAD method cannot have body.");
-      const [extracted, type] = extract(body);
+      const extracted = extract(body);
+      const type = impliedType;
       if (extracted.source === undefined && (options as { duplex?: string }).duplex === undefined) {
         throw new TypeError("RequestInit: duplex option is required when sending a body.");
       }
@@ -114,6 +117,30 @@ class Request {
   }
 
   static {
+    initialize = (request, options) => {
+      if (options.window !== undefined && options.window !== null) throw new TypeError(`'window' option '${options.window}' must be null`);
+      const settings: Settings = { ...request.#settings };
+      for (const name of ["mode", "credentials", "cache", "redirect", "referrerPolicy"] as const) {
+        const value = options[name];
+        if (value === undefined) continue;
+        const text = `${value}`;
+        if (!ENUMS[name]?.includes(text)) throw new TypeError(`Request constructor: ${text} is not an accepted type. Expected one of ${ENUMS[name]?.join(", ")}.`);
+        (settings as unknown as Record<string, string>)[name] = text;
+      }
+      if (settings.mode === "navigate") throw new TypeError("Request constructor: invalid request mode navigate.");
+      if (settings.cache === "only-if-cached" && settings.mode !== "same-origin") throw new TypeError("'only-if-cached' can be set only with 'same-origin' mode");
+      if (options.integrity !== undefined) settings.integrity = `${options.integrity}`;
+      if (options.keepalive !== undefined) settings.keepalive = !!options.keepalive;
+      if (options.referrer !== undefined) settings.referrer = referrerOf(options.referrer);
+      request.#settings = settings;
+      if (options.method !== undefined) request.#method = methodOf(options.method);
+      if (options.signal !== undefined) {
+        if (options.signal !== null && !((options.signal as unknown) instanceof AbortSignal)) {
+          throw new TypeError("Failed to construct 'Request': member signal is not of type AbortSignal.");
+        }
+        request.#source = (options.signal as AbortSignal | null) ?? undefined;
+      }
+    };
     serverRequest = (method, url, names, values) => {
       const request = new Request(SERVER as never);
       request.#method = method;
@@ -212,31 +239,6 @@ class Request {
     request.#body = this.#body && cloneBody(this.#body);
     request.#source = this.#signal ?? this.#source;
     return request;
-  }
-
-  #initialize(options: RequestInit): void {
-    if (options.window !== undefined && options.window !== null) throw new TypeError(`'window' option '${options.window}' must be null`);
-    const settings: Settings = { ...this.#settings };
-    for (const name of ["mode", "credentials", "cache", "redirect", "referrerPolicy"] as const) {
-      const value = options[name];
-      if (value === undefined) continue;
-      const text = `${value}`;
-      if (!ENUMS[name]?.includes(text)) throw new TypeError(`Request constructor: ${text} is not an accepted type. Expected one of ${ENUMS[name]?.join(", ")}.`);
-      (settings as unknown as Record<string, string>)[name] = text;
-    }
-    if (settings.mode === "navigate") throw new TypeError("Request constructor: invalid request mode navigate.");
-    if (settings.cache === "only-if-cached" && settings.mode !== "same-origin") throw new TypeError("'only-if-cached' can be set only with 'same-origin' mode");
-    if (options.integrity !== undefined) settings.integrity = `${options.integrity}`;
-    if (options.keepalive !== undefined) settings.keepalive = !!options.keepalive;
-    if (options.referrer !== undefined) settings.referrer = referrerOf(options.referrer);
-    this.#settings = settings;
-    if (options.method !== undefined) this.#method = methodOf(options.method);
-    if (options.signal !== undefined) {
-      if (options.signal !== null && !((options.signal as unknown) instanceof AbortSignal)) {
-        throw new TypeError("Failed to construct 'Request': member signal is not of type AbortSignal.");
-      }
-      this.#source = (options.signal as AbortSignal | null) ?? undefined;
-    }
   }
 }
 defineInterface(Request, "Request");

@@ -1,5 +1,5 @@
 // `Response`.
-import { Body, cloneBody, defineBodyMethods, extract, type Incoming, isUnusable, readBody } from "./body.ts";
+import { Body, cloneBody, defineBodyMethods, extract, impliedType, type Incoming, isUnusable, readBody } from "./body.ts";
 import { defineInterface, dictionary, need } from "./define.ts";
 import { type HeaderLists, Headers, headerLists, headersOf } from "./headers.ts";
 import type { AnyStream } from "./streams.ts";
@@ -23,6 +23,10 @@ export let networkResponse: (parts: {
 /** The stream of a response's body, if there is one already. A body of another kind becomes a stream only when code asks for it. */
 export let existingStream: (response: Response) => AnyStream | undefined;
 
+let initialize: (response: Response, init: ResponseInit | null) => void;
+/** Adds the content type that a body implies. */
+let imply: (response: Response, type: string | null) => void;
+
 const NO_HEADERS: HeaderLists = [[], []];
 
 /** What most responses have in common. */
@@ -43,15 +47,34 @@ class Response {
   #rest: Rest = DEFAULTS;
 
   constructor(body: BodyInit | null | undefined = undefined, init: ResponseInit | null | undefined = undefined) {
-    if (init !== undefined) this.#initialize(init);
+    if (init !== undefined) initialize(this, init);
     if (body === undefined || body === null) return;
-    const [extracted, type] = extract(body);
+    this.#body = extract(body);
     if (NULL_BODY.includes(this.#status)) throw new TypeError(`Response constructor: Invalid response status code ${this.#status}`);
-    this.#body = extracted;
-    this.#imply(type);
+    imply(this, impliedType);
   }
 
+  // Functions instead of private methods, which cost each object a property.
   static {
+    initialize = (response, init) => {
+      const { headers, status, statusText } = dictionary<ResponseInit>(init, "The init of the response");
+      if (status !== undefined) {
+        const code = unsignedShort(status);
+        if (code < 200 || code > 599) throw new RangeError('init["status"] must be in the range of 200 to 599, inclusive.');
+        response.#status = code;
+      }
+      if (statusText !== undefined) {
+        const text = `${statusText}`;
+        if (/[^\t\x20-\x7e\x80-\xff]/.test(text)) throw new TypeError("Invalid statusText");
+        if (text !== "") response.#rest = { ...DEFAULTS, statusText: text };
+      }
+      if (headers !== undefined) response.#headers = new Headers(headers);
+    };
+    imply = (response, type) => {
+      if (type === null) return;
+      if (!response.#headers) response.#contentType = type;
+      else if (!response.#headers.has("content-type")) response.#headers.append("content-type", type);
+    };
     responseHeaders = (response) => {
       if (response.#headers) return headerLists(response.#headers);
       return response.#contentType === null ? NO_HEADERS : [["content-type"], [response.#contentType]];
@@ -73,7 +96,7 @@ class Response {
     defineBodyMethods(
       this,
       (self: Response) => self.#body,
-      (self: Response) => self.#contentTypeOf(),
+      (self: Response) => (self.#headers ? self.#headers.get("content-type") : self.#contentType),
     );
   }
 
@@ -88,7 +111,7 @@ class Response {
     const response = new Response(null, init);
     if (NULL_BODY.includes(response.#status)) throw new TypeError(`Response constructor: Invalid response status code ${response.#status}`);
     response.#body = new Body(text.isWellFormed() ? text : text.toWellFormed(), undefined);
-    response.#imply("application/json");
+    imply(response, "application/json");
     return response;
   }
 
@@ -141,31 +164,6 @@ class Response {
     response.#body = this.#body && cloneBody(this.#body);
     response.#rest = this.#rest;
     return response;
-  }
-
-  #initialize(init: ResponseInit | null): void {
-    const { headers, status, statusText } = dictionary<ResponseInit>(init, "The init of the response");
-    if (status !== undefined) {
-      const code = unsignedShort(status);
-      if (code < 200 || code > 599) throw new RangeError('init["status"] must be in the range of 200 to 599, inclusive.');
-      this.#status = code;
-    }
-    if (statusText !== undefined) {
-      const text = `${statusText}`;
-      if (/[^\t\x20-\x7e\x80-\xff]/.test(text)) throw new TypeError("Invalid statusText");
-      if (text !== "") this.#rest = { ...DEFAULTS, statusText: text };
-    }
-    if (headers !== undefined) this.#headers = new Headers(headers);
-  }
-
-  #imply(type: string | null): void {
-    if (type === null) return;
-    if (!this.#headers) this.#contentType = type;
-    else if (!this.#headers.has("content-type")) this.#headers.append("content-type", type);
-  }
-
-  #contentTypeOf(): string | null {
-    return this.#headers ? this.#headers.get("content-type") : this.#contentType;
   }
 }
 defineInterface(Response, "Response");

@@ -20,6 +20,11 @@ export let isSearchParams: (value: unknown) => value is URLSearchParams;
 
 type Init = string | Iterable<Iterable<string>> | Record<string, string>;
 
+let parse: (params: URLSearchParams, query: string) => void;
+let update: (params: URLSearchParams) => void;
+let remove: (params: URLSearchParams, name: string, value: string | undefined, from: number) => void;
+let fill: (params: URLSearchParams, init: Exclude<Init, string>) => void;
+
 class URLSearchParams {
   #names: string[] = [];
   #values: string[] = [];
@@ -29,22 +34,68 @@ class URLSearchParams {
     if (init === undefined) return;
     if (typeof init === "object" || typeof init === "function") {
       if (init !== null) {
-        this.#fill(init);
+        fill(this, init);
         return;
       }
     }
     const text = usv(init);
-    this.#parse(text.startsWith("?") ? text.slice(1) : text);
+    parse(this, text.startsWith("?") ? text.slice(1) : text);
   }
 
+  // Functions instead of private methods, which cost each object a property.
   static {
     paramsOf = (query, owner) => {
       const params = new URLSearchParams();
-      if (query !== "") params.#parse(query);
+      if (query !== "") parse(params, query);
       params.#owner = owner;
       return params;
     };
-    setParams = (params, query) => params.#parse(query);
+    setParams = (params, query) => parse(params, query);
+    parse = (params, query) => {
+      [params.#names, params.#values] = query === "" ? [[], []] : native.queryPairs(query);
+    };
+
+    update = (params) => {
+      if (params.#owner) setQuery(params.#owner, params.toString());
+    };
+
+    remove = (params, name, value, from) => {
+      for (let at = params.#names.indexOf(name, from); at >= 0; at = params.#names.indexOf(name, at)) {
+        if (value !== undefined && params.#values[at] !== value) {
+          at += 1;
+          continue;
+        }
+        params.#names.splice(at, 1);
+        params.#values.splice(at, 1);
+      }
+    };
+
+    fill = (params, init) => {
+      const sequence = (init as Iterable<Iterable<string>>)[Symbol.iterator];
+      if (sequence === undefined || sequence === null) {
+        // A later name that becomes the same by the conversion replaces the value of the first.
+        for (const key of Reflect.ownKeys(init)) {
+          if (!Object.prototype.propertyIsEnumerable.call(init, key)) continue;
+          const [name, value] = [usv(key), usv((init as Record<string, string>)[key as string])];
+          const at = params.#names.indexOf(name);
+          if (at < 0) {
+            params.#names.push(name);
+            params.#values.push(value);
+          } else params.#values[at] = value;
+        }
+        return;
+      }
+      if (typeof sequence !== "function") throw new TypeError("Query pairs must be iterable");
+      for (const pair of init as Iterable<Iterable<string>>) {
+        if (typeof pair !== "object" || pair === null || typeof pair[Symbol.iterator] !== "function") {
+          throw new TypeError("Each query pair must be an iterable [name, value] tuple");
+        }
+        const items = [...pair];
+        if (items.length !== 2) throw new TypeError("Each query pair must be an iterable [name, value] tuple");
+        params.#names.push(usv(items[0]));
+        params.#values.push(usv(items[1]));
+      }
+    };
     isSearchParams = (value): value is URLSearchParams => typeof value === "object" && value !== null && #names in value;
   }
 
@@ -57,7 +108,7 @@ class URLSearchParams {
     need(2, arguments.length, "URLSearchParams.append");
     this.#names.push(usv(name));
     this.#values.push(usv(value));
-    this.#update();
+    update(this);
   }
 
   delete(name: string, value: string | undefined = undefined): void {
@@ -65,8 +116,8 @@ class URLSearchParams {
     need(1, arguments.length, "URLSearchParams.delete");
     const key = usv(name);
     const only = value === undefined ? undefined : usv(value);
-    this.#remove(key, only, 0);
-    this.#update();
+    remove(this, key, only, 0);
+    update(this);
   }
 
   get(name: string): string | null {
@@ -98,9 +149,9 @@ class URLSearchParams {
       this.#values.push(text);
     } else {
       this.#values[at] = text;
-      this.#remove(key, undefined, at + 1);
+      remove(this, key, undefined, at + 1);
     }
-    this.#update();
+    update(this);
   }
 
   sort(): void {
@@ -108,7 +159,7 @@ class URLSearchParams {
     const order = names.map((_, at) => at).sort((a, b) => compare(names[a] as string, names[b] as string));
     this.#names = order.map((at) => names[at] as string);
     this.#values = order.map((at) => values[at] as string);
-    this.#update();
+    update(this);
   }
 
   forEach(callback: (value: string, name: string, params: URLSearchParams) => void, self: unknown = undefined): void {
@@ -138,52 +189,6 @@ class URLSearchParams {
   }
 
   declare [Symbol.iterator]: () => IterableIterator<[string, string]>;
-
-  #parse(query: string): void {
-    [this.#names, this.#values] = query === "" ? [[], []] : native.queryPairs(query);
-  }
-
-  #update(): void {
-    if (this.#owner) setQuery(this.#owner, this.toString());
-  }
-
-  #remove(name: string, value: string | undefined, from: number): void {
-    for (let at = this.#names.indexOf(name, from); at >= 0; at = this.#names.indexOf(name, at)) {
-      if (value !== undefined && this.#values[at] !== value) {
-        at += 1;
-        continue;
-      }
-      this.#names.splice(at, 1);
-      this.#values.splice(at, 1);
-    }
-  }
-
-  #fill(init: Exclude<Init, string>): void {
-    const sequence = (init as Iterable<Iterable<string>>)[Symbol.iterator];
-    if (sequence === undefined || sequence === null) {
-      // A later name that becomes the same by the conversion replaces the value of the first.
-      for (const key of Reflect.ownKeys(init)) {
-        if (!Object.prototype.propertyIsEnumerable.call(init, key)) continue;
-        const [name, value] = [usv(key), usv((init as Record<string, string>)[key as string])];
-        const at = this.#names.indexOf(name);
-        if (at < 0) {
-          this.#names.push(name);
-          this.#values.push(value);
-        } else this.#values[at] = value;
-      }
-      return;
-    }
-    if (typeof sequence !== "function") throw new TypeError("Query pairs must be iterable");
-    for (const pair of init as Iterable<Iterable<string>>) {
-      if (typeof pair !== "object" || pair === null || typeof pair[Symbol.iterator] !== "function") {
-        throw new TypeError("Each query pair must be an iterable [name, value] tuple");
-      }
-      const items = [...pair];
-      if (items.length !== 2) throw new TypeError("Each query pair must be an iterable [name, value] tuple");
-      this.#names.push(usv(items[0]));
-      this.#values.push(usv(items[1]));
-    }
-  }
 }
 Object.defineProperty(URLSearchParams.prototype, Symbol.iterator, { value: URLSearchParams.prototype.entries, writable: true, configurable: true });
 defineInterface(URLSearchParams, "URLSearchParams");

@@ -40,12 +40,18 @@ export function hrefOf(parts: UrlParts): string {
   return parts[HREF];
 }
 
+let set: (url: URL, component: UrlComponent, value: unknown) => void;
+
 class URL {
   #parts: UrlParts;
   #params: URLSearchParams | undefined = undefined;
 
   static {
-    onChange((url, query) => (url as URL).#set("search", query));
+    set = (url, component, value) => {
+      const parts = native.urlSet(url.#parts[HREF], component, usv(value));
+      if (parts) url.#parts = parts;
+    };
+    onChange((url, query) => set(url as URL, "search", query));
   }
 
   constructor(url: string | URL, base: string | URL | undefined = undefined) {
@@ -82,7 +88,8 @@ class URL {
     const text = usv(value);
     const parts = parseUrl(text);
     if (!parts) throw invalid(text, undefined);
-    this.#replace(parts);
+    this.#parts = parts;
+    if (this.#params) setParams(this.#params, this.search.slice(1));
   }
 
   get origin(): string {
@@ -98,49 +105,49 @@ class URL {
     return this.#parts[HREF].slice(0, this.#parts[SCHEME_END] + 1);
   }
   set protocol(value: string) {
-    this.#set("protocol", value);
+    set(this, "protocol", value);
   }
 
   get username(): string {
     return this.#parts[HREF].slice(this.#parts[USERNAME], this.#parts[USERNAME_END]);
   }
   set username(value: string) {
-    this.#set("username", value);
+    set(this, "username", value);
   }
 
   get password(): string {
     return this.#parts[HREF].slice(this.#parts[PASSWORD], this.#parts[PASSWORD_END]);
   }
   set password(value: string) {
-    this.#set("password", value);
+    set(this, "password", value);
   }
 
   get host(): string {
     return this.#parts[HREF].slice(this.#parts[HOST], this.#parts[PORT_END]);
   }
   set host(value: string) {
-    this.#set("host", value);
+    set(this, "host", value);
   }
 
   get hostname(): string {
     return this.#parts[HREF].slice(this.#parts[HOST], this.#parts[HOST_END]);
   }
   set hostname(value: string) {
-    this.#set("hostname", value);
+    set(this, "hostname", value);
   }
 
   get port(): string {
     return this.#parts[HREF].slice(this.#parts[PORT], this.#parts[PORT_END]);
   }
   set port(value: string) {
-    this.#set("port", value);
+    set(this, "port", value);
   }
 
   get pathname(): string {
     return this.#parts[HREF].slice(this.#parts[PATH], this.#parts[PATH_END]);
   }
   set pathname(value: string) {
-    this.#set("pathname", value);
+    set(this, "pathname", value);
   }
 
   get search(): string {
@@ -149,7 +156,7 @@ class URL {
     return parts[QUERY_END] - parts[PATH_END] < 2 ? "" : parts[HREF].slice(parts[PATH_END], parts[QUERY_END]);
   }
   set search(value: string) {
-    this.#set("search", value);
+    set(this, "search", value);
     if (this.#params) setParams(this.#params, this.search.slice(1));
   }
 
@@ -162,7 +169,7 @@ class URL {
     return parts[HREF].length - parts[QUERY_END] < 2 ? "" : parts[HREF].slice(parts[QUERY_END]);
   }
   set hash(value: string) {
-    this.#set("hash", value);
+    set(this, "hash", value);
   }
 
   toString(): string {
@@ -171,16 +178,6 @@ class URL {
 
   toJSON(): string {
     return this.#parts[HREF];
-  }
-
-  #set(component: UrlComponent, value: unknown): void {
-    const parts = native.urlSet(this.#parts[HREF], component, usv(value));
-    if (parts) this.#parts = parts;
-  }
-
-  #replace(parts: UrlParts): void {
-    this.#parts = parts;
-    if (this.#params) setParams(this.#params, this.search.slice(1));
   }
 }
 defineInterface(URL, "URL");

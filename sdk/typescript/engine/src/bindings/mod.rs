@@ -6,12 +6,14 @@
 mod bytes;
 mod crypto;
 mod host;
+mod list;
 mod web;
 
 use rquickjs::{Ctx, Exception, Object, Result};
 
 pub use bytes::Bytes;
 pub use host::flat;
+pub use list::List;
 
 /// An exception of a native: `name` is that of a standard error (`TypeError`, `RangeError`), or of a `DOMException`.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! Natives of `src/web`.
 
 use rquickjs::prelude::{Func, Opt};
-use rquickjs::{Array, Ctx, IntoJs, Object, Result, Value};
+use rquickjs::{Ctx, Object, Result, Value};
 
-use super::{Bytes, or_throw};
+use super::{Bytes, List, or_throw};
 use crate::web::{compression, encoding, headers, multipart, query, url};
 
 /// Adds the natives to `native`.
@@ -58,58 +58,50 @@ pub fn register(native: &Object<'_>) -> Result<()> {
     )
 }
 
-fn encode_prefix<'js>(ctx: Ctx<'js>, text: String, capacity: usize) -> Result<Array<'js>> {
+fn encode_prefix<'js>(ctx: Ctx<'js>, text: String, capacity: usize) -> Result<List<'js>> {
     let (read, bytes) = encoding::encode_prefix(&text, capacity);
-    let result = Array::new(ctx)?;
-    result.set(0, read)?;
-    result.set(1, Bytes(bytes.to_vec()))?;
+    let mut result = List::new(&ctx, 2);
+    result.number(read);
+    result.value(Bytes(bytes.to_vec()))?;
     Ok(result)
 }
 
-fn url_parse<'js>(ctx: Ctx<'js>, input: String, base: Opt<Option<String>>) -> Result<Value<'js>> {
-    url_parts(ctx, url::parse(&input, base.0.flatten().as_deref()))
+fn url_parse<'js>(ctx: Ctx<'js>, input: String, base: Opt<Option<String>>) -> Option<List<'js>> {
+    url::parse(&input, base.0.flatten().as_deref()).map(|parts| url_parts(&ctx, &parts))
 }
 
-fn url_set<'js>(ctx: Ctx<'js>, href: String, component: String, value: String) -> Result<Value<'js>> {
-    url_parts(ctx, url::set(&href, &component, &value))
+fn url_set<'js>(ctx: Ctx<'js>, href: String, component: String, value: String) -> Option<List<'js>> {
+    url::set(&href, &component, &value).map(|parts| url_parts(&ctx, &parts))
 }
 
-fn url_parts<'js>(ctx: Ctx<'js>, parts: Option<url::Parts>) -> Result<Value<'js>> {
-    let Some(url::Parts { href, positions }) = parts else { return Ok(Value::new_undefined(ctx)) };
-    let result = Array::new(ctx)?;
-    result.set(0, href)?;
-    for (at, position) in positions.into_iter().enumerate() {
-        result.set(at + 1, position)?;
-    }
-    Ok(result.into_value())
+fn url_parts<'js>(ctx: &Ctx<'js>, parts: &url::Parts) -> List<'js> {
+    let mut result = List::new(ctx, 1 + parts.positions.len());
+    result.text(&parts.href);
+    parts.positions.iter().for_each(|&position| result.number(position));
+    result
 }
 
 /// The names and the values of a query: a string, or the bytes of a body.
-fn query_pairs<'js>(ctx: Ctx<'js>, query: Value<'js>) -> Result<Array<'js>> {
+fn query_pairs<'js>(ctx: Ctx<'js>, query: Value<'js>) -> Result<List<'js>> {
     let (names, values) = match query.is_string() {
         true => query::parse(&query.get::<String>()?),
         false => query::parse_bytes(&query.get::<Bytes>()?),
     };
-    let result = Array::new(ctx)?;
-    result.set(0, names)?;
-    result.set(1, values)?;
+    let mut result = List::new(&ctx, 2);
+    result.value(List::of_texts(&ctx, names.iter().map(String::as_str)))?;
+    result.value(List::of_texts(&ctx, values.iter().map(String::as_str)))?;
     Ok(result)
 }
 
 /// The parts as one list: name, file name, type and body of each.
-fn multipart_parse<'js>(ctx: Ctx<'js>, body: Bytes, boundary: String) -> Result<Array<'js>> {
+fn multipart_parse<'js>(ctx: Ctx<'js>, body: Bytes, boundary: String) -> Result<List<'js>> {
     let parts = or_throw(&ctx, multipart::parse(&body, &boundary))?;
-    let result = Array::new(ctx.clone())?;
-    let mut at = 0;
-    let mut push = |value: Value<'js>| {
-        at += 1;
-        result.set(at - 1, value)
-    };
+    let mut result = List::new(&ctx, 4 * parts.len());
     for part in parts {
-        push(part.name.into_js(&ctx)?)?;
-        push(part.file_name.into_js(&ctx)?)?;
-        push(part.content_type.into_js(&ctx)?)?;
-        push(Bytes(part.body).into_js(&ctx)?)?;
+        result.text(&part.name);
+        result.value(part.file_name)?;
+        result.value(part.content_type)?;
+        result.value(Bytes(part.body))?;
     }
     Ok(result)
 }

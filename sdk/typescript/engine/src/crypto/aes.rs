@@ -56,6 +56,7 @@ fn with_cipher<C: Cipher>(
     data: &[u8],
 ) -> Result<Vec<u8>, CryptoError> {
     match (mode, direction) {
+        (Mode::Gcm { iv: [], .. }, _) => Err(CryptoError::operation("the initialization vector is empty")),
         (Mode::Cbc { iv, padding }, _) => cbc(direction, cipher, iv, padding, data),
         (Mode::Ctr { counter, length }, _) => ctr(cipher, counter, length, data),
         (Mode::Gcm { iv, additional_data, tag_length }, Direction::Encrypt) => {

@@ -96,7 +96,7 @@ globalThis.operations = (() => {
           const counter = new Uint8Array(16).fill(255);
           table[`AES-CTR ${size} ${length} ${bits}`] = async () => both({ name: "AES-CTR", counter, length: bits }, await aes("CTR", size));
         }
-        for (const iv of [12, 16, 60]) {
+        for (const iv of [0, 12, 16, 60]) {
           for (const tagLength of [undefined, 32, 96, 104, 128, 100]) {
             table[`AES-GCM ${size} ${length} ${iv} ${tagLength}`] = async () =>
               both({ name: "AES-GCM", iv: count(iv), tagLength, additionalData: length % 2 ? data : undefined }, await aes("GCM", size));
@@ -114,6 +114,15 @@ globalThis.operations = (() => {
         const wrapped = await subtle.wrapKey("raw", key, await aes("KW", size, ["wrapKey"]), "AES-KW");
         const again = await subtle.unwrapKey("raw", wrapped, await aes("KW", size, ["unwrapKey"]), "AES-KW", { name: "HMAC", hash: "SHA-256" }, true, ["sign"]);
         return [hex(wrapped), hex(await subtle.exportKey("raw", again))];
+      };
+    }
+    for (const wrapper of ["AES-KW", "AES-GCM", "AES-CBC", "AES-CTR"]) {
+      table[`${wrapper} of jwk`] = async () => {
+        const key = await subtle.importKey("jwk", PAIRS["ECDSA P-256"], { name: "ECDSA", namedCurve: "P-256" }, true, ["sign"]);
+        const params = { name: wrapper, iv: count(16), counter: count(16), length: 64 };
+        const wrapping = await aes(wrapper.slice(4), 128, ["wrapKey", "unwrapKey"]);
+        const wrapped = await subtle.wrapKey("jwk", key, wrapping, params);
+        return subtle.exportKey("jwk", await subtle.unwrapKey("jwk", wrapped, wrapping, params, { name: "ECDSA", namedCurve: "P-256" }, true, ["sign"]));
       };
     }
     for (const [name, jwk] of Object.entries(PAIRS)) {

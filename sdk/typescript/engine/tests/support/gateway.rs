@@ -9,6 +9,7 @@ struct VirtualTime;
 
 thread_local! {
     static NOW_MS: Cell<f64> = const { Cell::new(0.0) };
+    static RANDOM: Cell<u64> = const { Cell::new(1) };
     static NETWORK: RefCell<Network> = RefCell::default();
 }
 
@@ -94,8 +95,12 @@ impl Gateway for VirtualTime {
         })
     }
     fn random(&self, bytes: &mut [u8]) {
-        for (at, byte) in bytes.iter_mut().enumerate() {
-            *byte = at as u8;
+        // The generator "splitmix64": the same in each run, and never the same twice, which keys of RSA and UUIDs need.
+        for part in bytes.chunks_mut(8) {
+            let state = RANDOM.with(|state| state.replace(state.get().wrapping_add(0x9e37_79b9_7f4a_7c15)));
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            part.copy_from_slice(&(mixed ^ (mixed >> 31)).to_le_bytes()[..part.len()]);
         }
     }
     fn send(&self, request: OutboundRequest) {
