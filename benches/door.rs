@@ -17,7 +17,7 @@ use tidegate::store::EventStore;
 use tidegate::store::memory::{MemoryStore, Seed};
 use tidegate::util::clock::system_clock;
 use tidegate::wasm::component::Policy;
-use tidegate::wasm::engine;
+use tidegate::wasm::engine::Engines;
 use tidegate::wasm::host::PolicyEnv;
 
 #[path = "door/bare.rs"]
@@ -31,21 +31,26 @@ mod guests;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const COMPONENT: &[u8] = include_bytes!("../guest-examples/rust-role-based/policy.wasm");
+/// A section that makes a component asynchronous: the canonical function `task.cancel`, which the component does not call.
+const TASK_CANCEL: [u8; 4] = [8, 2, 1, 0x05];
 const DECISIONS_PER_ROUND: u32 = 500;
 /// Measured rounds of each side. One more round before them is not measured: it warms up.
 const ROUNDS: u32 = 40;
 
 fn main() {
-    // `-- authorizer` measures that side alone, for a profiler; so do `-- bare` and `-- cached`.
+    // `-- authorizer` measures that side alone, for a profiler; so do `-- bare`, `-- async` and `-- cached`.
     let only = std::env::args().nth(1).filter(|arg| arg != "--bench");
     let measures = |side: &str| only.as_deref().is_none_or(|only| only == side);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let store = store();
     let bare = bare::Bare::new(COMPONENT, Arc::clone(&store));
     let authorizer = authorizer(Arc::clone(&store), COMPONENT);
+    // The same component in the engine with support for the asynchronous ABI.
+    let in_async_engine = self::authorizer(Arc::clone(&store), &[COMPONENT, &TASK_CANCEL].concat());
     // Its policy allows the decision to be cached.
     let caching = self::authorizer(store, &guests::component("kept"));
     let (mut bare_times, mut authorizer_times, mut cached_times) = (histogram(), histogram(), histogram());
+    let mut async_times = histogram();
     runtime.block_on(async {
         for round in 0..=ROUNDS {
             for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("bare")) {
@@ -55,13 +60,17 @@ fn main() {
                     record(&mut bare_times, start.elapsed());
                 }
             }
-            for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("authorizer")) {
-                let start = Instant::now();
-                let decision = authorizer.evaluate(&request(), &["default".to_owned()]).await;
-                if round > 0 {
-                    record(&mut authorizer_times, start.elapsed());
+            for (side, authorizer, times) in
+                [("authorizer", &authorizer, &mut authorizer_times), ("async", &in_async_engine, &mut async_times)]
+            {
+                for _ in 0..DECISIONS_PER_ROUND * u32::from(measures(side)) {
+                    let start = Instant::now();
+                    let decision = authorizer.evaluate(&request(), &["default".to_owned()]).await;
+                    if round > 0 {
+                        record(times, start.elapsed());
+                    }
+                    assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
                 }
-                assert!(matches!(decision.outcome, Outcome::Allowed(_)), "{:?}", decision.outcome);
             }
             for _ in 0..DECISIONS_PER_ROUND * u32::from(measures("cached")) {
                 let start = Instant::now();
@@ -84,6 +93,7 @@ fn main() {
     };
     row("bare InstancePre, default pool", &bare_times);
     row("authorizer", &authorizer_times);
+    row("authorizer, engine for the asynchronous ABI", &async_times);
     row("authorizer, cached decision", &cached_times);
     println!(
         "\nratio {:.2} (p50), {:.2} (p99)",
@@ -113,9 +123,9 @@ fn store() -> Arc<dyn EventStore> {
 fn authorizer(store: Arc<dyn EventStore>, component: &[u8]) -> Authorizer {
     let limits = Limits::default();
     let env = PolicyEnv { lookup_prefixes: vec!["session:".into(), "team:".into()], ..PolicyEnv::new(store, &limits) };
-    let engine = engine::engine(&limits).expect("an engine").into();
-    let policy = Policy::new(&engine, component).expect("the example loads");
-    let authorizer = Authorizer::new(engine, env, limits, Arc::default());
+    let engines = Engines::new(&limits).expect("engines").into();
+    let policy = Policy::new(&engines, component).expect("the example loads");
+    let authorizer = Authorizer::new(engines, env, limits, Arc::default());
     authorizer.activate(policy);
     authorizer
 }

@@ -172,8 +172,8 @@ fn is_valid(keys: KeySet, token: &str) -> bool {
 
 /// A policy file.
 pub fn component(bytes: &[u8]) {
-    let engine = engine::shared().expect("an engine");
-    match Policy::new(&engine.into(), bytes) {
+    let engines = engine::shared().expect("engines");
+    match Policy::new(&engines.into(), bytes) {
         Ok(policy) => assert!(policy.digest().starts_with("sha256:")),
         Err(error) => assert!(error.to_string().len() < 4096, "{error}"),
     }

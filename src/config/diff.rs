@@ -140,6 +140,7 @@ impl Config {
     pub fn context(&self, store: Arc<dyn EventStore>, running: &Limits) -> PolicyContext {
         let limits = Limits {
             max_memory: running.max_memory,
+            pool_resident: running.pool_resident,
             concurrency: running.concurrency,
             shadow_concurrency: running.shadow_concurrency,
             prewarmed_instances: running.prewarmed_instances,

@@ -55,10 +55,12 @@ pub struct ShadowConfig {
 
 /// Validates the limits of `[policy]`.
 pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
+    let max_memory = check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?;
     Ok(Limits {
         cpu_time: check_positive("policy.cpu-time", raw.cpu_time.0)?,
         timeout: check_positive("policy.timeout", raw.timeout.0)?,
-        max_memory: check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?,
+        max_memory,
+        pool_resident: check_size("policy.pool-resident", raw.pool_resident, 0, max_memory as u64)?,
         concurrency: check_range("policy.concurrency", raw.concurrency, 1, 10_000)?,
         prewarmed_instances: check_range("policy.prewarmed-instances", raw.prewarmed_instances, 0, 1_000)?,
         queue_timeout: raw.queue_timeout.0,

@@ -189,6 +189,8 @@ pub struct Limits {
     pub timeout: Duration,
     /// Bytes of all memories and tables of one instance.
     pub max_memory: usize,
+    /// Bytes of each idle memory of the pool that stay resident.
+    pub pool_resident: usize,
     /// Concurrent decisions.
     pub concurrency: usize,
     pub prewarmed_instances: usize,
@@ -220,6 +222,7 @@ impl Default for Limits {
             cpu_time: Duration::from_millis(100),
             timeout: Duration::from_secs(2),
             max_memory: 64 << 20,
+            pool_resident: 2 << 20,
             concurrency: 256,
             prewarmed_instances: 8,
             queue_timeout: Duration::from_secs(1),

@@ -15,23 +15,18 @@ use crate::artifact::policy_store::PolicyStore;
 #[derive(Clone)]
 pub struct CodeCache {
     store: PolicyStore,
-    engine: Engine,
-    /// Differs for every version and setting of the engine.
-    fingerprint: u64,
 }
 
 impl CodeCache {
-    pub fn new(cache_dir: &Path, engine: &Engine) -> Self {
-        let mut hasher = DefaultHasher::new();
-        engine.precompile_compatibility_hash().hash(&mut hasher);
-        Self { store: PolicyStore::new(cache_dir), engine: engine.clone(), fingerprint: hasher.finish() }
+    pub fn new(cache_dir: &Path) -> Self {
+        Self { store: PolicyStore::new(cache_dir) }
     }
 
-    /// Loads the code of the component with this digest, which is in hexadecimal. `None` if it has to be compiled.
-    pub fn load(&self, digest: &str) -> Option<Component> {
-        let name = self.name(digest);
+    /// Loads the code for this engine of the component with this digest, which is in hexadecimal. `None` if it has to be compiled.
+    pub fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
+        let name = name(engine, digest);
         let loaded = match self.store.open_compiled(&name) {
-            Ok(file) => deserialize(&self.engine, &file?, &name),
+            Ok(file) => deserialize(engine, &file?, &name),
             Err(error) => Err(error.into()),
         };
         // Another policy's, truncated by a full disk, or writable for others.
@@ -39,20 +34,23 @@ impl CodeCache {
     }
 
     /// Saves the code and loads it from the file, so that its memory is shared. `None` if that is not possible.
-    pub fn save(&self, digest: &str, code: &[u8]) -> Option<Component> {
-        let name = self.name(digest);
+    pub fn save(&self, engine: &Engine, digest: &str, code: &[u8]) -> Option<Component> {
+        let name = name(engine, digest);
         match self.store.write_compiled(&name, &[code, name.as_bytes()]) {
-            Ok(()) => self.load(digest),
+            Ok(()) => self.load(engine, digest),
             Err(error) => {
                 tracing::warn!(file = name, %error, "cannot cache a compiled policy");
                 None
             }
         }
     }
+}
 
-    fn name(&self, digest: &str) -> String {
-        format!("{digest}-{:016x}", self.fingerprint)
-    }
+/// The second part differs for every version of wasmtime and for every setting of the engine, its ABI included.
+fn name(engine: &Engine, digest: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{digest}-{:016x}", hasher.finish())
 }
 
 /// Maps the code of an open file that ends with its name.

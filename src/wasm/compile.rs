@@ -13,14 +13,18 @@ use wasmtime::Engine;
 use wasmtime::component::Component;
 
 use crate::policy::Limits;
+use crate::wasm::abi::Abi;
 use crate::wasm::code_cache::CodeCache;
-use crate::wasm::engine;
-use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES};
+use crate::wasm::engine::{self, Engines, MEMORIES_PER_COMPONENT};
+use crate::wasm::features;
+use crate::wasm::load_error::{LoadError, MAX_COMPONENT_BYTES, causes};
 
 /// The hidden command that runs [`run_child`].
 pub const COMPILE_COMMAND: &str = "compile-policy";
 /// The exit code of a child whose component is invalid.
 const EXIT_INVALID: i32 = 3;
+/// The exit code of a child whose component needs a feature that the engine does not have.
+const EXIT_UNSUPPORTED: i32 = 4;
 /// CPU time of a child, which compiles on several threads: two cores for an hour.
 const MAX_CHILD_CPU_SECONDS: u64 = 7200;
 /// Address space of a child. The largest policy measured takes 0.5 GB.
@@ -33,7 +37,7 @@ const MAX_STDERR_BYTES: u64 = 4 << 10;
 /// Compiles untrusted bytes to components.
 #[derive(Clone)]
 pub struct Compiler {
-    engine: Engine,
+    engines: Engines,
     child: Option<CompilerProcess>,
 }
 
@@ -45,9 +49,9 @@ struct CompilerProcess {
 }
 
 /// Compiles in this process and without limits, for tests and benchmarks, which trust their components.
-impl From<Engine> for Compiler {
-    fn from(engine: Engine) -> Self {
-        Self { engine, child: None }
+impl From<Engines> for Compiler {
+    fn from(engines: Engines) -> Self {
+        Self { engines, child: None }
     }
 }
 
@@ -56,29 +60,33 @@ impl Compiler {
     pub fn new(limits: &Limits, cache_dir: Option<&Path>) -> anyhow::Result<Self> {
         let program = std::env::current_exe()
             .map_err(|error| anyhow::anyhow!("cannot find the executable of this process: {error}"))?;
-        let engine = engine::engine(limits)?;
-        let cache = cache_dir.map(|cache_dir| CodeCache::new(cache_dir, &engine));
+        let engines = Engines::new(limits)?;
+        let cache = cache_dir.map(CodeCache::new);
         let child = CompilerProcess { program, cache, timeout: limits.compile_timeout };
-        Ok(Self { engine, child: Some(child) })
+        Ok(Self { engines, child: Some(child) })
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
+    pub fn engines(&self) -> &Engines {
+        &self.engines
     }
 
-    /// `digest` is that of `bytes`, in hexadecimal.
+    /// Compiles for the engine of the component's ABI. `digest` is that of `bytes`, in hexadecimal.
     pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
-        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let Some(child) = &self.child else { return Component::from_binary(&self.engine, bytes).map_err(invalid) };
-        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.load(digest)) {
+        let abi = Abi::of(bytes);
+        let engine = self.engines.get(abi).map_err(|error| LoadError::CompilerUnavailable(format!("{error:#}")))?;
+        let Some(child) = &self.child else {
+            let code = precompile(&engine, bytes)?;
+            return load_bytes(&engine, &code).map_err(|error| too_large(abi, &code, &error));
+        };
+        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.load(&engine, digest)) {
             return Ok(component);
         }
         let code = child.run(bytes)?;
-        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.save(digest, &code)) {
+        if let Some(component) = child.cache.as_ref().and_then(|cache| cache.save(&engine, digest, &code)) {
             return Ok(component);
         }
         // The child compiles for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
-        load_bytes(&self.engine, &code).map_err(|error| LoadError::InstanceTooLarge(format!("{error:#}")))
+        load_bytes(&engine, &code).map_err(|error| too_large(abi, &code, &error))
     }
 }
 
@@ -104,6 +112,7 @@ impl CompilerProcess {
                 None => Err(LoadError::CompileTimeout(self.timeout)),
                 Some(status) if status.success() => Ok(code),
                 Some(status) if status.code() == Some(EXIT_INVALID) => Err(LoadError::Invalid(message)),
+                Some(status) if status.code() == Some(EXIT_UNSUPPORTED) => Err(LoadError::Unsupported(message)),
                 Some(status) => Err(LoadError::CompilerCrashed(format!("{status}: {message}"))),
             }
         })
@@ -136,9 +145,27 @@ fn wait(process: &mut std::process::Child, timeout: Duration) -> std::io::Result
     }
 }
 
+fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
+    engine.precompile_component(bytes).map_err(|error| features::explain(bytes, &error))
+}
+
+/// The error for a component that no instance of the pool can hold.
+fn too_large(abi: Abi, code: &[u8], error: &wasmtime::Error) -> LoadError {
+    // An engine without a pool loads it and tells what it needs.
+    let needed = engine::compiler(abi).ok().and_then(|engine| load_bytes(&engine, code).ok()?.resources_required());
+    LoadError::InstanceTooLarge(match needed {
+        Some(needed) if needed.num_memories > MEMORIES_PER_COMPONENT => format!(
+            "it has {} linear memories, and a policy may have {MEMORIES_PER_COMPONENT}. Stubs and adapters for WASI have memories of their own: \
+             build it without stubs (componentize-qjs: without `--stub-wasi`), because Tidegate provides WASI",
+            needed.num_memories
+        ),
+        _ => causes(error),
+    })
+}
+
 #[expect(unsafe_code, reason = "deserializing runs machine code as it is; see the comment")]
 fn load_bytes(engine: &Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: a child process of this program compiled `code` and sent it through a pipe that only the two have.
+    // SAFETY: this process compiled `code`, or a child process of this program, which sent it through a pipe that only the two have.
     unsafe { Component::deserialize(engine, code) }
 }
 
@@ -153,11 +180,13 @@ pub fn run_child() -> anyhow::Result<()> {
     let _ = nice(10);
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MAX_COMPONENT_BYTES + 1).read_to_end(&mut bytes)?;
-    match engine::compiler()?.precompile_component(&bytes) {
-        Ok(code) => Ok(std::io::stdout().lock().write_all(&code)?),
-        Err(error) => {
-            eprintln!("{error:#}");
-            std::process::exit(EXIT_INVALID)
-        }
-    }
+    // The parent reads the ABI from the same bytes.
+    let (message, code) = match precompile(&engine::compiler(Abi::of(&bytes))?, &bytes) {
+        Ok(code) => return Ok(std::io::stdout().lock().write_all(&code)?),
+        Err(LoadError::Unsupported(message)) => (message, EXIT_UNSUPPORTED),
+        Err(LoadError::Invalid(message)) => (message, EXIT_INVALID),
+        Err(error) => return Err(error.into()),
+    };
+    eprintln!("{message}");
+    std::process::exit(code)
 }

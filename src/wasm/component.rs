@@ -1,5 +1,6 @@
 //! Loads a policy: untrusted bytes become a component that fits the interface.
 
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,9 +9,11 @@ use wasmtime::{Engine, Store};
 
 use crate::artifact::digest::Digest;
 use crate::util::files;
+use crate::wasm::abi::Abi;
 use crate::wasm::compile::Compiler;
 use crate::wasm::host::{self, PolicyIndices, State, linker};
-use crate::wasm::load_error::{AUTHORIZER_INTERFACE, LoadError, MAX_COMPONENT_BYTES};
+use crate::wasm::imports;
+use crate::wasm::load_error::{AUTHORIZER_INTERFACE, LoadError, MAX_COMPONENT_BYTES, causes};
 
 /// An interface that a policy may export in addition.
 const PREPARATION_INTERFACE: &str = "tidegate:policy/preparation@0.1.0";
@@ -49,23 +52,23 @@ impl Policy {
     /// [`Self::new`] for bytes whose digest the caller has computed already.
     pub fn with_digest(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
         check_header(bytes)?;
-        let invalid = |error: wasmtime::Error| LoadError::Invalid(format!("{error:#}"));
-        let engine = compiler.engine();
+        let invalid = |error: wasmtime::Error| LoadError::Invalid(causes(&error));
         let component = compiler.compile(bytes, &digest.hex())?;
-        let linker = linker(engine).map_err(invalid)?;
+        // The linker and the instances get their engine from the component, so those of two engines never meet.
+        let engine = component.engine();
+        let abi = Abi::of(bytes);
+        let linker = linker(engine, abi).map_err(invalid)?;
         let kind = component.component_type();
         let exports: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();
         if !exports.contains(&AUTHORIZER_INTERFACE) {
             let exports = if exports.is_empty() { "nothing".into() } else { exports.join(", ") };
             return Err(LoadError::MissingExport(exports));
         }
-        let pre = linker.instantiate_pre(&component).map_err(|error| {
+        let pre = linker
+            .instantiate_pre(&component)
             // Only now, because the linker names just the first.
-            let missing: Vec<&str> =
-                kind.imports(engine).map(|(name, _)| name).filter(|name| !is_provided(name)).collect();
-            LoadError::MissingImport(if missing.is_empty() { format!("{error:#}") } else { missing.join(", ") })
-        })?;
-        let indices = PolicyIndices::new(&pre).map_err(invalid)?;
+            .map_err(|error| imports::explain(kind.imports(engine).map(|(name, _)| name), abi, &error))?;
+        let indices = PolicyIndices::new(&pre).map_err(|error| LoadError::WrongExport(causes(&error)))?;
         let preparation = component
             .get_export_index(None, PREPARATION_INTERFACE)
             .and_then(|interface| component.get_export_index(Some(&interface), "prepare"));
@@ -74,14 +77,9 @@ impl Policy {
         Ok(Self { pre, indices, preparation, digest: digest.to_string().into() })
     }
 
-    pub(crate) fn engine(&self) -> &Engine {
-        self.pre.engine()
-    }
-
-    /// A fresh instance in `store`, which holds nothing else.
-    pub(crate) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<(Instance, host::Policy)> {
-        let instance = self.pre.instantiate_async(&mut *store).await?;
-        Ok((instance, self.indices.load(store, &instance)?))
+    /// A store for one instance of this policy.
+    pub(crate) fn new_store(&self, state: State) -> PolicyStore<'_> {
+        PolicyStore { policy: self, store: Store::new(self.pre.engine(), state) }
     }
 
     /// The function that a new instance calls before its request, if the policy has one.
@@ -95,22 +93,35 @@ impl Policy {
     }
 }
 
-/// How the names of interfaces that the host provides begin. If a package or an interface only lacks a part, the linker reports it.
-const PROVIDED_INTERFACES: [&str; 10] = [
-    "tidegate:policy/",
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:config/store@",
-    "wasi:filesystem/",
-    "wasi:http/outgoing-handler@",
-    "wasi:http/types@",
-    "wasi:io/",
-    "wasi:random/",
-    "wasi:sockets/",
-];
+/// A store in which nothing but an instance of its policy can be made. The store, the linker and the component have the same engine.
+pub(crate) struct PolicyStore<'a> {
+    policy: &'a Policy,
+    store: Store<State>,
+}
 
-/// Whether the host provides an interface that a component imports.
-fn is_provided(name: &str) -> bool {
-    let version = if name.starts_with("wasi:") { "@0.2." } else { "@0.1." };
-    PROVIDED_INTERFACES.iter().any(|start| name.starts_with(start)) && name.contains(version)
+impl PolicyStore<'_> {
+    /// Creates the instance.
+    pub async fn instantiate(&mut self) -> wasmtime::Result<(Instance, host::Policy)> {
+        let instance = self.policy.pre.instantiate_async(&mut self.store).await?;
+        Ok((instance, self.policy.indices.load(&mut self.store, &instance)?))
+    }
+
+    /// The store, after the instance was created.
+    pub fn into_inner(self) -> Store<State> {
+        self.store
+    }
+}
+
+impl Deref for PolicyStore<'_> {
+    type Target = Store<State>;
+
+    fn deref(&self) -> &Store<State> {
+        &self.store
+    }
+}
+
+impl DerefMut for PolicyStore<'_> {
+    fn deref_mut(&mut self) -> &mut Store<State> {
+        &mut self.store
+    }
 }

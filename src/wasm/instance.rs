@@ -11,7 +11,7 @@ use crate::policy::{Failure, Limits};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, check_transition};
+use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, MAX_TASK_ENTRIES, check_transition};
 use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::tokens::KeysPending;
 use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
@@ -55,12 +55,15 @@ impl Instance {
         deadline: Instant,
     ) -> Result<Self, Failure> {
         let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
-        let mut store = Store::new(policy.engine(), state);
+        let mut store = policy.new_store(state);
         store.limiter_async(|state| &mut state.limiter);
         // Headers take more memory than their text.
         let max_answer = limits.max_response_size.saturating_mul(2).max(64 << 10);
         store.call_hook(move |store, transition| check_transition(store, transition, max_answer));
         store.set_max_component_handles(MAX_COMPONENT_HANDLES);
+        if let Some(tasks) = store.concurrent_resource_table() {
+            tasks.set_max_capacity(MAX_TASK_ENTRIES);
+        }
         store.set_epoch_deadline(1);
         let max_cpu_time = limits.cpu_time;
         store.epoch_deadline_callback(move |context| {
@@ -71,9 +74,9 @@ impl Instance {
                 _ => Ok(UpdateDeadline::Continue(1)),
             }
         });
-        let created = timeout_at(deadline, policy.instantiate(&mut store)).await.map_err(|_| Failure::Timeout)?;
+        let created = timeout_at(deadline, store.instantiate()).await.map_err(|_| Failure::Timeout)?;
         match created {
-            Ok((instance, bindings)) => Ok(Self { store, instance, bindings }),
+            Ok((instance, bindings)) => Ok(Self { store: store.into_inner(), instance, bindings }),
             Err(error) => {
                 let state = store.data_mut();
                 state.flush_output(Level::Error);

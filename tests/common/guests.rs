@@ -21,6 +21,7 @@ const WORLD: &str = "
         import wasi:cli/exit@0.2.0;
         import wasi:cli/stdout@0.2.0;
         import wasi:clocks/monotonic-clock@0.2.0;
+        import wasi:clocks/monotonic-clock@0.3.0;
         import wasi:clocks/wall-clock@0.2.0;
         import wasi:http/outgoing-handler@0.2.0;
         import wasi:config/store@0.2.0-rc.1;
@@ -67,9 +68,21 @@ pub fn authorizer(text: &str) -> Vec<u8> {
     built.unwrap_or_else(|error| panic!("{error:#} in {text}"))
 }
 
-fn encode(mut bytes: Vec<u8>) -> Result<Vec<u8>> {
+/// The component of a module that exports an asynchronous `authorize`.
+#[expect(clippy::panic, reason = "a fixture that does not build is a failed test")]
+pub fn async_authorizer(text: &str) -> Vec<u8> {
+    let wit = include_str!("../../wit/policy.wit").replace("authorize: func(", "authorize: async func(");
+    let built = wat::parse_str(text).map_err(Into::into).and_then(|bytes| encode_for(&wit, bytes));
+    built.unwrap_or_else(|error| panic!("{error:#} in {text}"))
+}
+
+fn encode(bytes: Vec<u8>) -> Result<Vec<u8>> {
+    encode_for(include_str!("../../wit/policy.wit"), bytes)
+}
+
+fn encode_for(wit: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     let mut resolve = Resolve::default();
-    resolve.push_path(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit"))?;
+    resolve.push_source("policy.wit", wit)?;
     let world = format!("{WORLD}\n{}", include_str!("../fixtures/wasi.wit"));
     let package = resolve.push_source("fixtures.wit", &world)?;
     let world = resolve.select_world(&[package], Some("guest"))?;

@@ -13,7 +13,7 @@ use tidegate::wasm::component::Policy;
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::guests::authorizer;
+use crate::guests::{async_authorizer, authorizer};
 use crate::harness::{Gateway, InitialPolicy, load, wait_until};
 use crate::sandbox_limits::REALLOC;
 
@@ -30,7 +30,8 @@ fn size() -> (Duration, u32) {
 }
 
 /// A policy that allows or rejects each request after `wait`, with its name in the header `x-name`. `cached`: its decisions may be cached.
-fn policy(name: &str, allows: bool, wait: Duration, cached: bool) -> Policy {
+/// `is_async`: it uses the asynchronous ABI.
+fn policy(name: &str, allows: bool, wait: Duration, cached: bool, is_async: bool) -> Policy {
     let answer = if allows {
         "(data (i32.const 64) (i32 0 0) (i32 0 0 0) (i32 0 0 0) (i64 0 0) (i32 128 1))".to_owned()
     } else {
@@ -42,8 +43,31 @@ fn policy(name: &str, allows: bool, wait: Duration, cached: bool) -> Policy {
         format!("(call $block (call $subscribe-duration (i64.const {})))", wait.as_nanos())
     };
     let cache = if cached { "(call $cache-for (i32.const 60) (i32.const 0) (i32.const 0))" } else { "" };
+    let (import, export, end) = if is_async {
+        let length = name.len();
+        let fields =
+            if allows { "0 0 0 0 0 0 0 0 128 1".to_owned() } else { format!("418 128 1 320 {length} 0 0 0 0 0") };
+        let fields: Vec<String> = (0..)
+            .zip(fields.split(' '))
+            .map(|(at, value)| format!("(i{}.const {value})", if at == 7 { 64 } else { 32 }))
+            .collect();
+        (
+            r#"(import "[export]tidegate:policy/authorizer@0.1.0" "[task-return]authorize"
+                (func $return (param i32 i32 i32 i32 i32 i32 i32 i32 i64 i32 i32)))"#,
+            r#"(export "[async-lift]tidegate:policy/authorizer@0.1.0#authorize")"#,
+            format!(
+                r#"(call $return (i32.const {}) {}) (i32.const 0))
+  (func (export "[callback][async-lift]tidegate:policy/authorizer@0.1.0#authorize") (param i32 i32 i32) (result i32) unreachable)"#,
+                u32::from(!allows),
+                fields.join(" ")
+            ),
+        )
+    } else {
+        ("", r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#, "(i32.const 64))".to_owned())
+    };
     let text = format!(
         r#"(module
+  {import}
   (import "tidegate:policy/answer@0.1.0" "cache-for" (func $cache-for (param $seconds i32) (param $names i32) (param $count i32)))
   (import "wasi:clocks/monotonic-clock@0.2.0" "subscribe-duration" (func $subscribe-duration (param i64) (result i32)))
   (import "wasi:io/poll@0.2.0" "[method]pollable.block" (func $block (param i32)))
@@ -53,14 +77,14 @@ fn policy(name: &str, allows: bool, wait: Duration, cached: bool) -> Policy {
   (data (i32.const 256) "x-name")
   (data (i32.const 320) "{name}")
   {REALLOC}
-  (func (export "tidegate:policy/authorizer@0.1.0#authorize")
+  (func {export}
     (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
     {wait}
     {cache}
-    (i32.const 64)))"#,
+    {end})"#,
         length = name.len()
     );
-    load(&authorizer(&text))
+    load(&if is_async { async_authorizer(&text) } else { authorizer(&text) })
 }
 
 /// The answer that a client received.
@@ -132,10 +156,11 @@ struct Activation {
     duration: Duration,
 }
 
-async fn run_under_load(wait: Duration, cached: bool) {
+/// `second_is_async`: the second policy uses the asynchronous ABI, and so runs in another engine.
+async fn run_under_load(wait: Duration, cached: bool, second_is_async: bool) {
     let (duration, rate) = size();
     let names = ["allows", "rejects"];
-    let policies = names.map(|name| policy(name, name == "allows", wait, cached));
+    let policies = names.map(|name| policy(name, name == "allows", wait, cached, second_is_async && name == "rejects"));
     let gateway = Arc::new(Gateway::start_with(None, &InitialPolicy::Missing, "").await);
     gateway.app.authorizer.activate(policies[0].clone()).drained().await;
     let start = Instant::now();
@@ -203,15 +228,20 @@ async fn run_under_load(wait: Duration, cached: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation() {
-    run_under_load(Duration::ZERO, false).await;
+    run_under_load(Duration::ZERO, false, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation_when_decisions_outlast_it() {
-    run_under_load(Duration::from_millis(300), false).await;
+    run_under_load(Duration::from_millis(300), false, false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_answer_comes_from_one_generation_when_decisions_are_cached() {
-    run_under_load(Duration::ZERO, true).await;
+    run_under_load(Duration::ZERO, true, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_answer_comes_from_one_generation_when_policies_have_different_engines() {
+    run_under_load(Duration::from_millis(5), false, true).await;
 }

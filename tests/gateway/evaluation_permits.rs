@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use tidegate::authz::authorizer::Authorizer;
 use tidegate::policy::{Limits, Outcome, Request};
 use tidegate::wasm::component::Policy;
-use tidegate::wasm::engine;
+use tidegate::wasm::engine::Engines;
 use tidegate::wasm::host::PolicyEnv;
 
 use crate::faulty_store::FaultyStore;
@@ -34,16 +34,16 @@ fn generous_limits() -> Limits {
     Limits { timeout: DECISION_TIMEOUT, queue_timeout: DECISION_TIMEOUT, ..Limits::default() }
 }
 
-/// An authorizer with its own engine, and so its own pool.
+/// An authorizer with its own engines, and so its own pools.
 fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
-    let engine = engine::engine(&limits).expect("an engine");
+    let engines = Engines::new(&limits).expect("engines");
     let authorizer = Authorizer::new(
-        engine.clone(),
+        engines.clone(),
         PolicyEnv::new(FaultyStore::new(Default::default()), &limits),
         limits,
         Arc::default(),
     );
-    authorizer.activate(Policy::new(&engine.into(), policy).expect("the policy loads"));
+    authorizer.activate(Policy::new(&engines.into(), policy).expect("the policy loads"));
     authorizer
 }
 

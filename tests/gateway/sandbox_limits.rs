@@ -9,9 +9,9 @@ use crate::guests::authorizer;
 use crate::harness::{Gateway, load};
 
 /// A short CPU time and a long timeout, as a busy machine gives a guest little CPU time.
-const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+pub const STRICT_LIMITS: &str = "policy.cpu-time = '30ms'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
-const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
+pub const GENEROUS_LIMITS: &str = "policy.cpu-time = '10s'\npolicy.timeout = '20s'\npolicy.max-memory = '16MiB'\n";
 
 /// Memory is never freed, as an instance lives for one decision.
 pub const REALLOC: &str = r#"
@@ -74,7 +74,7 @@ fn answer(bytes: &str) -> Vec<u8> {
     guest(&format!("(memory (export \"memory\") 17) (data (i32.const 64) {bytes})"), "")
 }
 
-fn endless_loop(code: &str) -> String {
+pub fn endless_loop(code: &str) -> String {
     format!("(loop $again {code} (br $again))")
 }
 
@@ -85,7 +85,7 @@ fn repeat(count: usize, code: &str) -> String {
 }
 
 /// Evaluates each policy once, while another gateway serves its clients. `kind` is that of the failure, or `allowed`.
-async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
+pub async fn assert_each_outcome(bounds: &str, policies: Vec<(&str, &str, Vec<u8>)>) {
     let good = Gateway::with_policy(&crate::guests::component("allow"), "").await;
     let mut stream = good.open("channel=c").await;
     stream.connected("c").await;

@@ -77,6 +77,7 @@ mod startup_failures;
 mod stores;
 mod tls;
 mod tokens;
+mod toolchains;
 mod two_fleets;
 mod typescript;
 mod warnings;

@@ -9,6 +9,7 @@ mod faults;
 mod full_run;
 mod go;
 mod guests;
+mod runtime;
 mod sdks;
 mod step;
 mod test;
@@ -29,6 +30,8 @@ const USAGE: &str = "usage: cargo xtask <task>
   guests [--bless] [<name>…]
                      build the example policies, or those named, into target/guests;
                      with --bless, replace the committed components too
+  runtime [--check]  build the JavaScript runtime of policies, sdk/typescript/engine.wasm, from its sources;
+                     with --check, only compare it with a build
   bindings [--check] generate the bindings of the SDKs for C and Go from wit/policy.wit;
                      with --check, only report whether they are up to date
   sdks               test the SDKs and examples in C, Zig, TypeScript and Go; needs the guests
@@ -45,6 +48,7 @@ fn main() -> Result<()> {
     match args.as_slice() {
         ["test", options @ ..] => test::run(options),
         ["guests", options @ ..] => guests::run(options),
+        ["runtime", options @ ..] => runtime::run(options),
         ["bindings", options @ ..] => bindings::run(options),
         ["sdks"] => sdks::run(),
         ["control"] => control::run(),

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use wasmtime::Store;
 
 use crate::policy::Limits;
 use crate::policytest::TestCase;
 use crate::policytest::bench::{decision_error, single_thread};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
+use crate::wasm::engine::Engines;
 use crate::wasm::host::{State, to_wit};
-use crate::wasm::{engine, instance};
+use crate::wasm::instance;
 
 /// Fuel of one decision over all test cases, including the creation of the instance.
 #[derive(Clone, Debug, Serialize)]
@@ -23,7 +23,7 @@ pub struct Fuel {
 
 /// Runs each case once. Returns the fuel, and the memory of the largest instance in bytes.
 pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> anyhow::Result<(Fuel, usize)> {
-    let policy = Policy::new(&Compiler::from(engine::metered()?), bytes)?;
+    let policy = Policy::new(&Compiler::from(Engines::metered()?), bytes)?;
     let runtime = single_thread()?;
     let (mut fuel, mut memory) = (Vec::with_capacity(cases.len()), 0);
     for case in cases {
@@ -39,17 +39,17 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> anyhow::Resul
 async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Result<(u64, usize)> {
     let env = Arc::new(case.env.policy_env(limits));
     let state = State::new(env, limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
-    let mut store = Store::new(policy.engine(), state);
+    let mut store = policy.new_store(state);
     store.limiter_async(|state| &mut state.limiter);
     let failed = |error: wasmtime::Error, is_limit_exceeded| {
         decision_error(case, &instance::failure(&error, false, is_limit_exceeded))
     };
     store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
     let call = async {
-        let (_, bindings) = policy.instantiate(&mut store).await?;
+        let (_, bindings) = store.instantiate().await?;
         let request = to_wit(&case.new_request());
         let authorizer = bindings.tidegate_policy_authorizer();
-        authorizer.call_authorize(&mut store, &request, &case.channels).await
+        authorizer.call_authorize(&mut *store, &request, &case.channels).await
     };
     let answer = call.await;
     answer.map_err(|error| failed(error, store.data().limiter.limit_exceeded))?.ok();

@@ -230,8 +230,8 @@ fn streams(app: &App, builder: &MetricBuilder) {
 }
 
 fn wasm_pool(app: &App, builder: &MetricBuilder) {
-    let pool = app.authorizer.compiler().and_then(|compiler| compiler.engine().pooling_allocator_metrics());
-    // Without enough address space the engine has no pool.
+    let pool = app.authorizer.compiler().and_then(|compiler| compiler.engines().pool_usage());
+    // Without enough address space the engines have no pool.
     let Some(pool) = pool else { return };
     let in_use = builder.gauges(
         "tidegate_wasm_pool_in_use",
@@ -239,20 +239,20 @@ fn wasm_pool(app: &App, builder: &MetricBuilder) {
         &["resource"],
     );
     for (resource, number) in [
-        ("component_instances", count(pool.component_instances())),
-        ("core_instances", count(pool.core_instances())),
-        ("memories", count(pool.memories())),
-        ("tables", count(pool.tables())),
-        ("stacks", count(pool.stacks())),
+        ("component_instances", count(pool.component_instances)),
+        ("core_instances", count(pool.core_instances)),
+        ("memories", count(pool.memories)),
+        ("tables", count(pool.tables)),
+        ("stacks", count(pool.stacks)),
     ] {
         in_use.with_label_values(&[resource]).set(number);
     }
     builder
         .gauge("tidegate_wasm_pool_idle_memory_bytes", "Resident memory of idle linear memories in the pool in bytes.")
-        .set(count(pool.unused_memory_bytes_resident()));
+        .set(count(pool.idle_memory_bytes));
     builder
         .gauge("tidegate_wasm_pool_idle_table_bytes", "Resident memory of idle tables in the pool in bytes.")
-        .set(count(pool.unused_table_bytes_resident()));
+        .set(count(pool.idle_table_bytes));
 }
 
 #[cfg(test)]

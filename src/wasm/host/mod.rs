@@ -22,6 +22,7 @@ use crate::policy::{Limits, Request};
 use crate::store::KeyLookup;
 use crate::tokens::Tokens;
 use crate::util::clock::{Clock, system_clock};
+use crate::wasm::abi::Abi;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host_trace::{HostTrace, RecordedCalls};
 use crate::wasm::log_rate::LogRate;
@@ -207,14 +208,19 @@ pub(crate) fn to_wit(request: &Request) -> wit::Request {
     }
 }
 
-/// A linker with everything that a policy may import.
-pub fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State>> {
+/// A linker with everything that a policy of this ABI may import.
+pub fn linker(engine: &wasmtime::Engine, abi: Abi) -> wasmtime::Result<Linker<State>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     wasmtime_wasi_config::add_to_linker(&mut linker, |state: &mut State| {
         WasiConfig::from(state.env.settings.variables())
     })?;
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    if abi == Abi::Async {
+        // The functions of WASI 0.3 may wait, which needs tasks.
+        wasmtime_wasi::p3::add_to_linker(&mut linker)?;
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     Policy::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     Ok(linker)
 }

@@ -17,6 +17,8 @@ use crate::wasm::host::http::BODY_CHUNK_BYTES;
 const MAX_ARGUMENT_BYTES: usize = 256 << 10;
 /// Handles of all tables of an instance, and loans of them. An entry takes up to 50 bytes.
 pub const MAX_COMPONENT_HANDLES: usize = 4096;
+/// Tasks, waitable sets, streams and futures of an instance of an asynchronous component. Each takes up to 1 KiB.
+pub const MAX_TASK_ENTRIES: usize = 1024;
 /// An entry of the WASI table: its slot, its box, and the streams, timers and channels that it refers to.
 const ENTRY_BYTES: usize = 512;
 /// A slot of a map of header fields, without its text.
@@ -28,6 +30,10 @@ const BODY_BYTES: usize = 2 * BODY_CHUNK_BYTES;
 /// `max_answer` is the limit of what the policy returns, in bytes.
 pub fn check_transition(mut store: StoreContextMut<'_, State>, transition: CallHook, max_answer: usize) -> Result<()> {
     match transition {
+        // The function of the host may be `task.return`, by which an asynchronous component answers.
+        CallHook::CallingHost if store.concurrent_resource_table().is_some() => {
+            store.set_hostcall_fuel(MAX_ARGUMENT_BYTES.max(max_answer));
+        }
         CallHook::CallingHost => store.set_hostcall_fuel(MAX_ARGUMENT_BYTES),
         // The function that returns may be `authorize`, whose answer is read next.
         CallHook::ReturningFromWasm => store.set_hostcall_fuel(max_answer),

@@ -4,7 +4,9 @@ import "./timers.ts";
 import "./web/index.ts";
 import "./crypto/index.ts";
 import "./random.ts";
+import { setHost } from "../../src/host.ts";
 import { startConsole } from "./console.ts";
+import { gateway } from "./host.ts";
 import { startProcess } from "./process.ts";
 
 export { reportError, rejected } from "./errors.ts";
@@ -12,5 +14,6 @@ export { networkEvent } from "./network.ts";
 export { runTimer } from "./timers.ts";
 export { authorize, build, neverSettled, prepare } from "./policy.ts";
 
+setHost(gateway);
 startConsole();
 startProcess();

@@ -70,7 +70,10 @@ export class Modules {
   }
 
   /** Compiles a module. Throws its `SyntaxError`. */
-  compile({ id, imports, code, whole = false }: ProgramModule): void {
+  compile(module: ProgramModule): void {
+    const { id, imports, code, whole = false } = module;
+    // The memory of the text is used again.
+    module.code = "";
     this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`) as Run });
   }
 

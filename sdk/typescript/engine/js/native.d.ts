@@ -27,6 +27,9 @@ interface NativeHost {
   /** 64 bits of randomness, in two numbers. */
   randomSeed(): [number, number];
 
+  /** At build: whether randomness was read since the last call. */
+  wasRandomnessRead(): boolean;
+
   networkSend(id: number, method: string, url: string, fields: string[], body: Uint8Array | null): void;
   networkRead(id: number): void;
   networkCancel(id: number): void;
@@ -118,7 +121,7 @@ interface NativeCrypto {
   keyExport(family: string, format: string, key: NativeBytes): Uint8Array<ArrayBuffer>;
   keyImportJwk(family: string, members: string[]): Uint8Array<ArrayBuffer>;
   keyExportJwk(family: string, key: NativeBytes, isPrivate: boolean): string[];
-  keyGenerate(family: string, bits?: number, exponent?: number): Uint8Array<ArrayBuffer>;
+  keyGenerate(family: string): Uint8Array<ArrayBuffer>;
   keyPublic(family: string, privateKey: NativeBytes): Uint8Array<ArrayBuffer>;
   agree(family: string, privateKey: NativeBytes, publicKey: NativeBytes): Uint8Array<ArrayBuffer>;
   /** A negative `saltLength` is none. */

@@ -1,5 +1,7 @@
 // A policy: its build, and the two exports of its component.
-import { answer, conversions, warm, type Answer, type Field } from "../../src/decide.ts";
+import { answer, conversions, type Answer, type Field } from "../../src/decide.ts";
+import { cookie } from "../../src/cookies.ts";
+import { allow, handle } from "../../src/handle.ts";
 import { handlerOf, type Handler } from "../../src/handler.ts";
 import { setHost } from "../../src/host.ts";
 import { asNextRequest } from "../../src/next/server.ts";
@@ -10,24 +12,27 @@ import { Modules, type Program } from "./modules.ts";
 import { hostAtBuild, preinitialize, type Report } from "./preinitialize.ts";
 import { setNodeEnv } from "./process.ts";
 import { addModules } from "./stacks.ts";
-import { headerLists } from "./web/headers.ts";
 import { serverRequest } from "./web/request.ts";
-import { existingStream, takeBody } from "./web/response.ts";
+import { existingStream, responseHeaders, takeBody } from "./web/response.ts";
 
-// Without the strings, streams and promises of the standard's methods.
-conversions.body = async (response) => (await takeBody(response)) ?? "";
+// Without the objects, strings, streams and promises of the standard's methods.
+conversions.body = (response) => takeBody(response) ?? "";
 conversions.stream = (response) => existingStream(response);
-conversions.fields = (headers) => {
-  const [names, values] = headerLists(headers);
+conversions.fields = (response) => {
+  const [names, values] = responseHeaders(response);
   return names.map((name, at): Field => [name, values[at] as string]);
 };
 
 let modules: Modules;
 let handler: Promise<Handler> | undefined;
+/** The handler, once its promise is fulfilled. */
+let evaluated: Handler | undefined;
 
 /** Evaluates the app of a build, as far as it can be evaluated before a request, and returns a report for the build's driver. */
 export async function build(json: string): Promise<string> {
   const program: Program = JSON.parse(json);
+  // The text is as large as the app: its memory is used again.
+  json = "";
   setHost(hostAtBuild(() => {}, () => {}));
   await warm();
   addModules(program.modules);
@@ -37,9 +42,27 @@ export async function build(json: string): Promise<string> {
   const exports = modules.evaluated();
   // An error in it is that of each decision.
   if (exports && report.failed.length === 0) handler = Promise.resolve(exports).then(handlerOf);
-  await handler?.catch(() => (handler = undefined));
+  evaluated = await handler?.catch(() => (handler = undefined));
   setHost(gateway);
   return JSON.stringify(report);
+}
+
+/** Runs the code of a decision except the app's, so that the engine has made the functions and properties that it makes on first use. */
+async function warm(): Promise<void> {
+  const allowing = handle({ middleware: ({ channels }) => (channels.length === 9 ? undefined : allow({ subject: "warm" })) });
+  const rejecting = handle({
+    async middleware({ request, channels }) {
+      const session = cookie(request, "session");
+      const isAdmin = channels.some((channel) => channel.startsWith("admin-")) && JSON.parse('{"id":"a"}').id === session;
+      return isAdmin ? Response.json({ session }) : new Response("Unauthorized", { status: 401, headers: { "content-type": "text/plain" } });
+    },
+  });
+  for (const route of [allowing, rejecting]) {
+    handler = Promise.resolve(route);
+    const url = "https://warm.invalid/api/realtime?channel=warm";
+    await authorize("GET", url, ["host", "cookie", "accept"], ["warm.invalid", "a=b; session=c%20d", "text/event-stream"], ["warm"]);
+  }
+  handler = undefined;
 }
 
 /** Evaluates the remaining top-level code and returns the app's handler. */
@@ -51,15 +74,19 @@ function ready(): Promise<Handler> {
 /** Ahead of a decision. */
 export async function prepare(): Promise<void> {
   // The error is raised again, and logged, when a client's request is decided.
-  await ready().catch(() => {
+  evaluated = await ready().catch(() => {
     handler = undefined;
     modules.forget();
   });
 }
 
 /** Decides about a request. Header fields are Latin-1 text. */
-export async function authorize(method: string, url: string, names: string[], values: string[], channels: string[]): Promise<Answer> {
-  const found = await answer(ready, () => asNextRequest(serverRequest(method, url, names, values)), channels);
+export function authorize(method: string, url: string, names: string[], values: string[], channels: string[]): Promise<Answer> {
+  const toRequest = () => asNextRequest(serverRequest(method, url, names, values));
+  return answer(() => evaluated ?? ready(), toRequest, channels, channels).then(logged);
+}
+
+function logged(found: Answer): Answer {
   logRejections();
   return found;
 }

@@ -32,10 +32,13 @@ export async function preinitialize(program: Program, modules: Modules): Promise
   if (report.failed.length > 0) return report;
 
   const deferred = new Set(program.lazy);
-  const note = (state: string) => {
-    const module = modules.running.at(-1) ?? program.entry;
+  const note = (state: string, module = modules.running.at(-1) ?? program.entry) => {
     deferred.add(module);
     report.found.push({ module, state, stack: codeStack(new Error().stack ?? "") });
+  };
+  // Keys and salts of `crypto.subtle`, most of whose methods use no randomness.
+  const noteRandomness = (module: string) => {
+    if (native.wasRandomnessRead()) note("randomness", module);
   };
   setHost(hostAtBuild(note, (line) => report.printed.push(line)));
   const unwatch = watch(note);
@@ -63,10 +66,12 @@ export async function preinitialize(program: Program, modules: Modules): Promise
       if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle[0] as string), error);
       defer();
     }
+    noteRandomness(cycle[0] as string);
     if (!program.trial && isDeferred()) defer();
   }
   // Run the microtasks that top-level code scheduled.
   for (let tick = 0; tick < 8; tick++) await undefined;
+  noteRandomness(program.entry);
   unwatch();
   return report;
 }

@@ -29,12 +29,9 @@ export function watch(note: Note): () => void {
 
   let counter = 0;
   stub(Math, "random", "Math.random()", () => (++counter % 1000) / 1000);
-  const { crypto, performance, SubtleCrypto } = globalThis;
+  const { crypto, performance } = globalThis;
   stub(crypto, "getRandomValues", "crypto.getRandomValues()", (array: unknown) => array);
   stub(crypto, "randomUUID", "crypto.randomUUID()", () => "00000000-0000-4000-8000-000000000000");
-  for (const name of Object.getOwnPropertyNames(SubtleCrypto?.prototype ?? {})) {
-    if (name !== "constructor") stub(SubtleCrypto.prototype, name, `crypto.subtle.${name}()`, () => new Promise(() => {}));
-  }
   stub(performance, "now", "performance.now()", () => 0);
   for (const name of ["setTimeout", "setInterval", "setImmediate"]) stub(globalThis, name, `${name}()`, () => 0);
   stub(globalThis, "fetch", "fetch()", () => new Promise(() => {}));

@@ -1,5 +1,7 @@
 //! QuickJS with the platform script.
 
+use std::cell::UnsafeCell;
+
 use rquickjs::context::EvalOptions;
 use rquickjs::function::IntoArgs;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Object, Persistent, Runtime, Value};
@@ -7,15 +9,38 @@ use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Obje
 use crate::bindings;
 use crate::event_loop::{self, Settled};
 use crate::gateway;
+use crate::script;
 
 /// `js/entry.ts` as one function of the natives.
-const PLATFORM: &str = include_str!(concat!(env!("OUT_DIR"), "/platform.js"));
+static PLATFORM: PlatformScript = PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
+
+/// A text that a component clears after its evaluation, so that the snapshot does not contain it.
+struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.js")).len()]>);
+
+// SAFETY: a component has one thread. On the host, where tests have several, the text is only read.
+unsafe impl Sync for PlatformScript {}
+
+impl PlatformScript {
+    fn text(&self) -> Vec<u8> {
+        // SAFETY: there is no writer at the same time.
+        unsafe { (*self.0.get()).to_vec() }
+    }
+
+    #[cfg(target_arch = "wasm32")]
+    fn clear(&self) {
+        // SAFETY: there is one thread, and no reference to the text.
+        unsafe { std::ptr::write_bytes(self.0.get(), 0, 1) };
+    }
+}
 
 /// Bytes of the stack that JavaScript may use. A component has a stack of 512 KiB.
 const STACK_BYTES: usize = 384 << 10;
 
+/// Bytes of objects from which on a decision collects cycles.
+const GC_THRESHOLD_BYTES: usize = 24 << 20;
+
 /// Interrupt checks until the evaluation of a program counts as endless; one check is about 10,000 steps.
-const BUILD_INTERRUPT_CHECKS: u32 = 200_000;
+const BUILD_INTERRUPT_CHECKS: u32 = 50_000;
 
 /// A JavaScript engine whose global scope is the web platform.
 pub struct Engine {
@@ -41,7 +66,8 @@ impl Engine {
     }
 
     /// Evaluates a program at build and returns a report; the crate's documentation describes both, which are JSON.
-    pub fn build(&self, program: &str) -> Result<String, String> {
+    /// `pack` runs at the end.
+    pub fn build(&self, program: String, pack: impl FnOnce(&Ctx<'_>)) -> Result<String, String> {
         let mut checks = 0;
         self.runtime.set_interrupt_handler(Some(Box::new(move || {
             checks += 1;
@@ -54,6 +80,9 @@ impl Engine {
         self.runtime.set_interrupt_handler(None);
         // Cycles of the platform and the app, which would otherwise be in the snapshot.
         self.runtime.run_gc();
+        // A decision is too short for a collection of cycles to be worth its time, unless it allocates much.
+        self.runtime.set_gc_threshold(GC_THRESHOLD_BYTES);
+        self.context.with(|ctx| pack(&ctx));
         report
     }
 
@@ -133,10 +162,10 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let mut options = EvalOptions::default();
-    options.filename = Some("tidegate".into());
-    let platform: Function = ctx.eval_with_options(PLATFORM, options)?;
-    platform.call((bindings::natives(ctx)?,))
+    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text())?;
+    #[cfg(target_arch = "wasm32")]
+    PLATFORM.clear();
+    platform.get::<Function>()?.call((bindings::natives(ctx)?,))
 }
 
 fn text(value: &Value<'_>) -> rquickjs::Result<String> {

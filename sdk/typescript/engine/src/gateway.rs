@@ -78,6 +78,7 @@ pub trait Gateway {
 thread_local! {
     /// An instance has one thread and one gateway. At build there is none.
     static GATEWAY: Cell<Option<&'static dyn Gateway>> = const { Cell::new(DEFAULT) };
+    static RANDOMNESS_READ: Cell<bool> = const { Cell::new(false) };
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -95,10 +96,15 @@ pub fn get() -> Option<&'static dyn Gateway> {
     GATEWAY.get()
 }
 
-/// Fills `bytes` with randomness. At build, where each instance would have the same, they stay as they are: the platform script does not
-/// get there, because it watches for reads of randomness.
+/// Fills `bytes` with randomness. At build, where each instance would have the same, they stay as they are, and the read is remembered.
 pub fn random(bytes: &mut [u8]) {
-    if let Some(gateway) = get() {
-        gateway.random(bytes);
+    match get() {
+        Some(gateway) => gateway.random(bytes),
+        None => RANDOMNESS_READ.set(true),
     }
+}
+
+/// Whether randomness was read at build since the last call.
+pub fn was_randomness_read() -> bool {
+    RANDOMNESS_READ.replace(false)
 }

@@ -3,9 +3,12 @@
 //! The layers, from the lowest: `gateway` is the world outside, `bindings` gives functions in Rust to the platform script of `js/`, `engine`
 //! evaluates that script and runs its event loop, `component` has the exports of a policy.
 
+#[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
+mod heap;
 pub mod gateway;
 pub mod crypto;
 pub mod web;
+mod script;
 pub mod bindings;
 mod event_loop;
 pub mod engine;

@@ -19,7 +19,7 @@ fn program(modules: &[Value], lazy: &[&str]) -> String {
 }
 
 fn build(engine: &Engine, program: &str) -> Value {
-    let report = engine.build(program).expect("a report");
+    let report = engine.build(program.to_string(), |_| ()).expect("a report");
     serde_json::from_str(&report).expect("JSON")
 }
 

@@ -4,6 +4,7 @@ use rquickjs::prelude::{Func, Opt};
 use rquickjs::{Array, Ctx, Object, Result, Value};
 
 use super::Bytes;
+use crate::script;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
 
 /// Adds the natives to `native`.
@@ -17,10 +18,7 @@ pub fn register(native: &Object<'_>) -> Result<()> {
 
 /// Evaluates a script, whose stacks have `file`.
 fn compile<'js>(ctx: Ctx<'js>, file: String, script: String) -> Result<Value<'js>> {
-    let mut options = rquickjs::context::EvalOptions::default();
-    options.filename = Some(file);
-    options.strict = false;
-    ctx.eval_with_options(script, options)
+    script::evaluate(&ctx, &file, script)
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
@@ -67,6 +65,7 @@ fn lookups(native: &Object<'_>) -> Result<()> {
 fn clocks(native: &Object<'_>) -> Result<()> {
     native.set("now", Func::from(|| gateway::get().map_or(0.0, |it| it.wall_clock() / 1000.0)))?;
     native.set("monotonic", Func::from(|| gateway::get().map_or(0.0, Gateway::monotonic_clock)))?;
+    native.set("wasRandomnessRead", Func::from(gateway::was_randomness_read))?;
     native.set(
         "randomSeed",
         Func::from(|| {

@@ -25,7 +25,9 @@ impl<'js> List<'js> {
     /// Adds a text. If the memory is full, the list becomes an exception.
     pub fn text(&mut self, text: &str) {
         // SAFETY: the engine copies the text, and the value is owned here.
-        let item = unsafe { qjs::JS_NewStringLen(self.ctx.as_raw().as_ptr(), text.as_ptr().cast(), text.len() as qjs::size_t) };
+        let item = unsafe {
+            qjs::JS_NewStringLen(self.ctx.as_raw().as_ptr(), text.as_ptr().cast(), text.len() as qjs::size_t)
+        };
         self.items.push(item);
     }
 

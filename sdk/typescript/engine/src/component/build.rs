@@ -8,11 +8,13 @@ use std::cell::Cell;
 struct Report {
     start: *const u8,
     length: usize,
+    /// The end of the used memory. What lies behind is clear, and an instance needs none of it at its start.
+    heap_end: usize,
 }
 
 thread_local! {
     /// The report of the last build, which is freed by the next.
-    static REPORT: Cell<Report> = const { Cell::new(Report { start: std::ptr::null(), length: 0 }) };
+    static REPORT: Cell<Report> = const { Cell::new(Report { start: std::ptr::null(), length: 0, heap_end: 0 }) };
 }
 
 /// Memory for a program of this length. `build` frees it.
@@ -32,10 +34,10 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     let program = unsafe { Vec::from_raw_parts(start, length, length) };
     let report = String::from_utf8(program)
         .map_err(|error| error.to_string())
-        .and_then(|program| super::engine()?.build(&program))
+        .and_then(|program| super::engine()?.build(program, super::pack::fill_holes))
         .unwrap_or_else(|error| failure(&error));
     let report = Box::leak(report.into_bytes().into_boxed_slice());
-    REPORT.set(Report { start: report.as_ptr(), length: report.len() });
+    REPORT.set(Report { start: report.as_ptr(), length: report.len(), heap_end: super::memory::trim() });
     REPORT.with(Cell::as_ptr).cast_const()
 }
 

@@ -3,6 +3,8 @@
 mod build;
 mod gateway;
 mod http;
+mod memory;
+mod pack;
 
 use std::cell::Cell;
 

@@ -14,15 +14,9 @@ use tidegate_js::engine::Engine;
 
 /// Runs the tests in `folder`, without those that need a browser, and compares the failures with `expected.txt`.
 fn run(folder: &str) {
-    run_where(folder, |_| true);
-}
-
-/// Runs the tests in those files of `folder` that are to be kept.
-fn run_where(folder: &str, keep: impl Fn(&str) -> bool) {
     let root = data::root();
     let mut files = Vec::new();
     collect(&root.join(folder), &mut files);
-    files.retain(|file| keep(&file.to_string_lossy()));
     assert!(!files.is_empty(), "no tests in {folder}");
     files.sort();
     let expected = expected();
@@ -219,18 +213,7 @@ fn crypto_keys() {
     run("WebCryptoAPI/wrapKey_unwrapKey");
 }
 
-/// Takes a second for each few keys.
-fn generates_rsa_keys(file: &str) -> bool {
-    file.contains("successes_RSA")
-}
-
 #[test]
 fn crypto_generated_keys() {
-    run_where("WebCryptoAPI/generateKey", |file| !generates_rsa_keys(file));
-}
-
-#[test]
-#[ignore = "several hundred RSA keys take minutes"]
-fn crypto_generated_rsa_keys() {
-    run_where("WebCryptoAPI/generateKey", generates_rsa_keys);
+    run("WebCryptoAPI/generateKey");
 }
