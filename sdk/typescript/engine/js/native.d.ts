@@ -18,7 +18,7 @@ interface NativeHost {
   lookup(key: string): Uint8Array | undefined;
   lookupHash(key: string, field: string): Uint8Array | undefined;
   lookupSet(key: string, member: string): boolean;
-  verify(token: string, profile?: string): string;
+  verifyToken(token: string, profile?: string): string;
 
   /** The wall clock, in ms since 1970; 0 at build. */
   now(): number;

@@ -4,8 +4,8 @@ use rquickjs::prelude::{Func, Opt};
 use rquickjs::{Array, Ctx, Object, Result, Value};
 
 use super::Bytes;
-use crate::script;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
+use crate::script;
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {
@@ -55,7 +55,7 @@ fn lookups(native: &Object<'_>) -> Result<()> {
         Func::from(|ctx: Ctx<'_>, key: String, member: String| or_payload(&ctx, |it| it.lookup_set(&key, &member))),
     )?;
     native.set(
-        "verify",
+        "verifyToken",
         Func::from(|ctx: Ctx<'_>, token: String, profile: Opt<String>| {
             or_payload(&ctx, |it| it.verify(profile.0.as_deref(), &token))
         }),
