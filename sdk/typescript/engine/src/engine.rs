@@ -12,7 +12,8 @@ use crate::gateway;
 use crate::script;
 
 /// `js/entry.ts` as one function of the natives.
-static PLATFORM: PlatformScript = PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
+static PLATFORM: PlatformScript =
+    PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
 
 /// A text that a component clears after its evaluation, so that the snapshot does not contain it.
 struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.js")).len()]>);

@@ -125,7 +125,8 @@ fn requests_run_concurrently() {
         return new Response((await Promise.all([get('one'), get('two')])).join(), { status: 403 });
     };";
     let part = |id, text: &str| (id, NetworkEvent::Chunk(text.into()));
-    let events = [head(2), part(2, "b"), head(1), part(1, "a"), (2, NetworkEvent::End), part(1, "A"), (1, NetworkEvent::End)];
+    let events =
+        [head(2), part(2, "b"), head(1), part(1, "a"), (2, NetworkEvent::End), part(1, "A"), (1, NetworkEvent::End)];
     let (answer, gateway) = decide(code, "", FakeGateway { events: RefCell::new(events.into()), ..Default::default() });
     assert_eq!(answer[1], "1aA,2b");
     let calls = gateway.calls.borrow();
@@ -138,7 +139,10 @@ fn failed_request_is_a_type_error() {
         try { await fetch('https://a.example/') } catch (error) { return new Response(error.name + ': ' + error.cause.message, { status: 403 }) }
     };";
     let events = [(1, NetworkEvent::Failed("refused".into()))];
-    assert_eq!(body(code, FakeGateway { events: RefCell::new(events.into()), ..Default::default() }), "TypeError: refused");
+    assert_eq!(
+        body(code, FakeGateway { events: RefCell::new(events.into()), ..Default::default() }),
+        "TypeError: refused"
+    );
 }
 
 #[test]
@@ -188,7 +192,10 @@ fn stacks_name_lines_of_the_source() {
     let (answer, gateway) = decide(code, map, FakeGateway::default());
     assert_eq!(answer[0], 500);
     let log = gateway.log.borrow();
-    assert!(log[0].starts_with("error: TypeError: ") && log[0].contains("\n    at <anonymous> (app/route.ts:13:1)"), "{log:?}");
+    assert!(
+        log[0].starts_with("error: TypeError: ") && log[0].contains("\n    at <anonymous> (app/route.ts:13:1)"),
+        "{log:?}"
+    );
     assert!(!log[0].contains("tidegate:"), "no frames of the platform: {log:?}");
 }
 
@@ -214,7 +221,14 @@ fn host_functions_have_values_and_errors() {
     let found: Value = serde_json::from_str(answer[1].as_str().expect("text")).expect("JSON");
     let (now, url) = (1_700_000_000_000_u64, "https://app.example");
     let expected = json!([
-        "value of k", "LookupError denied look-up denied", true, "ada", "TokenError claims token claims: audience", url, "production", now,
+        "value of k",
+        "LookupError denied look-up denied",
+        true,
+        "ada",
+        "TokenError claims token claims: audience",
+        url,
+        "production",
+        now,
         "request"
     ]);
     assert_eq!(found.as_array().expect("a list")[..9], expected.as_array().expect("a list")[..]);

@@ -4,8 +4,8 @@ use rquickjs::prelude::{Func, Opt};
 use rquickjs::{Array, Ctx, Object, Result, Value};
 
 use super::Bytes;
-use crate::script;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
+use crate::script;
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {

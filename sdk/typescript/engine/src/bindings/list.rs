@@ -73,3 +73,12 @@ impl Drop for List<'_> {
         }
     }
 }
+
+/// Texts as an argument of a call.
+pub struct Texts(pub Vec<String>);
+
+impl<'js> IntoJs<'js> for Texts {
+    fn into_js(self, ctx: &Ctx<'js>) -> Result<Value<'js>> {
+        List::of_texts(ctx, self.0.iter().map(String::as_str)).into_js(ctx)
+    }
+}

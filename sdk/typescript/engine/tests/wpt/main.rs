@@ -1,6 +1,7 @@
 //! The web-platform-tests of the interfaces that the platform script has.
 //!
-//! The tests are in the source package `nodejs` of Debian, which `data` downloads once. `expected.txt` lists those that fail, with the reason.
+//! The tests are in the source package `nodejs` of Debian, which `data` downloads once: `cargo test --test wpt -- --ignored`. `expected.txt` lists
+//! those that fail, with the reason.
 
 mod data;
 #[path = "../support/gateway.rs"]
@@ -141,6 +142,7 @@ fn expected() -> BTreeMap<String, BTreeMap<String, String>> {
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn url() {
     run("url");
     run("url/toascii.window.js");
@@ -148,18 +150,21 @@ fn url() {
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn encoding() {
     run("encoding");
     run("encoding/single-byte-decoder.window.js");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn readable_streams() {
     run("streams/readable-streams");
     run("streams/readable-byte-streams");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn writable_and_transform_streams() {
     run("streams/writable-streams");
     run("streams/transform-streams");
@@ -168,28 +173,33 @@ fn writable_and_transform_streams() {
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn events_and_abortion() {
     run("dom");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn files() {
     run("FileAPI/blob");
     run("FileAPI/file");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn base64_timers_and_clones() {
     run("html/webappapis");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn exceptions_and_messages() {
     run("webidl");
     run("webmessaging/broadcastchannel");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn crypto_digests_and_ciphers() {
     run("WebCryptoAPI/digest");
     run("WebCryptoAPI/encrypt_decrypt");
@@ -198,22 +208,26 @@ fn crypto_digests_and_ciphers() {
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn crypto_signatures() {
     run("WebCryptoAPI/sign_verify");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn crypto_derivation() {
     run("WebCryptoAPI/derive_bits_keys");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn crypto_keys() {
     run("WebCryptoAPI/import_export");
     run("WebCryptoAPI/wrapKey_unwrapKey");
 }
 
 #[test]
+#[ignore = "full run: downloads 29 MB"]
 fn crypto_generated_keys() {
     run("WebCryptoAPI/generateKey");
 }

@@ -12,6 +12,7 @@ use crate::commands::policy::build::typescript::Mistake;
 /// The exports of the runtime that only a build calls.
 const ALLOCATE: &str = "tidegate-build-alloc";
 const BUILD: &str = "tidegate-build";
+pub const BUILD_EXPORTS: [&str; 2] = [ALLOCATE, BUILD];
 /// Initializes the C library. The snapshot has its result.
 const INITIALIZE: &str = "_initialize";
 

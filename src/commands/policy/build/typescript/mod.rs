@@ -2,6 +2,7 @@
 //! before the first request. The component is the runtime with the result.
 
 mod bundle;
+mod compact;
 mod entry;
 mod esbuild;
 mod evaluate;
@@ -105,7 +106,8 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
         for line in app.notes.iter().cloned().chain(uses.values().flat_map(|found| app.use_notes(found))) {
             eprintln!("{line}");
         }
-        return tools::componentize(described(runtime.snapshot(evaluation)?)?, None);
+        let module = compact::compact(&runtime.snapshot(evaluation)?, &evaluate::BUILD_EXPORTS)?;
+        return tools::componentize(described(module)?, None);
     }
     bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
 }
