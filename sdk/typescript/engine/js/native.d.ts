@@ -2,8 +2,8 @@
 
 /** src/bindings/host.rs, and js/network.ts */
 interface NativeHost {
-  /** Evaluates a script, whose stacks have `file`. */
-  compile(file: string, script: string): unknown;
+  /** Evaluates a script, whose stacks have `file`, and its lines if `keepsLines`. */
+  compile(file: string, script: string, keepsLines: boolean): unknown;
 
   log(level: string, line: string): void;
   contextNow(): number;

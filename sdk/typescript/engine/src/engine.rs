@@ -163,7 +163,7 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text())?;
+    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text(), true)?;
     #[cfg(target_arch = "wasm32")]
     PLATFORM.clear();
     platform.get::<Function>()?.call((bindings::natives(ctx)?,))

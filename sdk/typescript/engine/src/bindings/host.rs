@@ -16,9 +16,9 @@ pub fn register(native: &Object<'_>) -> Result<()> {
     network(native)
 }
 
-/// Evaluates a script, whose stacks have `file`.
-fn compile<'js>(ctx: Ctx<'js>, file: String, script: String) -> Result<Value<'js>> {
-    script::evaluate(&ctx, &file, script)
+/// Evaluates a script, whose stacks have `file`, and its lines if `keeps_lines`.
+fn compile<'js>(ctx: Ctx<'js>, file: String, script: String, keeps_lines: bool) -> Result<Value<'js>> {
+    script::evaluate(&ctx, &file, script, keeps_lines)
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
