@@ -113,7 +113,10 @@ async fn code_that_cannot_work_is_refused_with_the_chain_of_imports() {
         ("eager.ts", "node_modules/eager/index.js:2: error: createServer of \"node:net\" is a module of Node"),
         ("eager.ts", "imported by eager.ts → lib/net.ts → eager → node:net"),
         ("client.ts", "node_modules/client/index.js:1: error: \"pg\" connects to a database"),
-        ("database.ts", "lib/db.ts:2: error: \"pg\" connects to a database, and a policy has no sockets: read the gateway's store with `lookup`"),
+        (
+            "database.ts",
+            "lib/db.ts:2: error: \"pg\" connects to a database, and a policy has no sockets: read the gateway's store with `lookup`",
+        ),
         ("database.ts", "imported by database.ts → lib/db.ts → pg"),
         ("files.ts", "lib/words.ts:1: error: \"node:fs\" is a module of Node"),
         ("endless.ts", "endless.ts:2: error: top-level code"),
@@ -145,7 +148,11 @@ async fn component_depends_only_on_the_sources() {
     assert!(components.iter().all(|component| *component == components[0]), "the component depends on folders");
     for folder in [here.path(), Path::new(env!("CARGO_MANIFEST_DIR"))] {
         let text = folder.to_str().expect("text").as_bytes();
-        assert!(!components[0].windows(text.len()).any(|part| part == text), "the component contains {}", folder.display());
+        assert!(
+            !components[0].windows(text.len()).any(|part| part == text),
+            "the component contains {}",
+            folder.display()
+        );
     }
 }
 
@@ -158,5 +165,9 @@ async fn build_without_npm_says_what_to_install() {
     build.env("PATH", dir.path()).env("TIDEGATE_CACHE_DIR", dir.path().join("cache"));
     let built = run_unlimited(build).await;
     assert_eq!(built.status.code(), Some(1), "{}", built.all());
-    assert!(built.stderr.contains("npm is not installed: the build needs npm once, to install esbuild"), "{}", built.stderr);
+    assert!(
+        built.stderr.contains("npm is not installed: the build needs npm once, to install esbuild"),
+        "{}",
+        built.stderr
+    );
 }

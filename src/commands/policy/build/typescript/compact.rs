@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{ConstExpr, DataCountSection, DataSection, ExportSection, Module, RawSection, SectionId};
+use wasm_encoder::{ConstExpr, DataCountSection, DataSection, ExportSection, MemorySection, Module, RawSection, SectionId};
 use wasmparser::{DataKind, DataSectionReader, Operator, Parser, Payload};
 
 /// Zeros between two segments cost less than the head of a segment, whose offset takes up to five bytes.
@@ -10,8 +10,13 @@ const MIN_ZEROS: usize = 8;
 /// Validators accept 100,000 segments.
 const MAX_SEGMENTS: usize = 90_000;
 
-/// Rewrites a core module. Its instances start with the same memory. `unused` are exports to remove.
-pub fn compact(wasm: &[u8], unused: &[&str]) -> Result<Vec<u8>> {
+const PAGE_BYTES: usize = 64 << 10;
+/// Memory that a decision has without growing it. The kernel provides it when it is used.
+const FREE_PAGES: u64 = 4;
+
+/// Rewrites a core module. Its instances start with the same memory, whose end after `heap_end` is not used. `unused` are exports to
+/// remove.
+pub fn compact(wasm: &[u8], heap_end: usize, unused: &[&str]) -> Result<Vec<u8>> {
     let mut module = Module::new();
     let mut data = None;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -23,12 +28,23 @@ pub fn compact(wasm: &[u8], unused: &[&str]) -> Result<Vec<u8>> {
     for payload in Parser::new(0).parse_all(wasm) {
         let payload = payload.context("reading the snapshot")?;
         match (&payload, &data) {
-            (Payload::CustomSection(section), _) if section.name() == "name" || section.name().starts_with(".debug") => {}
+            (Payload::CustomSection(section), _)
+                if section.name() == "name" || section.name().starts_with(".debug") => {}
             (Payload::DataCountSection { .. }, Some(section)) => {
                 module.section(&DataCountSection { count: section.len() });
             }
             (Payload::DataSection(_), Some(section)) => {
                 module.section(section);
+            }
+            (Payload::MemorySection(reader), _) => {
+                let mut memories = MemorySection::new();
+                for memory in reader.clone() {
+                    let memory = memory.context("reading the memories of the snapshot")?;
+                    let mut memory = RoundtripReencoder.memory_type(memory).context("copying a memory")?;
+                    memory.minimum = memory.minimum.min(heap_end.div_ceil(PAGE_BYTES) as u64 + FREE_PAGES);
+                    memories.memory(memory);
+                }
+                module.section(&memories);
             }
             (Payload::ExportSection(reader), _) => {
                 let mut exports = ExportSection::new();
@@ -120,15 +136,17 @@ mod tests {
     fn memory_stays_the_same_without_its_zeros() {
         let zeros = "\\00".repeat(2000);
         let text = format!(
-            r#"(module (memory (export "memory") 1)
+            r#"(module (memory (export "memory") 9)
                 (func $named (export "kept")) (func (export "unused"))
                 (data (i32.const 16) "\00\00ab\00\00\00c{zeros}d\00")
                 (data (i32.const 9000) "{zeros}"))"#
         );
         let wasm = wat::parse_str(text).expect("valid");
-        let small = compact(&wasm, &["unused"]).expect("compacted");
+        let small = compact(&wasm, 70_000, &["unused"]).expect("compacted");
         assert!(small.len() < 150, "{}", small.len());
-        assert_eq!(memory(&small), memory(&wasm));
+        let (small_memory, memory) = (memory(&small), memory(&wasm));
+        assert_eq!(small_memory.len(), 6 * PAGE_BYTES);
+        assert_eq!(small_memory, memory[..small_memory.len()]);
         let module = wasmtime::Module::new(&Engine::default(), &small).expect("valid");
         assert!(module.get_export("unused").is_none() && module.get_export("kept").is_some());
     }
