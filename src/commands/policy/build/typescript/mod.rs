@@ -44,11 +44,6 @@ const RUNTIME: &str = "engine.wasm";
 #[error("{0}")]
 pub struct Mistake(pub String);
 
-/// Whether the program contains the runtime.
-pub fn has_runtime() -> bool {
-    runtime().is_ok()
-}
-
 /// The runtime that the program contains; in debug builds another one for its developers.
 fn runtime() -> Result<Cow<'static, [u8]>> {
     #[cfg(debug_assertions)]
