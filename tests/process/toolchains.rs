@@ -99,7 +99,7 @@ async fn components_of_other_toolchains_load_and_decide() {
         let printed = inspect(dir.path()).await;
         println!("{}: {} bytes", toolchain.name, fs::metadata(dir.path().join("policy.wasm")).expect("built").len());
         assert_eq!(printed["refused"], Value::Null, "{}: {printed}", toolchain.name);
-        let mut test = tidegate(&["policy", "test", "policy.wasm", "--cases", "cases.toml"]);
+        let mut test = tidegate(&["policy", "test", "policy.wasm", "cases.toml"]);
         test.current_dir(dir.path());
         let tested = run_unlimited(test).await;
         assert!(tested.succeeded() && tested.stdout.contains("2 passed"), "{}: {}", toolchain.name, tested.all());
