@@ -79,4 +79,5 @@ mod tls;
 mod tokens;
 mod toolchains;
 mod two_fleets;
+mod typescript;
 mod warnings;

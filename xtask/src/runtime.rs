@@ -22,10 +22,11 @@ const DEBIAN: [(&str, &str); 5] = [
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The linker has the stack first, so that an overflow traps and does not overwrite data.
 /// A panic has nobody to tell, so it has no message.
-const RUSTFLAGS: [&str; 6] = [
+const RUSTFLAGS: [&str; 7] = [
     "-Clinker=wasm-ld-22",
     "-Clink-arg=-zstack-size=524288",
     "-Clink-arg=--stack-first",
+    "-Clink-arg=--strip-all",
     "-Zunstable-options",
     "-Cpanic=immediate-abort",
     "-Zlocation-detail=none",

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::step::{self, skip, step};
-use crate::{bindings, clients, control, faults, full_run, guests, root, sdks, words};
+use crate::{bindings, clients, control, faults, full_run, guests, root, runtime, sdks, words};
 
 /// Programs that the tests run, each with the package of Debian and Ubuntu that brings it.
 const PROGRAMS: [(&str, &[&str]); 7] = [
@@ -36,8 +36,9 @@ pub struct Area {
 }
 
 /// All areas, the quick ones first. `guests` builds components that `rust` and `e2e` load.
-pub const AREAS: [Area; 7] = [
+pub const AREAS: [Area; 8] = [
     Area { name: "style", run: style },
+    Area { name: "runtime", run: javascript_runtime },
     Area { name: "guests", run: guests },
     Area { name: "rust", run: rust },
     Area { name: "packages", run: packages },
@@ -94,6 +95,23 @@ fn style(_: Size) -> Result<()> {
         skip("licences and bans", "cargo-deny is not installed (cargo install cargo-deny --locked)");
         Ok(())
     }
+}
+
+/// The JavaScript runtime of policies: its tests, and in a full run the committed module against a new build of its sources, and
+/// web-platform-tests.
+fn javascript_runtime(size: Size) -> Result<()> {
+    let engine = root().join("sdk/typescript/engine");
+    let mut packages = Command::new("npm");
+    packages.args(["ci", "--no-audit", "--no-fund"]).current_dir(&engine);
+    step("npm packages of the runtime", packages)?;
+    step("formatting of the runtime", cargo(["fmt", "--check"]).current_dir(&engine))?;
+    step("tests of the runtime", cargo(["test", "--locked"]).current_dir(&engine))?;
+    if size == Size::Full {
+        step("web-platform-tests", cargo(["test", "--locked", "--test", "wpt", "--", "--ignored"]).current_dir(&engine))?;
+        println!("== the runtime from its sources");
+        runtime::run(&["--check"])?;
+    }
+    Ok(())
 }
 
 fn guests(size: Size) -> Result<()> {

@@ -4,6 +4,8 @@ const SLOT = Symbol.for("tidegate.policy.request");
 /** The request that is being decided. */
 interface Current {
   request: Request;
+  /** The channels of its URL, if they are known. */
+  channels: readonly string[] | undefined;
   /** `set-cookie` lines of `cookies().set()`, for any answer. */
   setCookie: Headers | undefined;
 }
@@ -11,8 +13,14 @@ interface Current {
 const slot = globalThis as { [SLOT]?: Current };
 
 /** Sets the current request. */
-export function setCurrent(request: Request): void {
-  slot[SLOT] = { request, setCookie: undefined };
+export function setCurrent(request: Request, channels: readonly string[] | undefined): void {
+  slot[SLOT] = { request, channels, setCookie: undefined };
+}
+
+/** The channels of the current request's URL, if they are known: the gateway has parsed it. */
+export function currentChannels(request: Request): string[] | undefined {
+  const found = slot[SLOT];
+  return found?.request === request ? found.channels?.slice() : undefined;
 }
 
 /** Returns the current request. Throws outside of a decision. */

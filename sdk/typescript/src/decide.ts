@@ -43,8 +43,8 @@ export type Answer =
 /** Conversions that an engine replaces by faster ones. */
 export const conversions = {
   fields: (response: Response): Field[] => [...response.headers],
-  body: async (response: Response): Promise<string | Uint8Array> =>
-    response.body === null ? "" : new Uint8Array(await response.arrayBuffer()),
+  body: (response: Response): string | Uint8Array | Promise<string | Uint8Array> =>
+    response.body === null ? "" : response.arrayBuffer().then((it) => new Uint8Array(it)),
   /** The body of a response as a stream, if it is one already. */
   stream: (response: Response): ReadableStream | null | undefined => response.body,
 };
@@ -57,13 +57,34 @@ export async function decide(ready: () => Promise<Handler>, request: WitRequest,
   return { ...found, headers, expiresAt: found.expiresAt === undefined ? undefined : BigInt(found.expiresAt) };
 }
 
-/** Evaluates the policy. An error becomes a rejection without details, and the log has the error. */
-export async function answer(ready: () => Promise<Handler>, request: () => Request, channels: string[]): Promise<Answer> {
+/**
+ * Evaluates the policy. An error becomes a rejection without details, and the log has the error.
+ *
+ * `parsed` are the channels of the request's URL, if the caller has parsed it. Only promises are awaited, and in one function: an `await`, and
+ * an asynchronous function, cost as much as a URL.
+ */
+export async function answer(
+  ready: () => Handler | Promise<Handler>,
+  toRequest: () => Request,
+  channels: string[],
+  parsed?: readonly string[],
+): Promise<Answer> {
   try {
-    return await evaluate(await ready(), request(), channels);
+    let handler = ready();
+    if (isPromise(handler)) handler = await handler;
+    const request = toRequest();
+    setCurrent(request, parsed);
+    let response = handler(request);
+    if (isPromise(response)) response = await response;
+    const found = toAnswer(response, channels);
+    return isPromise(found) ? await found : found;
   } catch (error) {
     return toRejection(errorResponse(error));
   }
+}
+
+function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
+  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
 }
 
 /** Runs the code of a decision except the app's, so that its functions are compiled and its objects are allocated. */
@@ -84,13 +105,10 @@ export async function warm(): Promise<void> {
       return Response.json({ rejected }, { status: 403, headers: { "x-warm": "1" } });
     },
   });
-  await evaluate(route, toRequest(request), channels);
-  await evaluate(handle({ middleware: () => undefined }), toRequest(request), channels);
+  for (const it of [route, handle({ middleware: () => undefined })]) await answer(() => it, () => toRequest(request), channels);
 }
 
-async function evaluate(handler: Handler, request: Request, channels: string[]): Promise<Answer> {
-  setCurrent(request);
-  const response = await handler(request);
+function toAnswer(response: unknown, channels: string[]): Answer | Promise<Answer> {
   if (!(response instanceof Response)) {
     const kind = response === null ? "null" : typeof response;
     throw new TypeError(`the route returned ${kind}: a handler returns a Response; a middleware returns a Response, or nothing to allow`);
@@ -113,7 +131,7 @@ function toGrant({ channels, grant }: AllowedStream, requested: string[], respon
     subject: grant?.subject,
     channels: all ? undefined : [...granted],
     expiresAt: grant?.expiresAt === undefined ? undefined : Math.trunc(Number(grant.expiresAt)),
-    headers: [...(grant?.headers ? [...new Headers(grant.headers)] : []), ...toFields(response).filter(isOfStream), ...cookieFields()],
+    headers: withCookies([...(grant?.headers ? [...new Headers(grant.headers)] : []), ...toFields(response).filter(isOfStream)]),
   };
 }
 
@@ -122,15 +140,18 @@ function isOfStream([name]: Field): boolean {
   return name === "set-cookie" || name.startsWith("x-");
 }
 
-/** The cookies of `cookies().set()`. */
-function cookieFields(): Field[] {
-  return setCookieLines().map((line) => ["set-cookie", line]);
+/** Adds the cookies of `cookies().set()`. */
+function withCookies(fields: Field[]): Field[] {
+  for (const line of setCookieLines()) fields.push(["set-cookie", line]);
+  return fields;
 }
 
-async function toRejection(response: Response): Promise<Answer> {
-  if (response.status < 200 || response.status > 599) throw new RangeError(`a response of status ${response.status} cannot be sent`);
-  const body = await conversions.body(response);
-  return { status: response.status, headers: [...toFields(response), ...cookieFields()], body };
+function toRejection(response: Response): Answer | Promise<Answer> {
+  const { status } = response;
+  if (status < 200 || status > 599) throw new RangeError(`a response of status ${status} cannot be sent`);
+  const body = conversions.body(response);
+  const headers = withCookies(toFields(response));
+  return isPromise(body) ? body.then((it) => ({ status, headers, body: it })) : { status, headers, body };
 }
 
 /** The client's response to an uncaught error, without details. The log has the error. */

@@ -1,5 +1,7 @@
 // `handle({ middleware })`, with the interface of the server half of @upstash/realtime. The middleware is the policy.
 
+import { currentChannels } from "./current.ts";
+
 /** The input of a middleware. */
 export interface MiddlewareInput {
   /** The client's request. */
@@ -68,17 +70,23 @@ function marker(of: object | null | undefined): AllowedStream | undefined {
 export function handle(config: { realtime?: unknown; middleware?: Middleware }): (request: Request) => Promise<Response> {
   if (!config.middleware) console.warn("handle() has no middleware: it admits every client, unless the route checks the request before");
   return async (request) => {
-    const requested = new URL(request.url).searchParams.getAll("channel");
-    const channels = [...new Set(requested.length > 0 ? requested : ["default"])];
+    const channels = currentChannels(request) ?? channelsOf(request);
     const result = await config.middleware?.({ request, channels });
     if (result && !isGrant(result)) return result;
     return streamOf({ channels, grant: result || undefined });
   };
 }
 
+function channelsOf(request: Request): string[] {
+  const requested = new URL(request.url).searchParams.getAll("channel");
+  return [...new Set(requested.length > 0 ? requested : ["default"])];
+}
+
+let streamHeaders: Headers | undefined;
+
 /** The response for a stream. Its body is created when code reads it: most policies return the response as it is. */
 function streamOf(value: AllowedStream): Response {
-  const response = new Response(null, { headers: { "content-type": "text/event-stream" } });
+  const response = new Response(null, { headers: (streamHeaders ??= new Headers({ "content-type": "text/event-stream" })) });
   let body: ReadableStream | undefined;
   const get = () => (body ??= Object.defineProperty(new ReadableStream({ start: (it) => it.close() }), ALLOWED, { value }));
   return Object.defineProperties(response, { [ALLOWED]: { value }, body: { get, configurable: true } });

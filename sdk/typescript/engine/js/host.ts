@@ -20,8 +20,8 @@ export const gateway: Host = {
     setContains: (key, member) => native.lookupSet(key, member),
   },
   tokens: {
-    verify: (token) => native.verify(token),
-    verifyWith: (profile, token) => native.verify(token, profile),
+    verify: (token) => native.verifyToken(token),
+    verifyWith: (profile, token) => native.verifyToken(token, profile),
   },
   settings: { get: (name) => native.setting(name) },
 };

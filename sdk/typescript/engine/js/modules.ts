@@ -74,7 +74,7 @@ export class Modules {
     const { id, imports, code, whole = false } = module;
     // The memory of the text is used again.
     module.code = "";
-    this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`) as Run });
+    this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`, keepsLines(module)) as Run });
   }
 
   /** Evaluates the entry and its imports, and returns the entry's exports. */
@@ -141,6 +141,11 @@ export class Modules {
     }
     return module.exports;
   }
+}
+
+/** Whether stacks have the lines of a module. Those of packages would make the snapshot larger. */
+function keepsLines({ id, map }: ProgramModule): boolean {
+  return Boolean(map) || !id.includes("node_modules/");
 }
 
 /** The start of a module's function, on the first line of its code so that lines stay the same. */

@@ -2,8 +2,8 @@
 
 /** src/bindings/host.rs, and js/network.ts */
 interface NativeHost {
-  /** Evaluates a script, whose stacks have `file`. */
-  compile(file: string, script: string): unknown;
+  /** Evaluates a script, whose stacks have `file`, and its lines if `keepsLines`. */
+  compile(file: string, script: string, keepsLines: boolean): unknown;
 
   log(level: string, line: string): void;
   contextNow(): number;
@@ -18,7 +18,7 @@ interface NativeHost {
   lookup(key: string): Uint8Array | undefined;
   lookupHash(key: string, field: string): Uint8Array | undefined;
   lookupSet(key: string, member: string): boolean;
-  verify(token: string, profile?: string): string;
+  verifyToken(token: string, profile?: string): string;
 
   /** The wall clock, in ms since 1970; 0 at build. */
   now(): number;
@@ -121,7 +121,7 @@ interface NativeCrypto {
   keyExport(family: string, format: string, key: NativeBytes): Uint8Array<ArrayBuffer>;
   keyImportJwk(family: string, members: string[]): Uint8Array<ArrayBuffer>;
   keyExportJwk(family: string, key: NativeBytes, isPrivate: boolean): string[];
-  keyGenerate(family: string, bits?: number, exponent?: number): Uint8Array<ArrayBuffer>;
+  keyGenerate(family: string): Uint8Array<ArrayBuffer>;
   keyPublic(family: string, privateKey: NativeBytes): Uint8Array<ArrayBuffer>;
   agree(family: string, privateKey: NativeBytes, publicKey: NativeBytes): Uint8Array<ArrayBuffer>;
   /** A negative `saltLength` is none. */

@@ -16,7 +16,7 @@ import { serverRequest } from "./web/request.ts";
 import { existingStream, responseHeaders, takeBody } from "./web/response.ts";
 
 // Without the objects, strings, streams and promises of the standard's methods.
-conversions.body = async (response) => (await takeBody(response)) ?? "";
+conversions.body = (response) => takeBody(response) ?? "";
 conversions.stream = (response) => existingStream(response);
 conversions.fields = (response) => {
   const [names, values] = responseHeaders(response);
@@ -25,6 +25,8 @@ conversions.fields = (response) => {
 
 let modules: Modules;
 let handler: Promise<Handler> | undefined;
+/** The handler, once its promise is fulfilled. */
+let evaluated: Handler | undefined;
 
 /** Evaluates the app of a build, as far as it can be evaluated before a request, and returns a report for the build's driver. */
 export async function build(json: string): Promise<string> {
@@ -40,7 +42,7 @@ export async function build(json: string): Promise<string> {
   const exports = modules.evaluated();
   // An error in it is that of each decision.
   if (exports && report.failed.length === 0) handler = Promise.resolve(exports).then(handlerOf);
-  await handler?.catch(() => (handler = undefined));
+  evaluated = await handler?.catch(() => (handler = undefined));
   setHost(gateway);
   return JSON.stringify(report);
 }
@@ -72,15 +74,19 @@ function ready(): Promise<Handler> {
 /** Ahead of a decision. */
 export async function prepare(): Promise<void> {
   // The error is raised again, and logged, when a client's request is decided.
-  await ready().catch(() => {
+  evaluated = await ready().catch(() => {
     handler = undefined;
     modules.forget();
   });
 }
 
 /** Decides about a request. Header fields are Latin-1 text. */
-export async function authorize(method: string, url: string, names: string[], values: string[], channels: string[]): Promise<Answer> {
-  const found = await answer(ready, () => asNextRequest(serverRequest(method, url, names, values)), channels);
+export function authorize(method: string, url: string, names: string[], values: string[], channels: string[]): Promise<Answer> {
+  const toRequest = () => asNextRequest(serverRequest(method, url, names, values));
+  return answer(() => evaluated ?? ready(), toRequest, channels, channels).then(logged);
+}
+
+function logged(found: Answer): Answer {
   logRejections();
   return found;
 }

@@ -3,6 +3,9 @@ import { host } from "../../src/host.ts";
 
 let nodeEnv = "production";
 
+/** Variables for debugging and terminals, which packages read at top level. They are never settings, so reading them needs no instance. */
+const OF_NODE = new Set(["FORCE_COLOR", "NODE_DEBUG", "NO_COLOR", "TERM"]);
+
 /** Sets `NODE_ENV` where there is no setting of that name. */
 export function setNodeEnv(value = "production"): void {
   nodeEnv = value;
@@ -12,7 +15,7 @@ export function setNodeEnv(value = "production"): void {
 export function startProcess(): void {
   const env: Record<string, string | undefined> = Object.create(null);
   const setting = (name: string | symbol) => {
-    if (typeof name !== "string") return undefined;
+    if (typeof name !== "string" || OF_NODE.has(name)) return undefined;
     return host().settings.get(name) ?? (name === "NODE_ENV" ? nodeEnv : undefined);
   };
   const process = {

@@ -12,7 +12,8 @@ use crate::gateway;
 use crate::script;
 
 /// `js/entry.ts` as one function of the natives.
-static PLATFORM: PlatformScript = PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
+static PLATFORM: PlatformScript =
+    PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
 
 /// A text that a component clears after its evaluation, so that the snapshot does not contain it.
 struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.js")).len()]>);
@@ -162,7 +163,7 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text())?;
+    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text(), true)?;
     #[cfg(target_arch = "wasm32")]
     PLATFORM.clear();
     platform.get::<Function>()?.call((bindings::natives(ctx)?,))

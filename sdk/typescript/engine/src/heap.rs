@@ -57,9 +57,7 @@ impl Heap {
     /// Gives free blocks at the end back, and returns the end.
     pub fn trim(&mut self) -> usize {
         // SAFETY: the lists have free blocks only.
-        unsafe {
-            while self.trim_block() {}
-        }
+        unsafe { while self.trim_block() {} }
         self.top
     }
 
@@ -146,7 +144,9 @@ impl Heap {
                 return;
             }
             match size_of_block(payload) {
-                header if header & ALIGNED as usize != 0 => self.free((payload - (header - ALIGNED as usize)) as *mut u8),
+                header if header & ALIGNED as usize != 0 => {
+                    self.free((payload - (header - ALIGNED as usize)) as *mut u8)
+                }
                 total => self.release(payload, total),
             }
         }

@@ -8,7 +8,9 @@ use rquickjs::{Ctx, Error, Exception, Result, Value, qjs};
 ///
 /// A function that the parser makes has its own copy of its text, for `toString`: with nested functions several times the size of the
 /// script. The bytecode is written and read again without these texts, which also places it without gaps.
-pub fn evaluate<'js>(ctx: &Ctx<'js>, file: &str, script: impl Into<Vec<u8>>) -> Result<Value<'js>> {
+///
+/// Without `keeps_lines`, stacks have its functions only by name.
+pub fn evaluate<'js>(ctx: &Ctx<'js>, file: &str, script: impl Into<Vec<u8>>, keeps_lines: bool) -> Result<Value<'js>> {
     let has_nul = |_| Exception::throw_syntax(ctx, "a NUL character in a file name");
     let file = CString::new(file).map_err(has_nul)?;
     let mut script: Vec<u8> = script.into();
@@ -21,7 +23,11 @@ pub fn evaluate<'js>(ctx: &Ctx<'js>, file: &str, script: impl Into<Vec<u8>>) -> 
     unsafe {
         let compiled = owned(ctx, qjs::JS_Eval(context, script.as_ptr().cast(), length, file.as_ptr(), flags))?;
         let mut size: qjs::size_t = 0;
-        let write = (qjs::JS_WRITE_OBJ_BYTECODE | qjs::JS_WRITE_OBJ_STRIP_SOURCE) as i32;
+        let stripped = match keeps_lines {
+            true => qjs::JS_WRITE_OBJ_STRIP_SOURCE,
+            false => qjs::JS_WRITE_OBJ_STRIP_SOURCE | qjs::JS_WRITE_OBJ_STRIP_DEBUG,
+        };
+        let write = (qjs::JS_WRITE_OBJ_BYTECODE | stripped) as i32;
         let bytecode = qjs::JS_WriteObject(context, &mut size, compiled.as_raw(), write);
         drop(compiled);
         if bytecode.is_null() {

@@ -77,3 +77,42 @@ fn engine_reads_what_node_made() {
     let made = node("operations.produce()");
     assert_eq!(engine(&format!("operations.consume({made})")), "[]");
 }
+
+/// What the build notes of a module's top-level code.
+fn found_at_build(code: &str) -> Vec<Value> {
+    let code = format!("{code}; exports.middleware = () => {{}};");
+    let module = serde_json::json!({ "id": "policy.ts", "imports": {}, "code": code, "whole": false, "map": "" });
+    let program = serde_json::json!({
+        "entry": "policy.ts", "order": ["policy.ts"], "lazy": [], "modules": [module], "nodeEnv": "production",
+    });
+    let engine = Engine::start().expect("the engine starts");
+    let report = engine.build(program.to_string(), |_| ()).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("the report is JSON");
+    assert_eq!(report["failed"], serde_json::json!([]));
+    report["found"].as_array().expect("a list").iter().map(|found| found["state"].clone()).collect()
+}
+
+#[test]
+fn randomness_at_build_defers_a_module() {
+    for curve in ["P-256", "P-384", "P-521"] {
+        let generate = format!("crypto.subtle.generateKey({{ name: 'ECDSA', namedCurve: '{curve}' }}, true, ['sign'])");
+        assert_eq!(found_at_build(&generate), ["randomness"], "{curve}");
+    }
+    assert_eq!(found_at_build("crypto.subtle.generateKey('Ed25519', true, ['sign'])"), ["randomness"]);
+    let key = serde_json::from_str::<Value>(KEYS).expect("the keys are JSON")["rsa"].to_string();
+    let sign = format!(
+        "crypto.subtle.importKey('jwk', {key}, {{ name: 'RSA-PSS', hash: 'SHA-256' }}, true, ['sign'])
+            .then((key) => crypto.subtle.sign({{ name: 'RSA-PSS', saltLength: 32 }}, key, new Uint8Array()))"
+    );
+    assert_eq!(found_at_build(&sign), ["randomness"]);
+}
+
+#[test]
+fn constant_keys_and_digests_are_evaluated_at_build() {
+    let nothing: [&str; 0] = [];
+    let digest = "crypto.subtle.digest('SHA-256', new Uint8Array(3))";
+    assert_eq!(found_at_build(digest), nothing);
+    let import =
+        "crypto.subtle.importKey('raw', new Uint8Array(32), { name: 'HMAC', hash: 'SHA-256' }, false, ['verify'])";
+    assert_eq!(found_at_build(import), nothing);
+}

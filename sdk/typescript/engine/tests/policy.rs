@@ -90,6 +90,14 @@ fn module_that_reads_state_is_found_and_deferred() {
     assert_eq!(decide(&engine, &[])["body"], "1 1 1");
 }
 
+#[test]
+fn variable_that_only_node_reads_is_no_state() {
+    let engine = Engine::start().expect("the engine starts");
+    let code = "exports.debug = process.env.NODE_DEBUG; exports.middleware = () => undefined;";
+    let report = build(&engine, &program(&[module("debug.js", &[], code)], &[]));
+    assert_eq!(report, json!({ "found": [], "failed": [], "printed": [] }));
+}
+
 /// Modules that import each other: the app enters at `parent.ts`, so `child.ts` is the first that ends.
 fn cycle(child: &str) -> [Value; 3] {
     [

@@ -40,6 +40,7 @@ struct Examples;
 #[exclude = "typescript/bundler/*"]
 #[exclude = "typescript/engine/*"]
 #[exclude = "typescript/engine.wasm"]
+#[exclude = "typescript/engine.toml"]
 #[exclude = "typescript/refused.json"]
 #[exclude = "typescript/platform/*"]
 #[exclude = "typescript/runtime/*"]

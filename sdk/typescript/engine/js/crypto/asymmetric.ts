@@ -53,10 +53,10 @@ function rsa(name: string, prefix: (hash: string) => string, own: Partial<Algori
       const imported = importPair("RSA", format, data);
       return { ...imported, algorithm: rsaKey(name, imported, params.hash) };
     },
-    generateKey({ modulusLength, publicExponent, hash }) {
+    generateKey({ modulusLength, publicExponent }) {
       const exponent = (publicExponent as Uint8Array).reduce((number, byte) => number * 256 + byte, 0);
-      const imported = { type: "private" as const, bytes: native.keyGenerate("RSA", modulusLength as number, exponent), family: "RSA" };
-      return { ...imported, algorithm: rsaKey(name, imported, hash) };
+      if ((modulusLength as number) < 256 || exponent < 3 || exponent % 2 === 0) throw fail("OperationError", "RSA keys have an odd exponent of at least 3");
+      throw fail("NotSupportedError", "RSA keys cannot be generated in a policy: it takes seconds. Import one");
     },
     jwkName: ({ hash }) => prefix(hash?.name.slice(4) as string),
     ...own,

@@ -116,6 +116,8 @@ function shallow(value: object, memory: Memory): object | undefined {
   if (tag === "[object String]" && accepts(() => String.prototype.valueOf.call(value))) return keep(Object(String.prototype.valueOf.call(value)));
   if (tag === "[object BigInt]" && accepts(() => BigInt.prototype.valueOf.call(value))) return keep(Object(BigInt.prototype.valueOf.call(value)));
   if (isBlob(value)) return keep(cloneBlob(value));
+  // A key never changes.
+  if (value instanceof globalThis.CryptoKey) return value;
   if (typeof SharedArrayBuffer !== "undefined" && value instanceof SharedArrayBuffer) return value;
   const isSymbol = tag === "[object Symbol]" && accepts(() => Symbol.prototype.valueOf.call(value));
   if (isSymbol || isPlatformObject(value) || REFUSED.some((type) => value instanceof type) || / (Async)?Generator\]$/.test(tag)) {

@@ -80,8 +80,8 @@ class Headers {
         return;
       }
       for (const name of Object.keys(init)) add(headers, name, (init as Record<string, string>)[name] as string, "Headers.append");
-      const symbol = Object.getOwnPropertySymbols(init).find((it) => Object.prototype.propertyIsEnumerable.call(init, it));
-      if (symbol) throw new TypeError("Cannot convert a Symbol value to a string");
+      const symbols = Object.getOwnPropertySymbols(init);
+      if (symbols.length > 0 && symbols.some((it) => Object.prototype.propertyIsEnumerable.call(init, it))) throw new TypeError("Cannot convert a Symbol value to a string");
     };
     sorted = (headers) => {
       if (headers.#sorted) return headers.#sorted;

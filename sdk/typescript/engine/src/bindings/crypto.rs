@@ -1,6 +1,6 @@
 //! Natives of `src/crypto`. The platform script normalises their arguments; a wrong name is an error of the script.
 
-use rquickjs::prelude::{Func, Opt};
+use rquickjs::prelude::Func;
 use rquickjs::{Ctx, Object, Result};
 
 use super::{Bytes, Failure, or_throw};
@@ -9,7 +9,7 @@ use crate::crypto::hash::{self, Hash};
 use crate::crypto::keys::{self, Family, Format};
 use crate::crypto::signature::Scheme;
 use crate::crypto::{CryptoError, Random, kdf, oaep};
-use crate::gateway::random;
+use crate::gateway;
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {
@@ -175,12 +175,8 @@ fn register_formats(native: &Object<'_>) -> Result<()> {
 fn register_asymmetric(native: &Object<'_>) -> Result<()> {
     native.set(
         "keyGenerate",
-        Func::from(|ctx: Ctx<'_>, family: String, bits: Opt<u32>, exponent: Opt<f64>| {
-            // Exponents above 2^53 are beyond what the library accepts.
-            let exponent = exponent.0.unwrap_or_default() as u64;
-            let outcome = Family::find(&family)
-                .and_then(|family| family.generate(bits.0.unwrap_or_default(), exponent, &mut Random::new(random)));
-            bytes(&ctx, outcome)
+        Func::from(|ctx: Ctx<'_>, family: String| {
+            bytes(&ctx, Family::find(&family).and_then(|family| family.generate(&mut Random::new(random))))
         }),
     )?;
     native.set(
@@ -220,4 +216,13 @@ fn scheme(names: &[String], salt_length: i32) -> Outcome<Scheme> {
         }
         _ => Err(CryptoError::not_supported("Unrecognized algorithm name")),
     }
+}
+
+/// The host's randomness. At build, where the read defers the module and its result is dropped, all bytes are 1: keys are drawn until one
+/// is valid, which zeros never are.
+fn random(bytes: &mut [u8]) {
+    if gateway::get().is_none() {
+        bytes.fill(1);
+    }
+    gateway::random(bytes);
 }

@@ -4,8 +4,8 @@ use rquickjs::prelude::{Func, Opt};
 use rquickjs::{Array, Ctx, Object, Result, Value};
 
 use super::Bytes;
-use crate::script;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
+use crate::script;
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {
@@ -16,9 +16,9 @@ pub fn register(native: &Object<'_>) -> Result<()> {
     network(native)
 }
 
-/// Evaluates a script, whose stacks have `file`.
-fn compile<'js>(ctx: Ctx<'js>, file: String, script: String) -> Result<Value<'js>> {
-    script::evaluate(&ctx, &file, script)
+/// Evaluates a script, whose stacks have `file`, and its lines if `keeps_lines`.
+fn compile<'js>(ctx: Ctx<'js>, file: String, script: String, keeps_lines: bool) -> Result<Value<'js>> {
+    script::evaluate(&ctx, &file, script, keeps_lines)
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
@@ -55,7 +55,7 @@ fn lookups(native: &Object<'_>) -> Result<()> {
         Func::from(|ctx: Ctx<'_>, key: String, member: String| or_payload(&ctx, |it| it.lookup_set(&key, &member))),
     )?;
     native.set(
-        "verify",
+        "verifyToken",
         Func::from(|ctx: Ctx<'_>, token: String, profile: Opt<String>| {
             or_payload(&ctx, |it| it.verify(profile.0.as_deref(), &token))
         }),

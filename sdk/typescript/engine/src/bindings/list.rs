@@ -25,7 +25,9 @@ impl<'js> List<'js> {
     /// Adds a text. If the memory is full, the list becomes an exception.
     pub fn text(&mut self, text: &str) {
         // SAFETY: the engine copies the text, and the value is owned here.
-        let item = unsafe { qjs::JS_NewStringLen(self.ctx.as_raw().as_ptr(), text.as_ptr().cast(), text.len() as qjs::size_t) };
+        let item = unsafe {
+            qjs::JS_NewStringLen(self.ctx.as_raw().as_ptr(), text.as_ptr().cast(), text.len() as qjs::size_t)
+        };
         self.items.push(item);
     }
 
@@ -69,5 +71,14 @@ impl Drop for List<'_> {
             // SAFETY: the list owns each item.
             unsafe { qjs::JS_FreeValue(self.ctx.as_raw().as_ptr(), item) };
         }
+    }
+}
+
+/// Texts as an argument of a call.
+pub struct Texts(pub Vec<String>);
+
+impl<'js> IntoJs<'js> for Texts {
+    fn into_js(self, ctx: &Ctx<'js>) -> Result<Value<'js>> {
+        List::of_texts(ctx, self.0.iter().map(String::as_str)).into_js(ctx)
     }
 }

@@ -13,7 +13,7 @@ use rquickjs::{Ctx, Exception, Object, Result};
 
 pub use bytes::Bytes;
 pub use host::flat;
-pub use list::List;
+pub use list::{List, Texts};
 
 /// An exception of a native: `name` is that of a standard error (`TypeError`, `RangeError`), or of a `DOMException`.
 #[derive(Clone, Debug, PartialEq, Eq)]

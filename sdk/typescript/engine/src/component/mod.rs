@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use rquickjs::{Object, Result as JsResult, Value};
 
-use crate::bindings::Bytes;
+use crate::bindings::{Bytes, Texts};
 use crate::engine::Engine;
 use exports::tidegate::policy::authorizer::{Grant, Guest as Authorizer, Rejection, Request};
 use exports::tidegate::policy::preparation::Guest as Preparation;
@@ -54,7 +54,9 @@ impl Authorizer for Policy {
         let (names, values): (Vec<String>, Vec<String>) =
             request.headers.into_iter().map(|header| (header.name, latin1(header.value))).unzip();
         let answer = engine().and_then(|engine| {
-            engine.call("authorize", (request.method, url, names, values, channels), |_, value| to_answer(&value))
+            engine.call("authorize", (request.method, url, Texts(names), Texts(values), Texts(channels)), |_, value| {
+                to_answer(&value)
+            })
         });
         answer.unwrap_or_else(|error| {
             tidegate::policy::context::log(tidegate::policy::context::Level::Error, &error);

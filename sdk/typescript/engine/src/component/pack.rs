@@ -9,8 +9,8 @@ use super::memory;
 
 /// Bytes of the blocks of QuickJS's arenas, its header of 8 bytes included.
 const BLOCK_BYTES: [usize; 31] = [
-    16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320, 352, 384,
-    416, 448, 480, 512,
+    16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 144, 160, 176, 192, 208, 224, 240, 256, 288, 320,
+    352, 384, 416, 448, 480, 512,
 ];
 /// More holes of one size than an app has.
 const MAX_HOLES: usize = 1 << 20;

@@ -132,10 +132,10 @@ impl Family {
         AlgorithmIdentifierRef { oid, parameters }
     }
 
-    /// Makes a new private key. `bits` and `exponent` are RSA's.
-    pub fn generate(self, bits: u32, exponent: u64, random: &mut Random) -> Result<Vec<u8>, CryptoError> {
+    /// Makes a new private key of a curve.
+    pub fn generate(self, random: &mut Random) -> Result<Vec<u8>, CryptoError> {
         match self {
-            Self::Rsa => rsa_keys::generate(random, bits, exponent),
+            Self::Rsa => Err(CryptoError::not_supported("RSA keys cannot be generated in a policy")),
             Self::Ec(curve) => curve.generate(random),
             Self::Okp(kind) => Ok(pair(kind, &random.array())),
         }

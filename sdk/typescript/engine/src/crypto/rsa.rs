@@ -1,14 +1,13 @@
 //! RSA. A public key is PKCS #1's `RSAPublicKey`, a private key its `RSAPrivateKey`, both as DER.
+//!
+//! Keys are not generated: that takes seconds, many times what a decision may take, and 100 KB.
 
-use ::rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey, EncodeRsaPrivateKey};
-use ::rsa::{BoxedUint, Oaep, Pkcs1v15Sign, PrivateKey, Pss, PublicKey};
+use ::rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
+use ::rsa::{Oaep, Pkcs1v15Sign, PrivateKey, Pss, PublicKey};
 
 use super::aes::Direction;
 use super::hash::{Hash, with_hash, with_standard_hash};
 use super::{CryptoError, Random};
-
-/// The modulus lengths that keys may have. Less is broken, and more than the longest that is in use takes seconds.
-const MODULUS_BITS: std::ops::RangeInclusive<u32> = 1024..=8192;
 
 /// How a message is padded before it is signed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,16 +28,6 @@ pub(super) fn public(der: &[u8]) -> Result<PublicKey, CryptoError> {
 
 pub(super) fn private(der: &[u8]) -> Result<PrivateKey, CryptoError> {
     PrivateKey::from_pkcs1_der(der).map_err(|_| NO_PRIVATE_KEY)
-}
-
-/// A new private key of two primes.
-pub(super) fn generate(random: &mut Random, bits: u32, exponent: u64) -> Result<Vec<u8>, CryptoError> {
-    if !MODULUS_BITS.contains(&bits) || exponent < 3 || exponent.is_multiple_of(2) {
-        return Err(CryptoError::operation("RSA keys are generated with 1024 to 8192 bits and an odd exponent"));
-    }
-    let failed = CryptoError::operation("the RSA key could not be generated");
-    let key = PrivateKey::new_with_exp(random, bits as usize, BoxedUint::from(exponent)).map_err(|_| failed)?;
-    Ok(key.to_pkcs1_der().map_err(|_| failed)?.as_bytes().to_vec())
 }
 
 pub(super) fn sign(

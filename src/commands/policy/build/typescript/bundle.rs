@@ -41,8 +41,13 @@ pub struct Bundle {
 /// Converts the app whose source file is `entry`. Errors in it are a [`Mistake`].
 pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
     let names = Names::new(entry)?;
-    let mut build =
-        Build { service: Service::start(esbuild)?, resolver: Resolver::default(), names, node_env, entry: entry.to_owned() };
+    let mut build = Build {
+        service: Service::start(esbuild)?,
+        resolver: Resolver::default(),
+        names,
+        node_env,
+        entry: entry.to_owned(),
+    };
     let found = build.graph()?;
     let graph = Graph::new(&found.metafile)?;
     let top = build.names.relative(entry);
@@ -72,7 +77,8 @@ pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
 
     helpers::share(&mut modules);
     let is_whole = modules.iter().any(|module| module.whole);
-    let order = order.iter().map(|path| build.names.id(path)).filter(|id| modules.iter().any(|it| it.id == *id)).collect();
+    let order =
+        order.iter().map(|path| build.names.id(path)).filter(|id| modules.iter().any(|it| it.id == *id)).collect();
     let entry = build.names.id(&top);
     let lazy = if is_whole { vec![entry.clone()] } else { vec![] };
     let program = Program { entry, order, lazy, trial: false, modules, node_env: node_env.to_owned() };
@@ -103,20 +109,33 @@ impl Build<'_> {
         let sources: Vec<&str> = paths.iter().copied().filter(|path| !is_disabled(path)).collect();
         let root = self.names.root().to_owned();
         let entry = |(at, path): (usize, &&str)| {
-            let path = if path.starts_with(resolve::PREFIX) { (*path).to_owned() } else { root.join(path).to_string_lossy().into_owned() };
+            let path = if path.starts_with(resolve::PREFIX) {
+                (*path).to_owned()
+            } else {
+                root.join(path).to_string_lossy().into_owned()
+            };
             (at.to_string(), path)
         };
         let entries = sources.iter().enumerate().map(entry).collect();
         let mut flags = self.common_flags();
         flags.extend(
-            ["--format=cjs", "--outdir=out", "--sourcemap=external", "--sources-content=false", "--supported:dynamic-import=false", "--loader:.css=empty"]
-                .map(String::from),
+            [
+                "--format=cjs",
+                "--outdir=out",
+                "--sourcemap=external",
+                "--sources-content=false",
+                "--supported:dynamic-import=false",
+                "--loader:.css=empty",
+            ]
+            .map(String::from),
         );
         let output = match self.run(entries, None, flags) {
             Err(error) if error.is::<Mistake>() && error.to_string().contains("Top-level await") => return Ok(None),
             output => output?,
         };
-        let file = |name: String| output.files.iter().find(|(path, _)| *path == root.join("out").join(&name).to_string_lossy());
+        let file = |name: String| {
+            output.files.iter().find(|(path, _)| *path == root.join("out").join(&name).to_string_lossy())
+        };
         let mut maps = BTreeMap::new();
         let mut modules = Vec::new();
         for (at, path) in sources.iter().enumerate() {
@@ -146,9 +165,13 @@ impl Build<'_> {
         let mut flags = self.app_flags();
         flags.extend(["--sourcemap=external", "--sources-content=false"].map(String::from));
         let output = self.run(vec![], Some(stdin), flags)?;
-        let content = |ending: &str| output.files.iter().find(|(path, _)| path.ends_with(ending)).map(|(_, text)| text.clone());
+        let content =
+            |ending: &str| output.files.iter().find(|(path, _)| path.ends_with(ending)).map(|(_, text)| text.clone());
         // On the first line, so that the map's lines stay right. `exports` itself would make the source a CommonJS module for esbuild.
-        let code = format!("const tidegateExports = exports; {}", restored(&content(".js").context("esbuild converted no module")?));
+        let code = format!(
+            "const tidegateExports = exports; {}",
+            restored(&content(".js").context("esbuild converted no module")?)
+        );
         let id = self.names.id(top);
         let mut maps = BTreeMap::new();
         if let Some(json) = content(".js.map") {
@@ -163,14 +186,24 @@ impl Build<'_> {
         let entries = entries.into_iter().map(|(output, path)| (path, output)).collect();
         let options = BuildOptions { folder: self.names.root(), entries, flags, stdin };
         let output = self.service.build(&options, &mut self.resolver)?;
-        if output.errors.is_empty() { Ok(output) } else { bail!(Mistake(self.format(&output.errors, "error").join("\n"))) }
+        if output.errors.is_empty() {
+            Ok(output)
+        } else {
+            bail!(Mistake(self.format(&output.errors, "error").join("\n")))
+        }
     }
 
     fn common_flags(&self) -> Vec<String> {
-        let mut flags: Vec<String> =
-            ["--log-level=silent", "--log-limit=0", "--platform=browser", "--legal-comments=none", "--jsx=automatic", "--charset=utf8"]
-                .map(String::from)
-                .into();
+        let mut flags: Vec<String> = [
+            "--log-level=silent",
+            "--log-limit=0",
+            "--platform=browser",
+            "--legal-comments=none",
+            "--jsx=automatic",
+            "--charset=utf8",
+        ]
+        .map(String::from)
+        .into();
         flags.push(format!("--target={TARGET}"));
         flags.push(format!("--define:{}=\"{}\"", resolve::NODE_ENV, self.node_env));
         // For a browser esbuild replaces it with the mode of the build, unless it is defined.
@@ -182,7 +215,10 @@ impl Build<'_> {
 
     fn app_flags(&self) -> Vec<String> {
         let mut flags = self.common_flags();
-        flags.extend(["--bundle", "--metafile", "--format=esm", "--outfile=app.js", "--main-fields=browser,module,main"].map(String::from));
+        flags.extend(
+            ["--bundle", "--metafile", "--format=esm", "--outfile=app.js", "--main-fields=browser,module,main"]
+                .map(String::from),
+        );
         flags.push(format!("--conditions={CONDITIONS}"));
         flags
     }
@@ -228,7 +264,17 @@ fn linked(modules: Vec<(String, Module)>, graph: &Graph, names: &Names) -> Vec<M
     let call = Regex::new(r#"__toESM\((require\(("(?:[^"\\\n]|\\.)*")\))(?:, 1)?\)"#).ok();
     let edges: BTreeMap<&str, BTreeMap<&str, &str>> = graph
         .modules()
-        .map(|(path, module)| (path, module.imports.iter().filter(|it| !it.external || it.path.starts_with(resolve::PREFIX)).map(|it| (it.name(), &*it.path)).collect()))
+        .map(|(path, module)| {
+            (
+                path,
+                module
+                    .imports
+                    .iter()
+                    .filter(|it| !it.external || it.path.starts_with(resolve::PREFIX))
+                    .map(|it| (it.name(), &*it.path))
+                    .collect(),
+            )
+        })
         .collect();
     let mut linked = Vec::new();
     for (path, mut module) in modules {
@@ -285,7 +331,11 @@ fn stand_in_warnings(graph: &Graph, top: &str, modules: &[Module], names: &Names
             let importer = resolve::package_of(path).unwrap_or_else(|| names.display(path));
             if is_called && seen.insert((importer, stand_in)) {
                 let chain = names.chain_note(graph, top, &edge.path);
-                warnings.push(format!("{}: warning: code that uses {} throws: {why}{chain}", names.display(path), edge.name()));
+                warnings.push(format!(
+                    "{}: warning: code that uses {} throws: {why}{chain}",
+                    names.display(path),
+                    edge.name()
+                ));
             }
         }
     }

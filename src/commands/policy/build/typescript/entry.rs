@@ -15,7 +15,8 @@ const ENDINGS: &[&str] = &["ts", "tsx", "mts", "js", "mjs", "jsx"];
 pub fn find(folder: &Path) -> Result<PathBuf> {
     let manifest = folder.join("package.json");
     if manifest.exists() {
-        let text = files::read(&manifest, MAX_MANIFEST_BYTES).with_context(|| format!("reading {}", manifest.display()))?;
+        let text =
+            files::read(&manifest, MAX_MANIFEST_BYTES).with_context(|| format!("reading {}", manifest.display()))?;
         let json: Value = serde_json::from_slice(&text).with_context(|| manifest.display().to_string())?;
         if let Some(main) = json["main"].as_str().filter(|main| !main.is_empty()) {
             let path = folder.join(main);
@@ -25,7 +26,10 @@ pub fn find(folder: &Path) -> Result<PathBuf> {
     }
     let usual = STEMS.iter().flat_map(|stem| ENDINGS.iter().map(move |ending| folder.join(format!("{stem}.{ending}"))));
     usual.into_iter().find(|path| path.is_file()).with_context(|| {
-        format!("{}: no policy found: name its file as \"main\" in package.json, or call it policy.ts", folder.display())
+        format!(
+            "{}: no policy found: name its file as \"main\" in package.json, or call it policy.ts",
+            folder.display()
+        )
     })
 }
 
@@ -48,7 +52,9 @@ mod tests {
         let error = find(folder).expect_err("no file").to_string();
         assert!(error.contains("call it policy.ts"), "{error}");
         fs::create_dir(folder.join("src")).expect("a folder");
-        for (file, is_next) in [("index.js", true), ("src/route.ts", true), ("route.mjs", true), ("src/policy.ts", true)] {
+        for (file, is_next) in
+            [("index.js", true), ("src/route.ts", true), ("route.mjs", true), ("src/policy.ts", true)]
+        {
             fs::write(folder.join(file), "").expect("a file");
             assert_eq!(find(folder).is_ok_and(|found| found == folder.join(file)), is_next, "{file}");
         }

@@ -12,6 +12,7 @@ use crate::commands::policy::build::typescript::Mistake;
 /// The exports of the runtime that only a build calls.
 const ALLOCATE: &str = "tidegate-build-alloc";
 const BUILD: &str = "tidegate-build";
+pub const BUILD_EXPORTS: [&str; 2] = [ALLOCATE, BUILD];
 /// Initializes the C library. The snapshot has its result.
 const INITIALIZE: &str = "_initialize";
 
@@ -45,6 +46,8 @@ pub struct Runtime<'a> {
 pub struct Evaluation {
     /// JSON.
     pub report: Vec<u8>,
+    /// The end of the used memory. Everything after it is zero.
+    pub heap_end: usize,
     store: Store<StoreLimits>,
     instance: Instance,
 }
@@ -76,8 +79,8 @@ impl<'a> Runtime<'a> {
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, INITIALIZE) {
             initialize.call(&mut store, ()).map_err(stopped)?;
         }
-        let report = run(&mut store, instance, program)?;
-        Ok(Evaluation { report, store, instance })
+        let (report, heap_end) = run(&mut store, instance, program)?;
+        Ok(Evaluation { report, heap_end, store, instance })
     }
 
     /// The runtime as a module whose instances start with the state of the evaluation.
@@ -89,7 +92,7 @@ impl<'a> Runtime<'a> {
     }
 }
 
-fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<Vec<u8>> {
+fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<(Vec<u8>, usize)> {
     let memory = instance.get_memory(&mut *store, "memory").context("the runtime has no memory")?;
     let length = u32::try_from(program.len()).context("the program is too large")?;
     let allocate = instance.get_typed_func::<u32, u32>(&mut *store, ALLOCATE).map_err(failed)?;
@@ -104,13 +107,16 @@ fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Re
     };
     let report = word(result).zip(word(result + 4)).filter(|(_, length)| *length <= MAX_REPORT_BYTES);
     let report = report.and_then(|(at, length)| data.get(at..at.checked_add(length)?));
-    Ok(report.context("the runtime returned no report")?.to_vec())
+    let report = report.zip(word(result + 8)).context("the runtime returned no report")?;
+    Ok((report.0.to_vec(), report.1))
 }
 
 /// The error of code that ran.
 fn stopped(error: wasmtime::Error) -> anyhow::Error {
     match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Mistake("error: top-level code does not end: it was stopped after 60 billion instructions".into()).into(),
+        Some(Trap::OutOfFuel) => {
+            Mistake("error: top-level code does not end: it was stopped after 60 billion instructions".into()).into()
+        }
         Some(Trap::StackOverflow) => Mistake("error: top-level code recurses too deeply".into()).into(),
         _ => anyhow!("the runtime stopped while it evaluated top-level code: {error:#}"),
     }
@@ -162,6 +168,7 @@ mod tests {
                     (global.set $count (i32.add (global.get $count) (i32.const 1)))
                     (i32.store (i32.const 8) (local.get $at))
                     (i32.store (i32.const 12) (local.get $length))
+                    (i32.store (i32.const 16) (i32.const 65536))
                     (i32.const 8))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );

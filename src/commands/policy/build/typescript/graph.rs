@@ -92,7 +92,9 @@ impl Graph {
             if number == lowest {
                 let start = unfinished.iter().position(|it| *it == path).unwrap_or_default();
                 order.extend(unfinished.drain(start..).map(str::to_owned));
-            } else if let Some((parent, low)) = stack.last().and_then(|(parent, _)| Some((*parent, numbers.get(parent)?.1))) {
+            } else if let Some((parent, low)) =
+                stack.last().and_then(|(parent, _)| Some((*parent, numbers.get(parent)?.1)))
+            {
                 numbers.entry(parent).and_modify(|it| it.1 = low.min(lowest));
             }
         }
@@ -149,7 +151,8 @@ mod tests {
 
     fn graph(edges: &[(&str, &[(&str, &str)])]) -> Graph {
         let edge = |(path, kind): &(&str, &str)| serde_json::json!({ "path": path, "kind": kind });
-        let module = |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
+        let module =
+            |imports: &[(&str, &str)]| serde_json::json!({ "imports": imports.iter().map(edge).collect::<Vec<_>>() });
         let inputs: BTreeMap<_, _> = edges.iter().map(|(path, imports)| (path, module(imports))).collect();
         Graph::new(&serde_json::json!({ "inputs": inputs, "outputs": {} }).to_string()).expect("a metafile")
     }

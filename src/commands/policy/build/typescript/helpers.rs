@@ -68,7 +68,12 @@ pub fn share(modules: &mut Vec<Module>) {
         }
     }
     if is_used {
-        modules.push(Module { id: ID.to_owned(), imports: BTreeMap::new(), code: SOURCE.to_owned(), ..Module::default() });
+        modules.push(Module {
+            id: ID.to_owned(),
+            imports: BTreeMap::new(),
+            code: SOURCE.to_owned(),
+            ..Module::default()
+        });
     }
 }
 
@@ -78,7 +83,9 @@ fn without_helpers(code: &str) -> Option<String> {
     let mut out = String::with_capacity(code.len());
     let mut lines = code.split_inclusive('\n').peekable();
     while let Some(line) = lines.peek() {
-        let helper = NAMES.iter().find(|name| line.strip_prefix("var ").and_then(|it| it.strip_prefix(*name)).is_some_and(|it| it.starts_with(" = ")));
+        let helper = NAMES.iter().find(|name| {
+            line.strip_prefix("var ").and_then(|it| it.strip_prefix(*name)).is_some_and(|it| it.starts_with(" = "))
+        });
         let Some(name) = helper else {
             if line.trim_end() == "\"use strict\";" {
                 out.push_str(lines.next()?);
@@ -88,7 +95,7 @@ fn without_helpers(code: &str) -> Option<String> {
         };
         names.push(*name);
         // The definition of a helper ends with a `;` at the end of a line that is not indented.
-        while let Some(line) = lines.next() {
+        for line in lines.by_ref() {
             out.push('\n');
             if line.trim_end().ends_with(';') && !line.starts_with(' ') {
                 break;

@@ -2,6 +2,7 @@
 //! before the first request. The component is the runtime with the result.
 
 mod bundle;
+mod compact;
 mod entry;
 mod esbuild;
 mod evaluate;
@@ -105,9 +106,14 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
         for line in app.notes.iter().cloned().chain(uses.values().flat_map(|found| app.use_notes(found))) {
             eprintln!("{line}");
         }
-        return tools::componentize(described(runtime.snapshot(evaluation)?)?, None);
+        let heap_end = evaluation.heap_end;
+        let module = compact::compact(&runtime.snapshot(evaluation)?, heap_end, &evaluate::BUILD_EXPORTS)?;
+        return tools::componentize(described(module)?, None);
     }
-    bail!("{}: the set of modules that read settings at top level changes with each evaluation", app.names.display(&app.top))
+    bail!(
+        "{}: the set of modules that read settings at top level changes with each evaluation",
+        app.names.display(&app.top)
+    )
 }
 
 /// Replaces the producers of the runtime: `policy inspect` shows those of the policy.
@@ -154,7 +160,10 @@ impl Bundle {
             }
         }
         let note = |(place, states): (String, Vec<&str>)| {
-            format!("{place}: note: top-level code reads {}: evaluated in every instance, not once at build", states.join(", "))
+            format!(
+                "{place}: note: top-level code reads {}: evaluated in every instance, not once at build",
+                states.join(", ")
+            )
         };
         reads.into_iter().map(note).collect()
     }

@@ -70,7 +70,9 @@ impl Names {
         let mut chain = Vec::new();
         for path in graph.chain(top, to) {
             let name = match path.strip_prefix(resolve::PREFIX) {
-                Some(id) => id.strip_prefix("node/").map_or_else(|| id.trim_start_matches("package/").to_owned(), |it| format!("node:{it}")),
+                Some(id) => id
+                    .strip_prefix("node/")
+                    .map_or_else(|| id.trim_start_matches("package/").to_owned(), |it| format!("node:{it}")),
                 None => resolve::package_of(path).unwrap_or_else(|| self.display(path)),
             };
             if chain.last() != Some(&name) {
@@ -114,7 +116,11 @@ mod tests {
             ("lib/a.ts", "lib/a.ts", "app/lib/a.ts"),
             ("../shared/b.ts", "../shared/b.ts", "shared/b.ts"),
             ("../../node_modules/zod/index.js", "node_modules/zod/index.js", "/home/node_modules/zod/index.js"),
-            ("(disabled):../node_modules/a/b.js", "(disabled):node_modules/a/b.js", "(disabled):../node_modules/a/b.js"),
+            (
+                "(disabled):../node_modules/a/b.js",
+                "(disabled):node_modules/a/b.js",
+                "(disabled):../node_modules/a/b.js",
+            ),
             ("tidegate:src/index.ts", "tidegate:src/index.ts", "tidegate:src/index.ts"),
         ] {
             assert_eq!((names.id(path), names.display(path)), (id.to_owned(), display.to_owned()), "{path}");

@@ -32,7 +32,8 @@ const REALTIME: &str = "installed/realtime";
 const INSTALLED_REALTIME: &str = "tidegate:installed/realtime-itself";
 const EMPTY: &str = "empty";
 /// Modules of the runtime itself, `tidegate:policy` for instance. There is one copy of their classes.
-pub const BUILT_INS: [&str; 4] = ["tidegate:policy", "tidegate:realtime", "tidegate:next/headers", "tidegate:next/server"];
+pub const BUILT_INS: [&str; 4] =
+    ["tidegate:policy", "tidegate:realtime", "tidegate:next/headers", "tidegate:next/server"];
 const BUILT_IN: &str = "built-in/";
 const SUBSTITUTE: &str = "substitute/";
 

@@ -69,7 +69,11 @@ mod tests {
         assert!(found[0].starts_with("a.ts:1: warning: this looks like a secret, because"), "{found:?}");
         assert!(found[1].starts_with("a.ts:2: warning: this looks like a token of GitHub"), "{found:?}");
         assert_eq!(find("node_modules/a/a.js", &source, false).len(), 1);
-        for harmless in ["const secret = process.env.SECRET_OF_THE_APPLICATION", "password: `${a}-${b}-0123456789abcdef`", "ü: \"x\""] {
+        for harmless in [
+            "const secret = process.env.SECRET_OF_THE_APPLICATION",
+            "password: `${a}-${b}-0123456789abcdef`",
+            "ü: \"x\"",
+        ] {
             assert!(find("a.ts", harmless, true).is_empty(), "{harmless}");
         }
         assert_eq!(find("a.ts", "redis://:hunter2@db.example", true).len(), 1);

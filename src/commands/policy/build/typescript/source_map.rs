@@ -22,7 +22,8 @@ const BASE64: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123
 impl SourceMap {
     /// `name` is the name of a source, of its path in the map.
     pub fn new(json: &str, name: impl Fn(&str) -> String) -> Result<Self> {
-        let Json { sources, mappings } = serde_json::from_str(json).context("esbuild wrote a source map of an unknown form")?;
+        let Json { sources, mappings } =
+            serde_json::from_str(json).context("esbuild wrote a source map of an unknown form")?;
         Ok(Self { sources: sources.iter().map(|path| name(path)).collect(), mappings })
     }
 
@@ -78,7 +79,9 @@ mod tests {
     #[test]
     fn positions_are_found_in_their_source() {
         // Line 1 has no source. Line 2: columns 1 and 9 of line 3. Line 4: column 1 of line 5, in the second source.
-        let map = SourceMap::new(r#"{"sources":["a.ts","b.ts"],"mappings":";AAEA,QAAQ;;ACEA"}"#, |path| format!("lib/{path}"));
+        let map = SourceMap::new(r#"{"sources":["a.ts","b.ts"],"mappings":";AAEA,QAAQ;;ACEA"}"#, |path| {
+            format!("lib/{path}")
+        });
         let map = map.expect("a map");
         for (position, found) in [
             ((1, 1), None),

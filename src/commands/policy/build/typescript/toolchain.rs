@@ -16,7 +16,8 @@ const PACKAGES: &str = include_str!("../../../../../sdk/typescript/bundler/packa
 /// With the digest of each package.
 const LOCK: &str = include_str!("../../../../../sdk/typescript/bundler/package-lock.json");
 
-const REMEDY: &str = "the build needs npm once, to install esbuild, the bundler: install Node.js from https://nodejs.org/en/download";
+const REMEDY: &str =
+    "the build needs npm once, to install esbuild, the bundler: install Node.js from https://nodejs.org/en/download";
 
 /// Returns the program, and installs it if it is missing.
 pub fn esbuild(project: &Path) -> Result<PathBuf> {
@@ -85,10 +86,8 @@ mod tests {
 
     #[test]
     fn lock_has_the_digest_of_each_package_at_this_version() {
-        let (manifest, lock): (Value, Value) = (
-            serde_json::from_str(PACKAGES).expect("a manifest"),
-            serde_json::from_str(LOCK).expect("a lock file"),
-        );
+        let (manifest, lock): (Value, Value) =
+            (serde_json::from_str(PACKAGES).expect("a manifest"), serde_json::from_str(LOCK).expect("a lock file"));
         let packages = manifest["optionalDependencies"].as_object().expect("packages");
         assert_eq!(packages.len(), 4);
         for (name, version) in packages {
@@ -108,7 +107,8 @@ mod tests {
         fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");
         fs::write(&path, "").expect("a file");
         for (version, is_used) in [("0.1.0", false), (VERSION, true)] {
-            fs::write(modules.join(&package).join("package.json"), format!(r#"{{"version":"{version}"}}"#)).expect("a file");
+            fs::write(modules.join(&package).join("package.json"), format!(r#"{{"version":"{version}"}}"#))
+                .expect("a file");
             let found = installed(&project.path().join("app"), &package).expect("readable");
             assert_eq!(found.as_ref() == Some(&path), is_used, "{version}");
         }

@@ -7,12 +7,64 @@ use serde::Deserialize;
 
 /// The modules of Node.
 const BUILTIN: &[&str] = &[
-    "assert", "assert/strict", "async_hooks", "buffer", "child_process", "cluster", "console", "constants", "crypto", "dgram",
-    "diagnostics_channel", "dns", "dns/promises", "domain", "events", "fs", "fs/promises", "http", "http2", "https", "inspector",
-    "inspector/promises", "module", "net", "os", "path", "path/posix", "path/win32", "perf_hooks", "process", "punycode",
-    "querystring", "readline", "readline/promises", "repl", "sea", "sqlite", "stream", "stream/consumers", "stream/promises",
-    "stream/web", "string_decoder", "sys", "test", "test/reporters", "timers", "timers/promises", "tls", "trace_events", "tty",
-    "url", "util", "util/types", "v8", "vm", "wasi", "worker_threads", "zlib",
+    "assert",
+    "assert/strict",
+    "async_hooks",
+    "buffer",
+    "child_process",
+    "cluster",
+    "console",
+    "constants",
+    "crypto",
+    "dgram",
+    "diagnostics_channel",
+    "dns",
+    "dns/promises",
+    "domain",
+    "events",
+    "fs",
+    "fs/promises",
+    "http",
+    "http2",
+    "https",
+    "inspector",
+    "inspector/promises",
+    "module",
+    "net",
+    "os",
+    "path",
+    "path/posix",
+    "path/win32",
+    "perf_hooks",
+    "process",
+    "punycode",
+    "querystring",
+    "readline",
+    "readline/promises",
+    "repl",
+    "sea",
+    "sqlite",
+    "stream",
+    "stream/consumers",
+    "stream/promises",
+    "stream/web",
+    "string_decoder",
+    "sys",
+    "test",
+    "test/reporters",
+    "timers",
+    "timers/promises",
+    "tls",
+    "trace_events",
+    "tty",
+    "url",
+    "util",
+    "util/types",
+    "v8",
+    "vm",
+    "wasi",
+    "worker_threads",
+    "zlib",
 ];
 
 const FILES: &str = "a policy has no files: import the file, or read a setting from process.env";
@@ -45,7 +97,8 @@ const ALTERNATIVES: &[(&str, &str)] = &[
 
 /// Packages that cannot work in a policy.
 const REFUSED: &str = include_str!("../../../../../sdk/typescript/refused.json");
-static PACKAGES: LazyLock<BTreeMap<String, Package>> = LazyLock::new(|| serde_json::from_str(REFUSED).unwrap_or_default());
+static PACKAGES: LazyLock<BTreeMap<String, Package>> =
+    LazyLock::new(|| serde_json::from_str(REFUSED).unwrap_or_default());
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -159,7 +212,11 @@ mod tests {
 
     #[test]
     fn stand_ins_say_what_to_write_instead() {
-        for id in BUILTIN.iter().map(|name| format!("{NODE}{name}")).chain(PACKAGES.keys().map(|name| format!("{PACKAGE}{name}"))) {
+        for id in BUILTIN
+            .iter()
+            .map(|name| format!("{NODE}{name}"))
+            .chain(PACKAGES.keys().map(|name| format!("{PACKAGE}{name}")))
+        {
             assert!(stand_in(&id).is_some_and(|source| source.contains(ERROR_NAME)), "{id}");
         }
         let text = explain("package/pg").expect("a text");

@@ -42,7 +42,8 @@ impl Message {
             location.as_ref().map_or_else(String::new, |at| format!("{}:{}: ", name(&at.file), at.line))
         };
         // esbuild advises its own options, which the build does not have.
-        let notes = self.notes.iter().filter(|note| !note.text.contains(" as external ") && !note.text.contains("\"esbuild\""));
+        let notes =
+            self.notes.iter().filter(|note| !note.text.contains(" as external ") && !note.text.contains("\"esbuild\""));
         let notes = notes.map(|note| format!("\n  {}{}", place(&note.location), note.text));
         format!("{}{kind}: {}{}", place(&self.location), self.text, notes.collect::<String>())
     }

@@ -102,7 +102,10 @@ impl Service {
                 "on-load" => {
                     let (path, namespace) = (packet.value.get("path").text(), packet.value.get("namespace").text());
                     let loaded = plugin.load(path, namespace)?;
-                    self.respond(packet.id, loaded.map_or_else(|| Value::map([]), |it| it.encode(path, namespace, options.folder)))?;
+                    self.respond(
+                        packet.id,
+                        loaded.map_or_else(|| Value::map([]), |it| it.encode(path, namespace, options.folder)),
+                    )?;
                 }
                 "on-start" => {
                     let none = || Value::List(vec![]);

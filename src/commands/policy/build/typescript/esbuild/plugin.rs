@@ -127,7 +127,9 @@ impl Resolution {
         match self {
             Self::File(path) => answer(path, "file"),
             Self::Provided(path) => answer(path, NAMESPACE),
-            Self::External(path) => Value::map([("id", 0.into()), ("path", (&**path).into()), ("external", true.into())]),
+            Self::External(path) => {
+                Value::map([("id", 0.into()), ("path", (&**path).into()), ("external", true.into())])
+            }
             Self::Default => Value::map([]),
         }
     }
