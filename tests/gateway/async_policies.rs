@@ -26,7 +26,7 @@ const REJECT: &str =
   (i32.const 0) (i64.const 0) (i32.const 0) (i32.const 0))";
 /// Starts to wait for an hour, and leaves what it waits for in `$i`.
 const START_WAIT: &str = "(local.set $i (i32.shr_u (call $wait-for (i64.const 3_600_000_000_000)) (i32.const 4)))";
-/// Waits for what is in `$i`.
+/// Waits for the handle in `$i`.
 const WAIT: &str =
     "(call $join (local.get $i) (global.get $set)) (i32.or (i32.const 2) (i32.shl (global.get $set) (i32.const 4)))";
 
@@ -120,7 +120,7 @@ async fn waiting_of_tasks_is_limited() {
         vec![
             ("waits for an hour", "timeout", task("", &sleeps, "unreachable")),
             ("waits for an hour without a callback", "timeout", task(wait, &format!("{START_WAIT} (call $join (local.get $i) (global.get $set)) (drop (call $wait (global.get $set) (i32.const 1024))) {ALLOW} {EXIT}"), "unreachable")),
-            ("waits for nothing", "trap", task("", empty_set, "unreachable")),
+            ("waits on an empty set", "trap", task("", empty_set, "unreachable")),
             ("ends with a call that goes on", "allowed", task("", &left_over, "unreachable")),
             ("waits after its answer", "allowed", task("", &left_waiting, "unreachable")),
             ("accepts no further call", "allowed", task("", &format!("(call $backpressure) {ALLOW} {EXIT}"), "unreachable")),

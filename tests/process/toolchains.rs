@@ -17,7 +17,7 @@ struct Toolchain {
     name: &'static str,
     /// Files of `tests/fixtures/toolchains`, and their names in the project. The project has the folder `wit` too.
     files: &'static [(&'static str, &'static str)],
-    /// A shell script. `$CACHE` is a folder for what is installed once.
+    /// A shell script. `$CACHE` is a folder for installed tools.
     build: &'static str,
     /// Whether the ordinary tests try it too: it takes seconds.
     quick: bool,

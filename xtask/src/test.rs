@@ -107,7 +107,10 @@ fn javascript_runtime(size: Size) -> Result<()> {
     step("formatting of the runtime", cargo(["fmt", "--check"]).current_dir(&engine))?;
     step("tests of the runtime", cargo(["test", "--locked"]).current_dir(&engine))?;
     if size == Size::Full {
-        step("web-platform-tests", cargo(["test", "--locked", "--test", "wpt", "--", "--ignored"]).current_dir(&engine))?;
+        step(
+            "web-platform-tests",
+            cargo(["test", "--locked", "--test", "wpt", "--", "--ignored"]).current_dir(&engine),
+        )?;
         println!("== the runtime from its sources");
         runtime::run(&["--check"])?;
     }
