@@ -54,6 +54,7 @@ JSON.stringify([String(count), ...failed])
 "#;
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a regular file of a crate")]
 fn urls_are_parsed_as_the_data_says() {
     let folder = crate_folder("url").join("tests");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("the crate contains its test data");
