@@ -124,7 +124,11 @@ fn described(module: Vec<u8>) -> Result<Vec<u8>> {
 
 impl Bundle {
     fn evaluate(&self, runtime: &Runtime) -> Result<(Report, Evaluation)> {
-        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?)?;
+        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?);
+        let evaluation = evaluation.map_err(|error| match error.downcast::<Mistake>() {
+            Ok(Mistake(text)) => Mistake(format!("{}: {text}", self.names.display(&self.top))).into(),
+            Err(error) => error,
+        })?;
         let report = serde_json::from_slice(&evaluation.report).context("the runtime wrote an invalid report")?;
         Ok((report, evaluation))
     }
