@@ -197,10 +197,8 @@ fn fetch(authority: &str) -> Vec<u8> {
         authority.len()
     );
     // The state of the call is the last parameter: 2 after it returned.
-    let callback = format!(
-        "(if (result i32) (i32.eq (local.get 2) (i32.const 2)) (then (call $finish)) (else (i32.or (i32.const 2) (i32.shl (global.get $set) (i32.const 4)))))"
-    );
-    task(&fields, &function, &callback)
+    let callback = "(if (result i32) (i32.eq (local.get 2) (i32.const 2)) (then (call $finish)) (else (i32.or (i32.const 2) (i32.shl (global.get $set) (i32.const 4)))))";
+    task(&fields, &function, callback)
 }
 
 #[tokio::test]
