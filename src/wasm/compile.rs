@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, nice, setrlimit};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+use wasmtime::{Engine, ResourcesRequired};
 
 use crate::policy::Limits;
 use crate::wasm::abi::Abi;
@@ -31,6 +31,8 @@ const MAX_CHILD_CPU_SECONDS: u64 = 7200;
 const MAX_CHILD_MEMORY_BYTES: u64 = 3 << 30;
 /// Machine code is three to ten times as large as its WebAssembly.
 const MAX_CODE_BYTES: u64 = 1 << 30;
+/// A page of linear memory.
+const PAGE_BYTES: u64 = 64 << 10;
 /// Standard error of a child; the rest is discarded.
 const MAX_STDERR_BYTES: u64 = 4 << 10;
 
@@ -76,7 +78,8 @@ impl Compiler {
         let engine = self.engines.get(abi).map_err(|error| LoadError::CompilerUnavailable(format!("{error:#}")))?;
         let Some(child) = &self.child else {
             let code = precompile(&engine, bytes)?;
-            return load_bytes(&engine, &code).map_err(|error| too_large(abi, &code, &error));
+            return load_bytes(&engine, &code)
+                .map_err(|error| too_large(abi, self.engines.max_memory(), &code, &error));
         };
         if let Some(component) = child.cache.as_ref().and_then(|cache| cache.load(&engine, digest)) {
             return Ok(component);
@@ -86,7 +89,7 @@ impl Compiler {
             return Ok(component);
         }
         // The child compiles for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
-        load_bytes(&engine, &code).map_err(|error| too_large(abi, &code, &error))
+        load_bytes(&engine, &code).map_err(|error| too_large(abi, self.engines.max_memory(), &code, &error))
     }
 }
 
@@ -150,7 +153,7 @@ fn precompile(engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
 }
 
 /// The error for a component that no instance of the pool can hold.
-fn too_large(abi: Abi, code: &[u8], error: &wasmtime::Error) -> LoadError {
+fn too_large(abi: Abi, max_memory: usize, code: &[u8], error: &wasmtime::Error) -> LoadError {
     // An engine without a pool loads it and tells what it needs.
     let needed = engine::compiler(abi).ok().and_then(|engine| load_bytes(&engine, code).ok()?.resources_required());
     LoadError::InstanceTooLarge(match needed {
@@ -159,6 +162,12 @@ fn too_large(abi: Abi, code: &[u8], error: &wasmtime::Error) -> LoadError {
              build it without stubs (componentize-qjs: without `--stub-wasi`), because Tidegate provides WASI",
             needed.num_memories
         ),
+        Some(ResourcesRequired { max_initial_memory_size: Some(pages), .. })
+            if pages.saturating_mul(PAGE_BYTES) > max_memory as u64 =>
+        {
+            let size = pages.saturating_mul(PAGE_BYTES);
+            format!("a memory of it has {size} bytes from its start, and policy.max-memory is {max_memory} bytes")
+        }
         _ => causes(error),
     })
 }

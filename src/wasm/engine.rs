@@ -81,6 +81,14 @@ impl Engines {
         }
     }
 
+    /// Bytes of the memories of an instance; those of metered engines have no limit.
+    pub(super) fn max_memory(&self) -> usize {
+        match &self.0.kind {
+            Kind::Pooled(limits) => limits.max_memory,
+            Kind::Metered => usize::MAX,
+        }
+    }
+
     /// What the pools hold, if there is address space for pools.
     pub fn pool_usage(&self) -> Option<PoolUsage> {
         let Shared { synchronous, asynchronous, .. } = &*self.0;

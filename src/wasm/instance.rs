@@ -1,7 +1,9 @@
 //! An instance of a policy: created for one decision, called once, then dropped.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Store, Trap, UpdateDeadline};
@@ -136,12 +138,15 @@ impl Instance {
         self.store.data_mut().start_decision(request_id, params);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
-        let answer = timeout_at(params.deadline, authorizer.call_authorize(&mut self.store, request, channels)).await;
+        // What a component does with its tasks must not end the connection, should the engine not expect it.
+        let call = AssertUnwindSafe(authorizer.call_authorize(&mut self.store, request, channels)).catch_unwind();
+        let answer = timeout_at(params.deadline, call).await;
         let state = self.store.data_mut();
         let mut pending_keys = None;
         let answer = match (state.exceeded_limit(), answer) {
             (Some(limit), _) => Err(Failure::Limit(limit)),
-            (None, Ok(answer)) => answer.map_err(|error| {
+            (None, Ok(Err(_))) => Err(Failure::Host("the engine panicked".into())),
+            (None, Ok(Ok(answer))) => answer.map_err(|error| {
                 pending_keys = error.downcast_ref::<KeysPending>().map(|KeysPending(fetch)| fetch.clone());
                 failure(&error, false, state.limiter.limit_exceeded)
             }),

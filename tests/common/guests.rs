@@ -24,6 +24,7 @@ const WORLD: &str = "
         import wasi:clocks/monotonic-clock@0.3.0;
         import wasi:clocks/wall-clock@0.2.0;
         import wasi:http/outgoing-handler@0.2.0;
+        import wasi:http/client@0.3.0;
         import wasi:config/store@0.2.0-rc.1;
         import wasi:random/random@0.2.0;
         import acme:secrets/vault@1.0.0;

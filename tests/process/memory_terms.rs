@@ -148,6 +148,33 @@ async fn concurrent_decisions_stay_within_their_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_instances_keep_no_more_than_their_resident_part() {
+    const COUNT: usize = 16;
+    /// Threads, connections and the like, which stay after the first load.
+    const OTHER: usize = 6 * MIB;
+    // Each instance uses 12 MiB.
+    let code =
+        "(drop (memory.grow (i32.const 192))) (memory.fill (i32.const 0x10000) (i32.const 1) (i32.const 0xc00000))";
+    for resident in [0, 4 * MIB] {
+        let toml = format!(
+            "policy.pool-resident = {resident}\npolicy.timeout = \"20s\"\npolicy.cpu-time = \"5s\"\nlog.filter = \"error\""
+        );
+        let (gateway, _dir) = with_policy(&slow(code), &toml).await;
+        let start = gateway.process.anonymous_memory() << 10;
+        let statuses = requests(gateway.data, COUNT).await;
+        assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+        wait_until("all instances are torn down", async || {
+            metric(gateway.control, "tidegate_wasm_pool_in_use{resource=\"memories\"}").await == 0.0
+        })
+        .await;
+        let kept = (gateway.process.anonymous_memory() << 10).saturating_sub(start);
+        println!("memory: idle instances: {start} bytes at the start, {kept} more after {COUNT} decisions");
+        assert!(kept <= COUNT * resident + OTHER, "{COUNT} idle instances keep {kept} bytes");
+        assert!(kept >= COUNT * resident / 2, "{COUNT} idle instances keep only {kept} bytes");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cached_decisions_stay_within_the_cache_size() {
     const COUNT: usize = 200;
     /// Evicted decisions are freed a little later.

@@ -17,7 +17,7 @@ struct Toolchain {
     name: &'static str,
     /// Files of `tests/fixtures/toolchains`, and their names in the project. The project has the folder `wit` too.
     files: &'static [(&'static str, &'static str)],
-    /// A shell script. `$CACHE` is a folder for what is installed once.
+    /// A shell script. `$CACHE` is a folder for installed tools.
     build: &'static str,
     /// Whether the ordinary tests try it too: it takes seconds.
     quick: bool,
@@ -99,7 +99,7 @@ async fn components_of_other_toolchains_load_and_decide() {
         let printed = inspect(dir.path()).await;
         println!("{}: {} bytes", toolchain.name, fs::metadata(dir.path().join("policy.wasm")).expect("built").len());
         assert_eq!(printed["refused"], Value::Null, "{}: {printed}", toolchain.name);
-        let mut test = tidegate(&["policy", "test", "policy.wasm", "--cases", "cases.toml"]);
+        let mut test = tidegate(&["policy", "test", "policy.wasm", "cases.toml"]);
         test.current_dir(dir.path());
         let tested = run_unlimited(test).await;
         assert!(tested.succeeded() && tested.stdout.contains("2 passed"), "{}: {}", toolchain.name, tested.all());

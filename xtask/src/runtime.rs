@@ -19,6 +19,8 @@ const DEBIAN: [(&str, &str); 5] = [
     ("lld-22", "/usr/bin/wasm-ld-22"),
     ("clang-22", "/usr/bin/clang-22"),
 ];
+/// The compiler next to Debian's cargo, whose standard library is built with it, which is not stable.
+const DEBIAN_CARGO: [(&str, &str); 2] = [("RUSTC", "/usr/bin/rustc"), ("RUSTC_BOOTSTRAP", "1")];
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The linker has the stack first, so that an overflow traps and does not overwrite data.
 /// A panic has nobody to tell, so it has no message.
@@ -85,7 +87,7 @@ fn build(root: &Path, engine: &Path) -> Result<PathBuf> {
         prefixes.iter().map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display())).collect();
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "-Zbuild-std=std,panic_abort"]);
-    cargo.current_dir(engine).envs([("RUSTC", "/usr/bin/rustc"), ("RUSTC_BOOTSTRAP", "1")]);
+    cargo.current_dir(engine).envs(DEBIAN_CARGO);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
     cargo.env("CC_wasm32_unknown_unknown", "clang-22").env("CFLAGS_wasm32_unknown_unknown", c_flags.join(" "));
     // Other profiles than the one in Cargo.toml would give another module.
@@ -136,7 +138,7 @@ fn crates(engine: &Path) -> Result<Vec<Package>> {
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo.args(["metadata", "--format-version=1", "--locked", "--filter-platform", TARGET]).current_dir(engine);
     let metadata: Value =
-        serde_json::from_str(&output(cargo.env("RUSTC", "/usr/bin/rustc"))?).context("cargo metadata")?;
+        serde_json::from_str(&output(cargo.envs(DEBIAN_CARGO))?).context("cargo metadata")?;
     let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
     let packages: BTreeMap<String, Value> =
         list(&metadata, "packages").into_iter().map(|package| (text(&package["id"]), package)).collect();

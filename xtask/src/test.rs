@@ -55,6 +55,8 @@ const SLOW_CLOCKS: &str = "xtask/src/faults/scenarios/slow-clocks.log";
 
 /// The tests that build policies with packages.
 const PACKAGES: &str = "packages_behave_as_documented";
+/// The test that builds components with other toolchains.
+const TOOLCHAINS: &str = "components_of_other_toolchains";
 
 /// Runs `cargo xtask test` with these options.
 pub fn run(options: &[&str]) -> Result<()> {
@@ -105,7 +107,10 @@ fn javascript_runtime(size: Size) -> Result<()> {
     step("formatting of the runtime", cargo(["fmt", "--check"]).current_dir(&engine))?;
     step("tests of the runtime", cargo(["test", "--locked"]).current_dir(&engine))?;
     if size == Size::Full {
-        step("web-platform-tests", cargo(["test", "--locked", "--test", "wpt", "--", "--ignored"]).current_dir(&engine))?;
+        step(
+            "web-platform-tests",
+            cargo(["test", "--locked", "--test", "wpt", "--", "--ignored"]).current_dir(&engine),
+        )?;
         println!("== the runtime from its sources");
         runtime::run(&["--check"])?;
     }
@@ -136,14 +141,17 @@ fn rust(size: Size) -> Result<()> {
     step("tests in Rust", tests)
 }
 
-/// All packages in `tests/packages`, in a full run. In a quick run, those that represent a kind are among the tests in Rust.
+/// All packages in `tests/packages` and all toolchains, in a full run. In a quick run, those that represent a kind are among the tests in Rust.
 fn packages(size: Size) -> Result<()> {
     if size == Size::Quick {
         return Ok(());
     }
     let mut tests =
         cargo(["test", "--workspace", "--locked", "--test", "process", "--", "--include-ignored", PACKAGES]);
-    step("packages of each language", tests.env("TIDEGATE_SOAK", "full"))
+    step("packages of each language", tests.env("TIDEGATE_SOAK", "full"))?;
+    let mut tests =
+        cargo(["test", "--workspace", "--locked", "--test", "process", "--", "--include-ignored", TOOLCHAINS]);
+    step("components of other toolchains", tests.env("TIDEGATE_SOAK", "full"))
 }
 
 /// The fault suite: a short run with a fixed seed, which a failure repeats, or a long one with a new seed.

@@ -4,11 +4,11 @@ use std::any::Any;
 
 use http::HeaderMap;
 use wasmtime::{CallHook, Error, Result, StoreContextMut};
-use wasmtime_wasi_http::FieldMap;
 use wasmtime_wasi_http::p2::bindings::http::types::{Method, Scheme};
 use wasmtime_wasi_http::p2::types::{
     HostFutureIncomingResponse, HostIncomingResponse, HostOutgoingRequest, HostOutgoingResponse,
 };
+use wasmtime_wasi_http::{FieldMap, p3};
 
 use crate::wasm::host::State;
 use crate::wasm::host::http::BODY_CHUNK_BYTES;
@@ -76,6 +76,14 @@ fn bytes_of(entry: &(dyn Any + Send)) -> usize {
     }
     if let Some(response) = entry.downcast_ref::<HostIncomingResponse>() {
         return bytes_of_fields(&response.headers);
+    }
+    if let Some(request) = entry.downcast_ref::<p3::Request>() {
+        let path = request.path_with_query.as_ref().map_or(0, |path| path.as_str().len());
+        let authority = request.authority.as_ref().map_or(0, |authority| authority.as_str().len());
+        return request.method.as_str().len() + authority + path + bytes_of_fields(&request.headers) + BODY_BYTES;
+    }
+    if let Some(response) = entry.downcast_ref::<p3::Response>() {
+        return bytes_of_fields(&response.headers) + BODY_BYTES;
     }
     if let Some(HostFutureIncomingResponse::Ready(Ok((response, _)))) = entry.downcast_ref() {
         return bytes_of_fields(response.headers());

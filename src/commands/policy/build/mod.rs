@@ -4,7 +4,6 @@ mod c;
 mod go;
 mod python;
 mod rust;
-mod starling;
 mod tools;
 mod typescript;
 
@@ -58,7 +57,6 @@ pub fn run(args: &BuildArgs) -> anyhow::Result<()> {
     );
     match language {
         Language::Rust => rust::build(&job),
-        Language::TypeScript if !typescript::has_runtime() => starling::build(&job),
         Language::TypeScript => typescript::build(&job, node_env(args.node_env)),
         Language::Python => python::build(&job),
         Language::Go => go::build(&job),

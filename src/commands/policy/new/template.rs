@@ -36,17 +36,13 @@ struct Examples;
 #[exclude = "c/test_sdk.c"]
 #[exclude = "go/*_test.go"]
 #[exclude = "python/tests/*"]
-#[exclude = "typescript/build/*"]
 #[exclude = "typescript/bundler/*"]
 #[exclude = "typescript/engine/*"]
 #[exclude = "typescript/engine.wasm"]
 #[exclude = "typescript/engine.toml"]
 #[exclude = "typescript/refused.json"]
-#[exclude = "typescript/platform/*"]
-#[exclude = "typescript/runtime/*"]
 #[exclude = "typescript/test/*"]
 #[exclude = "typescript/tests/*"]
-#[exclude = "typescript/toolchain/*"]
 struct EmbeddedSdk;
 
 /// The interface, for reference.

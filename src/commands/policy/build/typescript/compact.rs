@@ -2,7 +2,9 @@
 
 use anyhow::{Context, Result};
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{ConstExpr, DataCountSection, DataSection, ExportSection, MemorySection, Module, RawSection, SectionId};
+use wasm_encoder::{
+    ConstExpr, DataCountSection, DataSection, ExportSection, MemorySection, Module, RawSection, SectionId,
+};
 use wasmparser::{DataKind, DataSectionReader, Operator, Parser, Payload};
 
 /// Zeros between two segments cost less than the head of a segment, whose offset takes up to five bytes.

@@ -19,14 +19,14 @@ const INITIALIZE: &str = "_initialize";
 /// Bounds of the evaluation of top-level code, which may be hostile.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Instructions. The runtime itself stops endless code earlier, and knows its line.
+    /// Instructions. The largest app measured takes a tenth of the default.
     pub fuel: u64,
     pub memory_bytes: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { fuel: 60_000_000_000, memory_bytes: 512 << 20 }
+        Self { fuel: 10_000_000_000, memory_bytes: 512 << 20 }
     }
 }
 
@@ -115,7 +115,7 @@ fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Re
 fn stopped(error: wasmtime::Error) -> anyhow::Error {
     match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => {
-            Mistake("error: top-level code does not end: it was stopped after 60 billion instructions".into()).into()
+            Mistake("error: top-level code does not end: it was stopped after 10 billion instructions".into()).into()
         }
         Some(Trap::StackOverflow) => Mistake("error: top-level code recurses too deeply".into()).into(),
         _ => anyhow!("the runtime stopped while it evaluated top-level code: {error:#}"),

@@ -44,11 +44,6 @@ const RUNTIME: &str = "engine.wasm";
 #[error("{0}")]
 pub struct Mistake(pub String);
 
-/// Whether the program contains the runtime.
-pub fn has_runtime() -> bool {
-    runtime().is_ok()
-}
-
 /// The runtime that the program contains; in debug builds another one for its developers.
 fn runtime() -> Result<Cow<'static, [u8]>> {
     #[cfg(debug_assertions)]
@@ -129,7 +124,11 @@ fn described(module: Vec<u8>) -> Result<Vec<u8>> {
 
 impl Bundle {
     fn evaluate(&self, runtime: &Runtime) -> Result<(Report, Evaluation)> {
-        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?)?;
+        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?);
+        let evaluation = evaluation.map_err(|error| match error.downcast::<Mistake>() {
+            Ok(Mistake(text)) => Mistake(format!("{}: {text}", self.names.display(&self.top))).into(),
+            Err(error) => error,
+        })?;
         let report = serde_json::from_slice(&evaluation.report).context("the runtime wrote an invalid report")?;
         Ok((report, evaluation))
     }
