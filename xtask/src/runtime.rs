@@ -23,7 +23,7 @@ const DEBIAN: [(&str, &str); 5] = [
 const DEBIAN_CARGO: [(&str, &str); 2] = [("RUSTC", "/usr/bin/rustc"), ("RUSTC_BOOTSTRAP", "1")];
 const TARGET: &str = "wasm32-unknown-unknown";
 /// The linker has the stack first, so that an overflow traps and does not overwrite data.
-/// A panic has nobody to tell, so it has no message.
+/// Nothing reads the message of a panic, so it has none.
 const RUSTFLAGS: [&str; 7] = [
     "-Clinker=wasm-ld-22",
     "-Clink-arg=-zstack-size=524288",
@@ -104,7 +104,7 @@ fn module_path(engine: &Path) -> PathBuf {
     engine.join("target").join(TARGET).join("release/tidegate_js.wasm")
 }
 
-/// The record: digest, toolchain, and what is linked, with licenses.
+/// The record: digest, toolchain, and the linked packages, with licenses.
 fn record(engine: &Path, module: &[u8]) -> Result<String> {
     let mut text =
         String::from("# What engine.wasm was built from. Written by `cargo xtask runtime`.\n\n[toolchain]\n");
@@ -137,8 +137,7 @@ type Package = (String, String, String);
 fn crates(engine: &Path) -> Result<Vec<Package>> {
     let mut cargo = Command::new("/usr/bin/cargo");
     cargo.args(["metadata", "--format-version=1", "--locked", "--filter-platform", TARGET]).current_dir(engine);
-    let metadata: Value =
-        serde_json::from_str(&output(cargo.envs(DEBIAN_CARGO))?).context("cargo metadata")?;
+    let metadata: Value = serde_json::from_str(&output(cargo.envs(DEBIAN_CARGO))?).context("cargo metadata")?;
     let list = |value: &Value, name: &str| value[name].as_array().cloned().unwrap_or_default();
     let packages: BTreeMap<String, Value> =
         list(&metadata, "packages").into_iter().map(|package| (text(&package["id"]), package)).collect();

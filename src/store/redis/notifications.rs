@@ -159,11 +159,12 @@ impl SubscriberTask {
     /// Queues all channels again, for a new connection.
     async fn restart_subscriptions(&self) {
         self.shared.subscriptions.lock().restart();
-        while {
+        loop {
             // A binding, so that the lock is not held while others run.
             let is_incomplete = self.shared.subscriptions.lock().continue_restart();
-            is_incomplete
-        } {
+            if !is_incomplete {
+                return;
+            }
             tokio::task::yield_now().await;
         }
     }

@@ -234,7 +234,7 @@ mod tests {
         assert!(subscriptions.refused(&name(7), now) && subscriptions.refused(&name(count - 7), now));
         subscriptions.restart();
         assert!(subscriptions.continue_restart());
-        // The first is replaced by the last, which the restart has passed, and the last but one leaves behind it.
+        // The first is replaced by the last, which the restart has passed, and the last but one leaves after that.
         for gone in [0, count - 2] {
             subscriptions.unsubscribe(&name(gone));
         }

@@ -211,7 +211,7 @@ impl Heap {
         if self.run.1 - self.run.0 < PAGE {
             let (start, end) = unsafe { self.region(RUN)? };
             let aligned = start.next_multiple_of(PAGE);
-            // What is left before the pages is cut into small blocks, if it is more than what remains of their chunk.
+            // The rest before the pages is cut into small blocks, if it is larger than the rest of their chunk.
             if aligned - start > self.chunk.1 - self.chunk.0 {
                 self.chunk = (start, aligned);
             }

@@ -7,7 +7,7 @@ use rquickjs::{Ctx, Error, Exception, Result, Value, qjs};
 /// Evaluates a script, whose stacks have `file`.
 ///
 /// A function that the parser makes has its own copy of its text, for `toString`: with nested functions several times the size of the
-/// script. The bytecode is written and read again without these texts, which also places it without gaps.
+/// script. The bytecode is written and read again without these texts, which also stores it without gaps.
 ///
 /// Without `keeps_lines`, stacks have its functions only by name.
 pub fn evaluate<'js>(ctx: &Ctx<'js>, file: &str, script: impl Into<Vec<u8>>, keeps_lines: bool) -> Result<Value<'js>> {

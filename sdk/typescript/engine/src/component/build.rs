@@ -8,7 +8,7 @@ use std::cell::Cell;
 struct Report {
     start: *const u8,
     length: usize,
-    /// The end of the used memory. What lies behind is clear, and an instance needs none of it at its start.
+    /// The end of the used memory. Memory after it is clear, and an instance needs none of it at its start.
     heap_end: usize,
 }
 

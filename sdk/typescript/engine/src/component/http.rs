@@ -23,7 +23,7 @@ pub fn with<T>(work: impl FnOnce(&mut Requests) -> T) -> T {
     REQUESTS.with_borrow_mut(work)
 }
 
-/// The requests that are not finished, by id: an order in which all have their turn.
+/// The requests that are not finished, by id: each is polled in this order.
 pub struct Requests(BTreeMap<u32, Exchange>);
 
 /// A request and its response. Fields are dropped in order: streams before the bodies that they belong to.
@@ -133,7 +133,7 @@ impl Exchange {
         Ok(exchange)
     }
 
-    /// What has to be waited for.
+    /// The pollables to wait for.
     fn pollables(&self) -> impl Iterator<Item = Pollable> {
         let upload = self.upload.as_ref().map(|upload| upload.stream.subscribe());
         let download = match &self.phase {

@@ -39,7 +39,7 @@ fn grow(end: usize) -> Option<usize> {
     }
     let (missing, usual) = ((end - size).div_ceil(WASM_PAGE), GROWTH / WASM_PAGE);
     let grown = |pages: usize| (memory_grow(0, pages) != usize::MAX).then_some(size + pages * WASM_PAGE);
-    // Near the limit of the instance, what is needed may still fit.
+    // Near the limit of the instance, the requested size may still fit.
     grown(missing.max(usual)).or_else(|| grown(missing))
 }
 

@@ -50,7 +50,7 @@ macro_rules! with_hash {
 }
 
 /// Runs an expression with the type of a hash function of the standard; with any other, the function returns an error. What the larger
-/// algorithms compile to for hashes that nobody uses with them would be a third of their size.
+/// algorithms compile to for hashes that are never used with them would be a third of their size.
 macro_rules! with_standard_hash {
     ($hash:expr, $digest:ident => $body:expr) => {
         match $hash {

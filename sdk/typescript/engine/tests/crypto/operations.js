@@ -325,7 +325,7 @@ globalThis.operations = (() => {
     })),
   });
 
-  /** What is wrong with the things that another engine made. */
+  /** The faults of the values that another engine made. */
   const consume = async ({ signatures, seals, keys }) => {
     const wrong = [];
     for (const [index, [key, params, name]] of SIGNATURES.entries()) {
