@@ -26,7 +26,8 @@ use wasm_metadata::AddMetadata;
 use crate::commands::policy::build::{Job, tools};
 use bundle::Bundle;
 use evaluate::{Bounds, Evaluation, Runtime};
-use program::{Failed, Found, Report};
+use program::{Failed, Found, Program, Report};
+use source_map::SourceMap;
 
 /// Each attempt finds at least one more module that reads an instance's state; apps have few of them.
 const MAX_ATTEMPTS: usize = 12;
@@ -79,21 +80,23 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
     }
     let runtime = Runtime::new(engine, Bounds::default())?;
     let mut uses: BTreeMap<String, Vec<Found>> = BTreeMap::new();
-    // The trial evaluates all modules with placeholders for the state of an instance. That finds most uses, and stand-ins that throw.
-    app.program.trial = true;
-    let (report, _) = app.evaluate(&runtime)?;
-    if let Some(text) = app.unavailable(&report.failed) {
+    let trial = app.trial(&runtime)?;
+    if let Some(text) = app.unavailable(&trial.failed) {
         bail!(Mistake(text));
     }
-    app.defer(report.found, &mut uses);
-    app.program.trial = false;
+    app.defer(trial.found, &mut uses);
     for _ in 0..MAX_ATTEMPTS {
         let (report, evaluation) = app.evaluate(&runtime)?;
         if app.defer(report.found, &mut uses) {
             continue;
         }
         if !report.failed.is_empty() {
-            bail!(Mistake(report.failed.iter().map(|it| app.explain(it)).collect::<Vec<_>>().join("\n")));
+            // The trial has the lines of packages.
+            let same = |it: &Failed| {
+                trial.failed.iter().position(|other| other.module == it.module && other.error == it.error)
+            };
+            let failed = report.failed.iter().map(|it| same(it).and_then(|at| trial.failed.get(at)).unwrap_or(it));
+            bail!(Mistake(failed.map(|it| app.explain(it)).collect::<Vec<_>>().join("\n")));
         }
         for line in report.printed {
             eprintln!("{}: top-level code printed {line}", app.names.display(&app.top));
@@ -123,8 +126,23 @@ fn described(module: Vec<u8>) -> Result<Vec<u8>> {
 }
 
 impl Bundle {
+    /// Evaluates all modules with placeholders for the state of an instance. That finds most uses of it, and stand-ins that throw.
+    fn trial(&self, runtime: &Runtime) -> Result<Report> {
+        let mut program = self.program.clone();
+        program.trial = true;
+        // Stacks have the lines of modules with a map. The snapshot has no lines of packages.
+        for module in &mut program.modules {
+            module.map = self.maps.get(&module.id).map_or_else(String::new, SourceMap::to_json);
+        }
+        Ok(self.run(runtime, &program)?.0)
+    }
+
     fn evaluate(&self, runtime: &Runtime) -> Result<(Report, Evaluation)> {
-        let evaluation = runtime.evaluate(&serde_json::to_vec(&self.program)?);
+        self.run(runtime, &self.program)
+    }
+
+    fn run(&self, runtime: &Runtime, program: &Program) -> Result<(Report, Evaluation)> {
+        let evaluation = runtime.evaluate(&serde_json::to_vec(program)?);
         let evaluation = evaluation.map_err(|error| match error.downcast::<Mistake>() {
             Ok(Mistake(text)) => Mistake(format!("{}: {text}", self.names.display(&self.top))).into(),
             Err(error) => error,
@@ -188,9 +206,21 @@ impl Bundle {
                 text.is_some_and(|text| why.contains(&text))
             });
             let chain = stand_in.map_or_else(String::new, |path| self.names.chain_note(&self.graph, &self.top, path));
-            lines.push(format!("{}: error: {why}{chain}", self.location(&it.module, &it.stack)));
+            let importer =
+                stand_in.filter(|_| it.module.starts_with(resolve::PREFIX)).and_then(|path| self.import_of(path));
+            let place = importer.unwrap_or_else(|| self.location(&it.module, &it.stack));
+            lines.push(format!("{place}: error: {why}{chain}"));
         }
         (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    /// The line of the import that leads to a module.
+    fn import_of(&self, path: &str) -> Option<String> {
+        let chain = self.graph.chain(&self.top, path);
+        let importer = *chain.get(chain.len().checked_sub(2)?)?;
+        let (_, module) = self.graph.modules().find(|(module, _)| *module == importer)?;
+        let edge = module.imports.iter().find(|edge| edge.path == path)?;
+        Some(self.names.line_of_import(importer, edge.name()))
     }
 
     /// The source line of a stack: the innermost line in the module itself.
