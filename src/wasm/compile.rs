@@ -72,15 +72,14 @@ impl Compiler {
         &self.engines
     }
 
-    /// Compiles for the engine of the component's ABI. `digest` is that of `bytes`, in hexadecimal.
-    pub(super) fn compile(&self, bytes: &[u8], digest: &str) -> Result<Component, LoadError> {
-        let abi = Abi::of(bytes);
+    /// Compiles for the engine of `abi`, the component's. `digest` is that of `bytes`, in hexadecimal.
+    pub(super) fn compile(&self, bytes: &[u8], abi: Abi, digest: &str) -> Result<Component, LoadError> {
         let engine = self.engines.get(abi).map_err(|error| LoadError::CompilerUnavailable(format!("{error:#}")))?;
-        let Some(child) = &self.child else {
-            let code = precompile(&engine, bytes)?;
-            return load_bytes(&engine, &code)
-                .map_err(|error| too_large(abi, self.engines.max_memory(), &code, &error));
+        // The code is for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
+        let load = |code: &[u8]| {
+            load_bytes(&engine, code).map_err(|error| too_large(abi, self.engines.max_memory(), code, &error))
         };
+        let Some(child) = &self.child else { return load(&precompile(&engine, bytes)?) };
         if let Some(component) = child.cache.as_ref().and_then(|cache| cache.load(&engine, digest)) {
             return Ok(component);
         }
@@ -88,8 +87,7 @@ impl Compiler {
         if let Some(component) = child.cache.as_ref().and_then(|cache| cache.save(&engine, digest, &code)) {
             return Ok(component);
         }
-        // The child compiles for an engine of the same version and settings, so all that can fail is that the pool's instances are too small.
-        load_bytes(&engine, &code).map_err(|error| too_large(abi, self.engines.max_memory(), &code, &error))
+        load(&code)
     }
 }
 

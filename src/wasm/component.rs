@@ -53,10 +53,10 @@ impl Policy {
     pub fn with_digest(compiler: &Compiler, bytes: &[u8], digest: Digest) -> Result<Self, LoadError> {
         check_header(bytes)?;
         let invalid = |error: wasmtime::Error| LoadError::Invalid(causes(&error));
-        let component = compiler.compile(bytes, &digest.hex())?;
+        let abi = Abi::of(bytes);
+        let component = compiler.compile(bytes, abi, &digest.hex())?;
         // The linker and the instances get their engine from the component, so those of two engines never meet.
         let engine = component.engine();
-        let abi = Abi::of(bytes);
         let linker = linker(engine, abi).map_err(invalid)?;
         let kind = component.component_type();
         let exports: Vec<&str> = kind.exports(engine).map(|(name, _)| name).collect();

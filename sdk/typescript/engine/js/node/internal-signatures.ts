@@ -79,39 +79,30 @@ function fromDer(der: Uint8Array, size: number): Uint8Array | undefined {
   return at === der.length ? raw : undefined;
 }
 
-class Sign {
-  readonly #hash: string;
-  readonly #parts = new Parts();
+/** Data in parts, to be hashed. */
+class Signed {
+  protected readonly hash: string;
+  protected readonly parts = new Parts();
 
   constructor(algorithm: string) {
-    this.#hash = hashOf(algorithm);
+    this.hash = hashOf(algorithm);
   }
 
   update(data: string | Uint8Array, encoding?: string): this {
-    this.#parts.add(data, encoding);
+    this.parts.add(data, encoding);
     return this;
-  }
-
-  sign(key: unknown, encoding?: string): Buffer | string {
-    return output(signBytes(this.#hash, this.#parts.all(), key), encoding);
   }
 }
 
-class Verify {
-  readonly #hash: string;
-  readonly #parts = new Parts();
-
-  constructor(algorithm: string) {
-    this.#hash = hashOf(algorithm);
+class Sign extends Signed {
+  sign(key: unknown, encoding?: string): Buffer | string {
+    return output(signBytes(this.hash, this.parts.all(), key), encoding);
   }
+}
 
-  update(data: string | Uint8Array, encoding?: string): this {
-    this.#parts.add(data, encoding);
-    return this;
-  }
-
+class Verify extends Signed {
   verify(key: unknown, signature: string | Uint8Array, encoding?: string): boolean {
-    return verifyBytes(this.#hash, this.#parts.all(), key, bytesOf(signature, encoding));
+    return verifyBytes(this.hash, this.parts.all(), key, bytesOf(signature, encoding));
   }
 }
 

@@ -1,19 +1,5 @@
 // Streams: the package web-streams-polyfill, and the transform streams on top of it.
-import {
-  ByteLengthQueuingStrategy,
-  CountQueuingStrategy,
-  ReadableByteStreamController,
-  ReadableStream,
-  ReadableStreamBYOBReader,
-  ReadableStreamBYOBRequest,
-  ReadableStreamDefaultController,
-  ReadableStreamDefaultReader,
-  TransformStream,
-  TransformStreamDefaultController,
-  WritableStream,
-  WritableStreamDefaultController,
-  WritableStreamDefaultWriter,
-} from "web-streams-polyfill";
+import { ReadableStream, TransformStream, WritableStream, type TransformStreamDefaultController } from "web-streams-polyfill";
 import { bytesOf, isBinary } from "./bytes.ts";
 import { defineInterface, need } from "./define.ts";
 import { TextDecoder } from "./encoding.ts";
@@ -165,20 +151,14 @@ hideParent(DecompressionStream, "DecompressionStream");
 
 export {
   ByteLengthQueuingStrategy,
-  CompressionStream,
   CountQueuingStrategy,
-  DecompressionStream,
   ReadableByteStreamController,
-  ReadableStream,
   ReadableStreamBYOBReader,
   ReadableStreamBYOBRequest,
   ReadableStreamDefaultController,
   ReadableStreamDefaultReader,
-  TextDecoderStream,
-  TextEncoderStream,
-  TransformStream,
   TransformStreamDefaultController,
-  WritableStream,
   WritableStreamDefaultController,
   WritableStreamDefaultWriter,
-};
+} from "web-streams-polyfill";
+export { CompressionStream, DecompressionStream, ReadableStream, TextDecoderStream, TextEncoderStream, TransformStream, WritableStream };

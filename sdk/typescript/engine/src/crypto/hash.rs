@@ -17,35 +17,26 @@ pub enum Hash {
     Sha512,
 }
 
+/// Runs an expression with the type of one of these hash functions; the arms at the end are for the others.
+macro_rules! with_hash_of {
+    ($hash:expr, $digest:ident => $body:expr, [$($name:ident = $kind:ty),+] $($others:tt)*) => {
+        match $hash {
+            $($crate::crypto::hash::Hash::$name => {
+                type $digest = $kind;
+                $body
+            })+
+            $($others)*
+        }
+    };
+}
+
 /// Runs an expression with the type of a hash function.
 macro_rules! with_hash {
     ($hash:expr, $digest:ident => $body:expr) => {
-        match $hash {
-            $crate::crypto::hash::Hash::Md5 => {
-                type $digest = md5::Md5;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha224 => {
-                type $digest = sha2::Sha224;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha1 => {
-                type $digest = sha1::Sha1;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha256 => {
-                type $digest = sha2::Sha256;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha384 => {
-                type $digest = sha2::Sha384;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha512 => {
-                type $digest = sha2::Sha512;
-                $body
-            }
-        }
+        $crate::crypto::hash::with_hash_of!($hash, $digest => $body, [
+            Md5 = md5::Md5, Sha224 = sha2::Sha224,
+            Sha1 = sha1::Sha1, Sha256 = sha2::Sha256, Sha384 = sha2::Sha384, Sha512 = sha2::Sha512
+        ])
     };
 }
 
@@ -53,30 +44,14 @@ macro_rules! with_hash {
 /// algorithms compile to for hashes that are never used with them would be a third of their size.
 macro_rules! with_standard_hash {
     ($hash:expr, $digest:ident => $body:expr) => {
-        match $hash {
-            $crate::crypto::hash::Hash::Md5 | $crate::crypto::hash::Hash::Sha224 => {
-                return Err($crate::crypto::CryptoError::not_supported("this hash is not available for the algorithm"));
-            }
-            $crate::crypto::hash::Hash::Sha1 => {
-                type $digest = sha1::Sha1;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha256 => {
-                type $digest = sha2::Sha256;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha384 => {
-                type $digest = sha2::Sha384;
-                $body
-            }
-            $crate::crypto::hash::Hash::Sha512 => {
-                type $digest = sha2::Sha512;
-                $body
-            }
-        }
+        $crate::crypto::hash::with_hash_of!($hash, $digest => $body, [
+            Sha1 = sha1::Sha1, Sha256 = sha2::Sha256, Sha384 = sha2::Sha384, Sha512 = sha2::Sha512
+        ] $crate::crypto::hash::Hash::Md5 | $crate::crypto::hash::Hash::Sha224 => {
+            return Err($crate::crypto::CryptoError::not_supported("this hash is not available for the algorithm"));
+        })
     };
 }
-pub(super) use {with_hash, with_standard_hash};
+pub(super) use {with_hash, with_hash_of, with_standard_hash};
 
 impl Hash {
     /// The hash of the standard's name.

@@ -13,15 +13,13 @@ use crate::commands::policy::build::typescript::names::Names;
 use crate::commands::policy::build::typescript::program::{Module, Program};
 use crate::commands::policy::build::typescript::resolve::{self, Resolver};
 use crate::commands::policy::build::typescript::source_map::SourceMap;
-use crate::commands::policy::build::typescript::{Mistake, helpers, secrets, unavailable};
+use crate::commands::policy::build::typescript::{MAX_SOURCE_BYTES, Mistake, helpers, secrets, unavailable};
 use crate::util::files;
 
 /// The newest target of esbuild; the runtime supports it.
 const TARGET: &str = "es2024";
 /// The conditions closest to the runtime: web standards without a page and without Node.
 const CONDITIONS: &str = "tidegate,edge-light,worker,browser,module";
-/// A larger file is not a source.
-const MAX_SOURCE_BYTES: u64 = 32 << 20;
 
 /// The modules of an app, converted.
 pub struct Bundle {

@@ -31,6 +31,8 @@ use source_map::SourceMap;
 
 /// Each attempt finds at least one more module that reads an instance's state; apps have few of them.
 const MAX_ATTEMPTS: usize = 12;
+/// A larger file is not a source.
+const MAX_SOURCE_BYTES: u64 = 32 << 20;
 
 /// The runtime, a core module that `cargo xtask runtime` builds.
 #[derive(RustEmbed)]

@@ -6,11 +6,8 @@ use anyhow::{Context, Result};
 
 use crate::commands::policy::build::typescript::entry::project_root;
 use crate::commands::policy::build::typescript::graph::Graph;
-use crate::commands::policy::build::typescript::resolve;
+use crate::commands::policy::build::typescript::{MAX_SOURCE_BYTES, resolve};
 use crate::util::files;
-
-/// A larger file is not a source.
-const MAX_SOURCE_BYTES: u64 = 32 << 20;
 
 /// The folders that names are relative to. A path in the graph is relative to the root of the project.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use regex::Regex;
 use rust_embed::RustEmbed;
 
 use crate::commands::policy::build::typescript::esbuild::{Import, Kind, Loaded, Plugin, Resolution, Resolved, Step};
-use crate::commands::policy::build::typescript::unavailable;
+use crate::commands::policy::build::typescript::{MAX_SOURCE_BYTES, unavailable};
 use crate::util::files;
 
 /// The package `@tidegate/policy`.
@@ -21,7 +21,6 @@ struct Sdk;
 /// Substitutes for modules of Node, one file for each, with `-` for `/`.
 #[derive(RustEmbed)]
 #[folder = "sdk/typescript/engine/js/node"]
-#[allow_missing = true]
 struct Substitutes;
 
 /// The namespace with its separator, as in a metafile.
@@ -36,9 +35,6 @@ pub const BUILT_INS: [&str; 4] =
     ["tidegate:policy", "tidegate:realtime", "tidegate:next/headers", "tidegate:next/server"];
 const BUILT_IN: &str = "built-in/";
 const SUBSTITUTE: &str = "substitute/";
-
-/// A larger source of a package is not one.
-const MAX_SOURCE_BYTES: u64 = 32 << 20;
 
 /// The identifier that `process.env.NODE_ENV` is replaced with in packages. Unlike a string, it changes nothing in a string.
 pub const NODE_ENV: &str = "__tidegate_node_env__";
