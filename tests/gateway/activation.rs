@@ -1,7 +1,8 @@
 //! Activation of a policy during requests and open streams.
 
-use std::time::Duration;
+use std::pin::pin;
 
+use futures_util::FutureExt;
 use serde_json::json;
 
 use crate::guests::component;
@@ -36,38 +37,41 @@ async fn streams_stay_open_without_rotation() {
     assert_eq!(sse.ids("c", 1).await, [id]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn decision_of_a_retired_policy_is_repeated() {
-    let gateway = Gateway::with_policy(&component("slow"), "").await;
+    let gateway = Gateway::with_lookups("").await;
     let authorizer = &gateway.app.authorizer;
+    let held = gateway.store.hold_lookups().await;
     let opening = gateway.request("channel=c");
     let swapping = async {
-        wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
-        gateway.app.authorizer.activate(load(&component("deny"))).drained().await
+        wait_until("the decision has begun", || authorizer.evaluating() == 1).await;
+        authorizer.activate(load(&component("deny"))).drained().await
     };
     let (reply, info) =
         with_timeout("the stream request and the other task finish", async { tokio::join!(opening, swapping) }).await;
+    drop(held);
     assert_eq!((reply.status, info.generation), (418, 2), "the answer is that of the active policy");
     assert!(authorizer.retired().is_empty(), "{:?}", authorizer.retired());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn activation_is_acknowledged_after_retired_decisions_finish() {
-    let gateway = Gateway::with_policy(&component("slow"), "").await;
-    let swap = |name: &'static str| gateway.app.authorizer.activate(load(&component(name)));
+    let gateway = Gateway::with_lookups("").await;
+    let (store, authorizer) = (&gateway.store, &gateway.app.authorizer);
+    let held = store.hold_lookups().await;
     let opening = gateway.open("channel=c");
     let swapping = async {
-        wait_until("the decision has begun", || gateway.app.streams.count() == 1).await;
-        swap("slow").drained().await;
+        wait_until("the decision has begun", || authorizer.evaluating() == 1).await;
+        authorizer.activate(load(&component("lookup"))).drained().await;
         // The repeated decision pins its generation, so the next activation waits for it.
-        wait_until("the decision is repeated", || gateway.app.authorizer.in_flight() == 1).await;
-        let started = std::time::Instant::now();
-        swap("deny").drained().await;
-        started.elapsed()
+        wait_until("the decision is repeated", || authorizer.in_flight() == 1).await;
+        let mut drained = pin!(authorizer.activate(load(&component("deny"))).drained());
+        assert!(drained.as_mut().now_or_never().is_none(), "the repeated decision is in progress");
+        drop(held);
+        drained.await;
     };
-    let (mut sse, waited) =
+    let (mut sse, ()) =
         with_timeout("the stream request and the other task finish", async { tokio::join!(opening, swapping) }).await;
     sse.connected("c").await;
-    assert!(waited > Duration::from_millis(20), "{waited:?}");
     assert_eq!(gateway.request("channel=c").await.status, 418);
 }

@@ -10,7 +10,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::client::{Sse, send_request};
-use crate::guests::component;
 use crate::harness::{Gateway, wait_until, with_timeout};
 
 const STREAM: &str = "/api/realtime?channel=c";
@@ -136,16 +135,19 @@ async fn http2_connection_completes_its_streams_and_takes_no_new_requests() {
     with_timeout("the server ends", served).await.expect("no panic");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn pending_decision_completes_and_reconnect_keeps_the_requested_position() {
-    let gateway = Gateway::with_policy(&component("slow"), "drain.duration = '1ms'").await;
-    let (data, app) = (gateway.data, gateway.app.clone());
+    let gateway = Gateway::with_lookups("drain.duration = '1ms'").await;
+    let (data, app, store) = (gateway.data, gateway.app.clone(), gateway.store.clone());
+    let held = store.hold_lookups().await;
     let opening = tokio::spawn(async move {
         let mut sse = Sse::open(data, "/api/realtime?channel=c&last_ack_c=1700000000000", &[]).await;
         (sse.frame().await, sse.next().await)
     });
-    wait_until("the decision has begun", || app.streams.count() == 1).await;
+    wait_until("the decision has begun", || app.authorizer.evaluating() == 1).await;
     let served = gateway.stop();
+    wait_until_closed(data).await;
+    drop(held);
     let (first, rest) = with_timeout("the stream", opening).await.expect("no panic");
     // With a later time the client would lose the events since its page was loaded.
     assert_eq!(first, json!({"type": "reconnect", "timestamp": 1_700_000_000_000_u64}));

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 
 use crate::client::{Reply, Sse, send_request};
 use crate::faulty_store::FaultyStore;
+use crate::guests::component;
 
 /// Longer than any condition of a test takes, even on a busy machine.
 const TEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -74,6 +75,12 @@ impl Gateway {
     /// A gateway with this active policy.
     pub async fn with_policy(policy: &[u8], toml: &str) -> Self {
         Self::start_with(None, &InitialPolicy::Component(policy), toml).await
+    }
+
+    /// A gateway whose policy looks up one key and then allows the request. Its decisions wait while the store's look-ups are held back.
+    pub async fn with_lookups(toml: &str) -> Self {
+        let options = "policy.lookup = { prefixes = ['forbidden:'], timeout = '60s' }\npolicy.timeout = '60s'\n";
+        Self::with_policy(&component("lookup"), &format!("{options}{toml}")).await
     }
 
     /// A gateway on this store, or on a new one.
