@@ -20,6 +20,8 @@ const FILES: &[(&str, &str)] = &[
              const [channel] = channels;
              if (channel === "packages") return new Response(`${kind} ${careful.sign()} ${connect("x")} ${mode}`, { status: 403 });
              if (channel === "pg") return connect("pg");
+             // More than an instance has at its start.
+             if (channel === "memory") return new Response(Array.from({ length: 40 }, () => new Uint8Array(100_000)).length.toString(), { status: 403 });
              if (channel === "env") return new Response(process.env.NODE_ENV, { status: 403 });
            };"#,
     ),
@@ -60,7 +62,10 @@ const FILES: &[(&str, &str)] = &[
     ("lib/db.ts", "// The database.\nimport { Pool } from \"pg\";\nexport const db = new Pool();"),
     ("files.ts", "import { words } from \"./lib/words\";\nexport const middleware = () => words;"),
     ("lib/words.ts", "import { readFileSync } from \"fs\";\nexport const words = readFileSync(\"words\");"),
-    ("endless.ts", "export const middleware = () => undefined;\nfor (;;) {}"),
+    (
+        "endless.ts",
+        "export const middleware = () => undefined;\nconst spin = () => {\n  for (let n = 0; ; ) n++;\n};\nspin();",
+    ),
 ];
 
 fn write_project(folder: &Path) {
@@ -92,6 +97,7 @@ async fn packages_that_only_mention_node_work() {
         let cases = format!(
             "[[case]]\nname = \"packages\"\nchannels = [\"packages\"]\nexpect = {{ status = 403, body = \"browser web null {mode}\" }}\n\
              [[case]]\nname = \"env\"\nchannels = [\"env\"]\nexpect = {{ status = 403, body = \"{flag}\" }}\n\
+             [[case]]\nname = \"memory\"\nchannels = [\"memory\"]\nexpect = {{ status = 403, body = \"40\" }}\n\
              [[case]]\nname = \"pg\"\nchannels = [\"pg\"]\nexpect = {{ status = 500 }}\n"
         );
         fs::write(dir.path().join("cases.toml"), cases).expect("written");
@@ -119,7 +125,7 @@ async fn code_that_cannot_work_is_refused_with_the_chain_of_imports() {
         ),
         ("database.ts", "imported by database.ts → lib/db.ts → pg"),
         ("files.ts", "lib/words.ts:1: error: \"node:fs\" is a module of Node"),
-        ("endless.ts", "endless.ts: error: top-level code does not end"),
+        ("endless.ts", "endless.ts:2: error: top-level code does not end"),
     ] {
         let built = tidegate(dir.path(), &["policy", "build", file, "-o", "none.wasm"]).await;
         let printed = built.all();

@@ -14,6 +14,8 @@ export { networkEvent } from "./network.ts";
 export { runTimer } from "./timers.ts";
 export { authorize, build, neverSettled, prepare } from "./policy.ts";
 
+// Deep enough for the user's own line below those of a package such as zod.
+Error.stackTraceLimit = 50;
 setHost(gateway);
 startConsole();
 startProcess();

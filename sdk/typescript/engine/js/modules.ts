@@ -10,10 +10,8 @@ export interface ProgramModule {
   id: string;
   /** The ids of its imports, by the names in its code. */
   imports: Record<string, string>;
-  /** The body of its function. */
-  code: string;
-  /** The whole app, with `await` at top level. */
-  whole?: boolean;
+  /** The length of its function's head, on the first line of its code. */
+  shift: number;
   /** A source map, for the user's own modules. */
   map?: string;
 }
@@ -69,12 +67,9 @@ export class Modules {
     this.#entry = entry;
   }
 
-  /** Compiles a module. Throws its `SyntaxError`. */
-  compile(module: ProgramModule): void {
-    const { id, imports, code, whole = false } = module;
-    // The memory of the text is used again.
-    module.code = "";
-    this.#compiled.set(id, { imports, run: native.compile(id, `${wrapper(whole)}${code}\n})`, keepsLines(module)) as Run });
+  /** Adds a compiled module. Throws its `SyntaxError`. */
+  add({ id, imports }: ProgramModule): void {
+    this.#compiled.set(id, { imports, run: native.module(id) as Run });
   }
 
   /** Evaluates the entry and its imports, and returns the entry's exports. */
@@ -141,16 +136,6 @@ export class Modules {
     }
     return module.exports;
   }
-}
-
-/** Whether stacks have the lines of a module. Those of packages would make the snapshot larger. */
-function keepsLines({ id, map }: ProgramModule): boolean {
-  return Boolean(map) || !id.includes("node_modules/");
-}
-
-/** The start of a module's function, on the first line of its code so that lines stay the same. */
-export function wrapper(whole: boolean): string {
-  return `(${whole ? "async " : ""}function(require,module,exports){`;
 }
 
 function target(code: AppModule, id: string, name: string): string {

@@ -2,8 +2,10 @@
 
 /** src/bindings/host.rs, and js/network.ts */
 interface NativeHost {
-  /** Evaluates a script, whose stacks have `file`, and its lines if `keepsLines`. */
-  compile(file: string, script: string, keepsLines: boolean): unknown;
+  /** The function of a module of the program, at build. Throws its `SyntaxError`. */
+  module(id: string): unknown;
+  /** Calls `work`. If its code is interrupted at build because it does not end, an error is thrown that can be caught. */
+  interruptible(work: () => unknown): unknown;
 
   log(level: string, line: string): void;
   contextNow(): number;

@@ -24,7 +24,7 @@ export async function preinitialize(program: Program, modules: Modules): Promise
   };
   for (const module of program.modules) {
     try {
-      modules.compile(module);
+      modules.add(module);
     } catch (error) {
       failed(module.id, error);
     }
@@ -58,9 +58,13 @@ export async function preinitialize(program: Program, modules: Modules): Promise
     try {
       modules.deferring(program.trial ? new Set() : deferred, () => {
         // The app enters a cycle at its first module. From another one on, modules would find exports that do not exist yet.
-        for (const id of cycle) modules.load(id);
+        for (const id of cycle) native.interruptible(() => modules.load(id));
       });
     } catch (error) {
+      if (error instanceof Error && error.name === "Endless") {
+        failed(modules.running.at(-1) ?? (cycle[0] as string), error);
+        break;
+      }
       // Modules of the cycle that ended have the exports of one that did not.
       modules.drop(cycle);
       if (!(error instanceof DeferredModuleError) && (program.trial || !isDeferred())) failed(modules.failedAt(error) ?? (cycle[0] as string), error);

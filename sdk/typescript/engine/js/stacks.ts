@@ -1,5 +1,5 @@
 // Positions of stacks: from the code of the bundle to the user's files. A map is decoded when the first error of its module is printed.
-import { wrapper, type ProgramModule } from "./modules.ts";
+import type { ProgramModule } from "./modules.ts";
 
 /** A source map: the build writes one source and no names. */
 interface SourceMap {
@@ -10,15 +10,15 @@ interface SourceMap {
 /** Segments of a line of code, by column: column, line and column of the source, counted from 0. */
 type Line = [column: number, line: number, sourceColumn: number][];
 
-/** The length of a module's wrapper, which is on the first line of its code. */
+/** The length of the head of a module's function, which is on the first line of its code. */
 const shifts = new Map<string, number>();
 const maps = new Map<string, string>();
 const decoded = new Map<string, { source: string; lines: Line[] } | undefined>();
 
 /** Keeps what stacks of these modules need. */
 export function addModules(modules: ProgramModule[]): void {
-  for (const { id, map, whole = false } of modules) {
-    shifts.set(id, wrapper(whole).length);
+  for (const { id, map, shift } of modules) {
+    shifts.set(id, shift);
     if (map) maps.set(id, map);
   }
 }

@@ -7,9 +7,10 @@ use rquickjs::function::IntoArgs;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Object, Persistent, Runtime, Value};
 
 use crate::bindings;
+use crate::compiler::{self, STACK_BYTES};
 use crate::event_loop::{self, Settled};
 use crate::gateway;
-use crate::script;
+use crate::{program, script};
 
 /// `js/entry.ts` as one function of the natives.
 static PLATFORM: PlatformScript =
@@ -34,14 +35,12 @@ impl PlatformScript {
     }
 }
 
-/// Bytes of the stack that JavaScript may use. A component has a stack of 512 KiB.
-const STACK_BYTES: usize = 384 << 10;
-
 /// Bytes of objects from which on a decision collects cycles.
 const GC_THRESHOLD_BYTES: usize = 24 << 20;
 
-/// Interrupt checks until the evaluation of a program counts as endless; one check is about 10,000 steps.
-const BUILD_INTERRUPT_CHECKS: u32 = 50_000;
+/// Interrupt checks until the evaluation of a program counts as endless; one check is 10,000 calls or turns of a loop. Twice what the
+/// largest app measured needs.
+const BUILD_INTERRUPT_CHECKS: u32 = 2_000;
 
 /// A JavaScript engine whose global scope is the web platform.
 pub struct Engine {
@@ -68,7 +67,7 @@ impl Engine {
 
     /// Evaluates a program at build and returns a report; the crate's documentation describes both, which are JSON.
     /// `pack` runs at the end.
-    pub fn build(&self, program: String, pack: impl FnOnce(&Ctx<'_>)) -> Result<String, String> {
+    pub fn build(&self, program: Vec<u8>, pack: impl FnOnce(&Ctx<'_>)) -> Result<String, String> {
         let mut checks = 0;
         self.runtime.set_interrupt_handler(Some(Box::new(move || {
             checks += 1;
@@ -76,7 +75,8 @@ impl Engine {
         })));
         // There is no gateway at build, so that nothing of this machine gets into the snapshot.
         let gateway = gateway::set(None);
-        let report = self.call("build", (program,), |_, value| value.get::<String>());
+        let report =
+            program::with_modules(program, |rest| self.call("build", (rest,), |_, value| value.get::<String>()));
         gateway::set(gateway);
         self.runtime.set_interrupt_handler(None);
         // Cycles of the platform and the app, which would otherwise be in the snapshot.
@@ -163,7 +163,9 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let platform = script::evaluate(ctx, "tidegate", PLATFORM.text(), true)?;
+    let compiled = compiler::with_engine(|ctx| compiler::compile(ctx, "tidegate", PLATFORM.text(), true))?;
+    let platform = script::evaluate(ctx, &compiled)?;
+    drop(compiled);
     #[cfg(target_arch = "wasm32")]
     PLATFORM.clear();
     platform.get::<Function>()?.call((bindings::natives(ctx)?,))

@@ -58,6 +58,8 @@ impl Heap {
     pub fn trim(&mut self) -> usize {
         // SAFETY: the lists have free blocks only.
         unsafe { while self.trim_block() {} }
+        // The memory of an instance ends there, earlier than that of the build.
+        self.end = 0;
         self.top
     }
 
@@ -79,6 +81,11 @@ impl Heap {
             }
             false
         }
+    }
+
+    /// The end of the used memory.
+    pub fn top(&self) -> usize {
+        self.top
     }
 
     /// How many arenas were allocated.
@@ -422,6 +429,20 @@ mod tests {
             ptr::write_bytes(block, 255, 40);
             heap.free(block);
             assert_eq!(*block.add(20), 255);
+        }
+    }
+
+    #[test]
+    fn memory_after_a_trim_is_asked_for_again() {
+        // An instance of a snapshot has less memory than the build had.
+        let mut heap = Heap::new(memory(), |end| Some(end + (1 << 20)));
+        // SAFETY: the memory is this test's.
+        unsafe {
+            let block = heap.alloc(5_000);
+            heap.free(block);
+            heap.trim();
+            heap.grow = |_| None;
+            assert!(heap.alloc(5_000).is_null());
         }
     }
 

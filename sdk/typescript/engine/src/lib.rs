@@ -5,10 +5,21 @@
 
 #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 mod heap;
+#[cfg(target_arch = "wasm32")]
+mod memory;
+#[cfg(not(target_arch = "wasm32"))]
+mod memory {
+    /// Calls `work`: on the host, all memory is alike.
+    pub fn temporarily<T>(work: impl FnOnce() -> T) -> T {
+        work()
+    }
+}
 pub mod gateway;
 pub mod crypto;
 pub mod web;
+mod compiler;
 mod script;
+mod program;
 pub mod bindings;
 mod event_loop;
 pub mod engine;

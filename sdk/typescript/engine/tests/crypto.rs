@@ -86,7 +86,7 @@ fn found_at_build(code: &str) -> Vec<Value> {
         "entry": "policy.ts", "order": ["policy.ts"], "lazy": [], "modules": [module], "nodeEnv": "production",
     });
     let engine = Engine::start().expect("the engine starts");
-    let report = engine.build(program.to_string(), |_| ()).expect("a report");
+    let report = engine.build(program.to_string().into_bytes(), |_| ()).expect("a report");
     let report: Value = serde_json::from_str(&report).expect("the report is JSON");
     assert_eq!(report["failed"], serde_json::json!([]));
     report["found"].as_array().expect("a list").iter().map(|found| found["state"].clone()).collect()

@@ -96,7 +96,7 @@ fn decide(code: &str, map: &str, gateway: FakeGateway) -> (Value, &'static FakeG
     let imports = json!({ "@tidegate/policy": "tidegate:policy" });
     let module = json!({ "id": "route.js", "imports": imports, "code": code, "whole": false, "map": map });
     let program = json!({ "entry": "route.js", "order": ["route.js"], "lazy": [], "modules": [module] }).to_string();
-    let report = engine.build(program, |_| ()).expect("a report");
+    let report = engine.build(program.into_bytes(), |_| ()).expect("a report");
     assert_eq!(report, r#"{"found":[],"failed":[],"printed":[]}"#);
     let gateway: &'static FakeGateway = Box::leak(Box::new(gateway));
     gateway::set(Some(gateway));

@@ -19,7 +19,7 @@ fn program(modules: &[Value], lazy: &[&str]) -> String {
 }
 
 fn build(engine: &Engine, program: &str) -> Value {
-    let report = engine.build(program.to_string(), |_| ()).expect("a report");
+    let report = engine.build(program.to_string().into_bytes(), |_| ()).expect("a report");
     serde_json::from_str(&report).expect("JSON")
 }
 
@@ -190,4 +190,16 @@ fn decision_waits_for_timers() {
     };";
     build(&engine, &program(&[module("a.ts", &[], code)], &[]));
     assert_eq!(decide(&engine, &[])["body"], "early,late");
+}
+
+#[test]
+fn code_that_does_not_end_is_stopped_with_its_line() {
+    let engine = Engine::start().expect("the engine starts");
+    let code = "function spin() {\n  let n = 0;\n  for (;;) n++;\n}\nspin();";
+    let program = program(&[module("policy.ts", POLICY, code)], &[]);
+    let failed = build(&engine, &program)["failed"].take();
+    let expected = ["policy.ts", "Endless: top-level code does not end"];
+    assert_eq!([&failed[0]["module"], &failed[0]["error"]], expected, "{failed}");
+    let stack = failed[0]["stack"].as_str().expect("text");
+    assert!(stack.trim_start().starts_with("at spin (policy.ts:3:"), "{stack}");
 }

@@ -1,24 +1,43 @@
 //! Natives of the gateway: host functions, clocks, randomness, and outbound requests.
 
 use rquickjs::prelude::{Func, Opt};
-use rquickjs::{Array, Ctx, Object, Result, Value};
+use rquickjs::{Array, Ctx, Error, Exception, Function, Object, Result, Value};
 
 use super::Bytes;
 use crate::gateway::{self, Gateway, HostError, OutboundRequest};
-use crate::script;
+use crate::program;
 
 /// Adds the natives to `native`.
 pub fn register(native: &Object<'_>) -> Result<()> {
-    native.set("compile", Func::from(compile))?;
+    native.set("module", Func::from(module))?;
+    native.set("interruptible", Func::from(interruptible))?;
     answers(native)?;
     lookups(native)?;
     clocks(native)?;
     network(native)
 }
 
-/// Evaluates a script, whose stacks have `file`, and its lines if `keeps_lines`.
-fn compile<'js>(ctx: Ctx<'js>, file: String, script: String, keeps_lines: bool) -> Result<Value<'js>> {
-    script::evaluate(&ctx, &file, script, keeps_lines)
+/// The function of a module of the program.
+fn module(ctx: Ctx<'_>, id: String) -> Result<Value<'_>> {
+    program::module(&ctx, &id)
+}
+
+/// Calls a function whose code a build may interrupt. No `catch` sees that, and no promise settles; the error that is thrown here does.
+fn interruptible<'js>(ctx: Ctx<'js>, work: Function<'js>) -> Result<Value<'js>> {
+    let result = work.call(());
+    if !matches!(result, Err(Error::Exception)) {
+        return result;
+    }
+    let thrown = ctx.catch();
+    match Exception::from_value(thrown.clone()) {
+        Ok(exception) if exception.message().as_deref() == Some("interrupted") => {
+            let error = Exception::from_message(ctx.clone(), "top-level code does not end")?;
+            error.as_object().set("name", "Endless")?;
+            error.as_object().set("stack", exception.stack())?;
+            Err(error.throw())
+        }
+        _ => Err(ctx.throw(thrown)),
+    }
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
@@ -97,7 +116,7 @@ fn network(native: &Object<'_>) -> Result<()> {
 fn with<T>(ctx: &Ctx<'_>, call: impl FnOnce(&dyn Gateway) -> T) -> Result<T> {
     match gateway::get() {
         Some(gateway) => Ok(call(gateway)),
-        None => Err(rquickjs::Exception::throw_message(ctx, "there is no gateway while a policy is built")),
+        None => Err(Exception::throw_message(ctx, "there is no gateway while a policy is built")),
     }
 }
 

@@ -3,17 +3,19 @@
 use std::alloc::{Layout, alloc};
 use std::cell::Cell;
 
+use crate::memory;
+
 /// A report of a build, as the driver reads it from memory.
 #[repr(C)]
 struct Report {
     start: *const u8,
     length: usize,
-    /// The end of the used memory. Memory after it is clear, and an instance needs none of it at its start.
+    /// The end of the memory that an instance needs at its start.
     heap_end: usize,
 }
 
 thread_local! {
-    /// The report of the last build, which is freed by the next.
+    /// The report of the last build.
     static REPORT: Cell<Report> = const { Cell::new(Report { start: std::ptr::null(), length: 0, heap_end: 0 }) };
 }
 
@@ -22,7 +24,7 @@ thread_local! {
 extern "C" fn build_alloc(length: usize) -> *mut u8 {
     match Layout::array::<u8>(length) {
         // SAFETY: the layout is not empty.
-        Ok(layout) if length > 0 => unsafe { alloc(layout) },
+        Ok(layout) if length > 0 => memory::temporarily(|| unsafe { alloc(layout) }),
         _ => std::ptr::null_mut(),
     }
 }
@@ -32,17 +34,36 @@ extern "C" fn build_alloc(length: usize) -> *mut u8 {
 extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     // SAFETY: the driver got the memory from `build_alloc` with this length, and filled it.
     let program = unsafe { Vec::from_raw_parts(start, length, length) };
-    let report = String::from_utf8(program)
-        .map_err(|error| error.to_string())
-        .and_then(|program| super::engine()?.build(program, super::pack::fill_holes))
+    let report = super::engine()
+        .and_then(|engine| engine.build(program, super::pack::fill_holes))
         .unwrap_or_else(|error| failure(&error));
-    let report = Box::leak(report.into_bytes().into_boxed_slice());
-    REPORT.set(Report { start: report.as_ptr(), length: report.len(), heap_end: super::memory::trim() });
+    let report = match memory::temporary_blocks() {
+        0 => report,
+        blocks => failure(&format!("{blocks} blocks of temporary memory are in use at the end of the build")),
+    };
+    // After the end of the heap, so that the snapshot does not contain it.
+    let moved: &[u8] = memory::temporarily(|| Vec::from(report.as_bytes())).leak();
+    drop(report);
+    REPORT.set(Report { start: moved.as_ptr(), length: moved.len(), heap_end: memory::trim() });
     REPORT.with(Cell::as_ptr).cast_const()
 }
 
 /// The report of a build that could not start: its error belongs to no module.
 fn failure(error: &str) -> String {
-    let quoted: String = error.chars().flat_map(char::escape_default).collect();
-    format!(r#"{{"found":[],"failed":[{{"module":"","name":"Error","error":"{quoted}","stack":""}}],"printed":[]}}"#)
+    let error = quoted(error);
+    format!(r#"{{"found":[],"failed":[{{"module":"","name":"Error","error":{error},"stack":""}}],"printed":[]}}"#)
+}
+
+/// A text as a string of JSON.
+fn quoted(text: &str) -> String {
+    let mut json = String::from("\"");
+    for char in text.chars() {
+        match char {
+            '"' | '\\' => json.extend(['\\', char]),
+            '\0'..='\x1f' => json.push_str(&format!("\\u{:04x}", u32::from(char))),
+            _ => json.push(char),
+        }
+    }
+    json.push('"');
+    json
 }

@@ -11,7 +11,7 @@ struct Imports;
 
 /// Connects the instance to its gateway, at the start of an export: at build there is none.
 pub fn start() {
-    super::memory::stop_clearing();
+    crate::memory::start_decisions();
     set(Some(&Imports));
 }
 

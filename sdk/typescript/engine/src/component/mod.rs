@@ -3,7 +3,6 @@
 mod build;
 mod gateway;
 mod http;
-mod memory;
 mod pack;
 
 use std::cell::Cell;
@@ -43,6 +42,7 @@ fn engine() -> Result<&'static Engine, String> {
     }
     // It is never dropped: an instance ends as a whole.
     let engine: &'static Engine = Box::leak(Box::new(Engine::start()?));
+    crate::memory::end_platform();
     ENGINE.set(Some(engine));
     Ok(engine)
 }

@@ -5,7 +5,7 @@
 
 use rquickjs::{Ctx, qjs};
 
-use super::memory;
+use crate::memory;
 
 /// Bytes of the blocks of QuickJS's arenas, its header of 8 bytes included.
 const BLOCK_BYTES: [usize; 31] = [

@@ -32,6 +32,7 @@ impl Default for Bounds {
 
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
+const WASM_PAGE_BYTES: usize = 64 << 10;
 const MAX_WASM_STACK_BYTES: usize = 1 << 20;
 
 /// The compiled runtime.
@@ -46,7 +47,7 @@ pub struct Runtime<'a> {
 pub struct Evaluation {
     /// JSON.
     pub report: Vec<u8>,
-    /// The end of the used memory. Everything after it is zero.
+    /// The end of the memory that an instance needs. After it is what only the build needed.
     pub heap_end: usize,
     store: Store<StoreLimits>,
     instance: Instance,
@@ -145,8 +146,10 @@ impl InstanceState for State {
     }
 
     async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
-        let Evaluation { store, instance, .. } = self.0.get_mut();
-        contents(instance.get_memory(&mut *store, name).map_or(&[], |memory| memory.data(&*store)));
+        let Evaluation { store, instance, heap_end, .. } = self.0.get_mut();
+        let data = instance.get_memory(&mut *store, name).map_or(&[][..], |memory| memory.data(&*store));
+        let end = heap_end.next_multiple_of(WASM_PAGE_BYTES).min(data.len());
+        contents(data.get(..end).unwrap_or(data));
     }
 }
 

@@ -189,7 +189,11 @@ impl Bundle {
 
     /// The error of a module that cannot be evaluated.
     fn explain(&self, failed: &Failed) -> String {
-        format!("{}: error: top-level code failed: {}", self.location(&failed.module, &failed.stack), failed.error)
+        let place = self.location(&failed.module, &failed.stack);
+        match failed.error.strip_prefix("Endless: ") {
+            Some(error) => format!("{place}: error: {error}"),
+            None => format!("{place}: error: top-level code failed: {}", failed.error),
+        }
     }
 
     /// The errors of modules that use an unavailable module in their top-level code, with the imports that lead to it.

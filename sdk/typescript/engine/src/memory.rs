@@ -1,0 +1,226 @@
+//! The allocator of a component: of Rust, and the C functions that QuickJS calls.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::arch::wasm32::{memory_grow, memory_size};
+use std::cell::UnsafeCell;
+use std::ptr;
+
+use crate::heap::Heap;
+
+const WASM_PAGE: usize = 64 << 10;
+/// Bytes of a page of the host.
+const PAGE: usize = 4096;
+/// Memory grows by at least this much, because each growth is a call of the system.
+const GROWTH: usize = 4 * WASM_PAGE;
+
+/// Where the memory starts that a build needs for a while: the texts of the app, and what their compilation allocates. An instance of the
+/// policy does not have it, so its own memory has no holes.
+const TEMPORARY: usize = 256 << 20;
+
+struct Memory(UnsafeCell<Heaps>);
+
+struct Heaps {
+    heap: Option<Heap>,
+    temporary: Heap,
+    /// Whether new blocks are temporary.
+    allocates_temporary: bool,
+    /// Temporary blocks that were not freed.
+    temporary_blocks: usize,
+    is_build: bool,
+    /// The end of the platform, from which on the app follows.
+    platform_end: usize,
+}
+
+// SAFETY: a component has one thread.
+unsafe impl Sync for Memory {}
+
+#[global_allocator]
+static MEMORY: Memory = Memory(UnsafeCell::new(Heaps {
+    heap: None,
+    temporary: Heap::new(TEMPORARY, grow),
+    allocates_temporary: false,
+    temporary_blocks: 0,
+    is_build: true,
+    platform_end: 0,
+}));
+
+unsafe extern "C" {
+    /// The end of the static data, by the linker.
+    static __heap_base: u8;
+}
+
+impl Memory {
+    fn with<T>(&self, work: impl FnOnce(&mut Heaps) -> T) -> T {
+        // SAFETY: there is one thread, and a heap does not call back.
+        work(unsafe { &mut *self.0.get() })
+    }
+}
+
+impl Heaps {
+    fn heap(&mut self) -> &mut Heap {
+        self.heap.get_or_insert_with(|| Heap::new(&raw const __heap_base as usize, grow))
+    }
+
+    fn alloc(&mut self, size: usize, align: usize) -> *mut u8 {
+        let allocate = |heap: &mut Heap| unsafe {
+            match align {
+                0..=8 => heap.alloc(size),
+                align => heap.alloc_aligned(size, align),
+            }
+        };
+        if !self.allocates_temporary {
+            return allocate(self.heap());
+        }
+        self.temporary_blocks += 1;
+        allocate(&mut self.temporary)
+    }
+
+    /// A block in the heap of another one, which grows.
+    fn alloc_next_to(&mut self, payload: *mut u8, size: usize) -> *mut u8 {
+        let is_temporary = self.is_temporary(payload);
+        let allocates_temporary = std::mem::replace(&mut self.allocates_temporary, is_temporary);
+        let moved = self.alloc(size, 0);
+        self.allocates_temporary = allocates_temporary;
+        moved
+    }
+
+    unsafe fn free(&mut self, payload: *mut u8) {
+        if self.is_temporary(payload) {
+            self.temporary_blocks -= 1;
+            unsafe { self.temporary.free(payload) };
+        } else {
+            unsafe { self.heap().free(payload) };
+        }
+    }
+
+    fn is_temporary(&self, payload: *mut u8) -> bool {
+        self.is_build && payload as usize >= TEMPORARY
+    }
+}
+
+fn grow(end: usize) -> Option<usize> {
+    let size = memory_size(0) * WASM_PAGE;
+    if end <= size {
+        return Some(size);
+    }
+    let (missing, usual) = ((end - size).div_ceil(WASM_PAGE), GROWTH / WASM_PAGE);
+    let grown = |pages: usize| (memory_grow(0, pages) != usize::MAX).then_some(size + pages * WASM_PAGE);
+    // Near the limit of the instance, the requested size may still fit.
+    grown(missing.max(usual)).or_else(|| grown(missing))
+}
+
+/// Calls `work`, which leaves nothing that it allocated but its result. That has to be freed before the end of the build.
+pub fn temporarily<T>(work: impl FnOnce() -> T) -> T {
+    let outer = MEMORY.with(|heaps| std::mem::replace(&mut heaps.allocates_temporary, heaps.is_build));
+    let result = work();
+    MEMORY.with(|heaps| heaps.allocates_temporary = outer);
+    result
+}
+
+/// Ends the build, in an instance of its snapshot: freed memory is no longer cleared.
+///
+/// The platform's pages are written to. A decision writes to many of them, because every use of an object counts its references, and the
+/// gateway keeps the pages that an instance wrote to for the next one, if they form at most 32 ranges of addresses (a bound of wasmtime).
+/// As one range they cost a copy; apart, most of them would be unmapped and cost a fault in each decision.
+pub fn start_decisions() {
+    MEMORY.with(|heaps| {
+        if std::mem::take(&mut heaps.is_build) {
+            heaps.heap().stop_clearing();
+            for page in (&raw const __heap_base as usize..heaps.platform_end).step_by(PAGE) {
+                // SAFETY: the heap has this byte, which keeps its value.
+                unsafe {
+                    let byte = page as *mut u8;
+                    byte.write_volatile(byte.read_volatile());
+                }
+            }
+        }
+    });
+}
+
+/// Everything that is allocated so far belongs to the platform, and not to the app.
+pub fn end_platform() {
+    MEMORY.with(|heaps| heaps.platform_end = heaps.heap().top());
+}
+
+/// Blocks of temporary memory that are in use.
+pub fn temporary_blocks() -> usize {
+    MEMORY.with(|heaps| heaps.temporary_blocks)
+}
+
+/// Gives free memory at the end back, and returns the end of the heap.
+pub fn trim() -> usize {
+    MEMORY.with(|heaps| heaps.heap().trim())
+}
+
+/// How many arenas QuickJS allocated.
+pub fn arenas() -> usize {
+    MEMORY.with(|heaps| heaps.heap().arenas())
+}
+
+// SAFETY: `Heap` keeps the contract of an allocator.
+unsafe impl GlobalAlloc for Memory {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        self.with(|heaps| heaps.alloc(layout.size(), layout.align()))
+    }
+
+    unsafe fn dealloc(&self, payload: *mut u8, _: Layout) {
+        self.with(|heaps| unsafe { heaps.free(payload) });
+    }
+
+    unsafe fn realloc(&self, payload: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        unsafe {
+            if layout.align() <= 8 {
+                return realloc(payload, size);
+            }
+            let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
+            if !moved.is_null() {
+                ptr::copy_nonoverlapping(payload, moved, layout.size().min(size));
+                self.dealloc(payload, layout);
+            }
+            moved
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn malloc(size: usize) -> *mut u8 {
+    MEMORY.with(|heaps| heaps.alloc(size, 0))
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn free(payload: *mut u8) {
+    if !payload.is_null() {
+        MEMORY.with(|heaps| unsafe { heaps.free(payload) });
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn calloc(count: usize, size: usize) -> *mut u8 {
+    let Some(total) = count.checked_mul(size) else { return ptr::null_mut() };
+    unsafe {
+        let payload = malloc(total);
+        if !payload.is_null() {
+            ptr::write_bytes(payload, 0, total);
+        }
+        payload
+    }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn realloc(payload: *mut u8, size: usize) -> *mut u8 {
+    unsafe {
+        if payload.is_null() {
+            return malloc(size);
+        }
+        let capacity = Heap::capacity(payload);
+        if size <= capacity {
+            return payload;
+        }
+        let moved = MEMORY.with(|heaps| heaps.alloc_next_to(payload, size));
+        if !moved.is_null() {
+            ptr::copy_nonoverlapping(payload, moved, capacity);
+            free(payload);
+        }
+        moved
+    }
+}

@@ -1,0 +1,59 @@
+//! The modules of an app: their texts are compiled before the platform script gets the rest of the program.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use rquickjs::{Array, CatchResultExt, Ctx, Error, Exception, Object, Value};
+
+use crate::compiler::{self, Compiled};
+use crate::script;
+
+thread_local! {
+    /// The compiled modules during a build, by their id. They are temporary.
+    static MODULES: RefCell<BTreeMap<String, Compiled>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Compiles the modules of a program, which is JSON, and calls `work` with the program without their texts. Meanwhile `module` has them.
+pub fn with_modules<T>(program: Vec<u8>, work: impl FnOnce(&str) -> Result<T, String>) -> Result<T, String> {
+    let rest = compiler::with_engine(|ctx| compile_modules(ctx, program).catch(ctx).map_err(|error| error.to_string()))
+        .map_err(|error| error.to_string())??;
+    let result = work(&rest);
+    MODULES.take();
+    result
+}
+
+/// Compiles the modules of a program, and returns the program without their texts.
+fn compile_modules(ctx: &Ctx<'_>, program: Vec<u8>) -> rquickjs::Result<String> {
+    let program: Object = ctx.json_parse(program)?.get()?;
+    let mut modules = BTreeMap::new();
+    for module in program.get::<_, Array>("modules")?.iter::<Object>() {
+        let module = module?;
+        let id: String = module.get("id")?;
+        let compiled = compile(ctx, &id, &module)?;
+        modules.insert(id, compiled);
+    }
+    MODULES.replace(modules);
+    ctx.json_stringify(program)?.ok_or(Error::Unknown)?.to_string()
+}
+
+/// Compiles a module and removes its text.
+fn compile(ctx: &Ctx<'_>, id: &str, module: &Object<'_>) -> rquickjs::Result<Compiled> {
+    let is_whole = module.get::<_, Option<bool>>("whole")?.unwrap_or_default();
+    // On the first line of the code, so that lines stay the same.
+    let head = format!("({}function(require,module,exports){{", if is_whole { "async " } else { "" });
+    let code: String = module.get("code")?;
+    let map: Option<String> = module.get("map")?;
+    // The lines of packages would make the snapshot larger.
+    let keeps_lines = map.is_some_and(|map| !map.is_empty()) || !id.contains("node_modules/");
+    module.remove("code")?;
+    module.set("shift", head.len())?;
+    Ok(compiler::compile(ctx, id, format!("{head}{code}\n}})"), keeps_lines))
+}
+
+/// The function of a module. Throws its `SyntaxError`.
+pub fn module<'js>(ctx: &Ctx<'js>, id: &str) -> rquickjs::Result<Value<'js>> {
+    MODULES.with_borrow(|modules| match modules.get(id) {
+        Some(compiled) => script::evaluate(ctx, compiled),
+        None => Err(Exception::throw_internal(ctx, "no such module")),
+    })
+}
