@@ -40,6 +40,7 @@ async function comparedParts(response) {
 
 describe("a route file", () => {
   let gateway;
+  let options;
   let onNode;
   let built;
   let server;
@@ -56,16 +57,12 @@ describe("a route file", () => {
     }).listen(0, "127.0.0.1");
     await once(server, "listening");
     closing.add(server, (it) => it.close());
-    gateway = await serve(
-      closing,
-      dir,
-      component(),
-      `[policy.settings]
+    options = `[policy.settings]
 AUDIENCE = ${toml(AUDIENCE)}
 [policy.egress]
 hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = true }]
-`,
-    );
+`;
+    gateway = await serve(closing, dir, component(), options);
 
     unrefIntervals();
     Object.assign(process.env, { AUDIENCE, NODE_ENV: "production", UPSTASH_REDIS_REST_URL: "http://127.0.0.1:1", UPSTASH_REDIS_REST_TOKEN: "t" });
@@ -81,8 +78,8 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     onNode = (await import(pathToFileURL(outfile).href)).GET;
   });
 
-  const request = (name, { headers = {}, path = "/api/realtime?channel=a" } = {}) =>
-    fetch(gateway.url + path, { headers: { "x-case": name, ...headers }, redirect: "manual" });
+  const request = (name, { headers = {}, path = "/api/realtime?channel=a", node = gateway } = {}) =>
+    fetch(node.url + path, { headers: { "x-case": name, ...headers }, redirect: "manual" });
 
   /** The answer of the route file on Node. A handler that throws, or that returns no response, is a 500. */
   async function answerOnNode(name, { headers = {}, path = "/api/realtime?channel=a" } = {}) {
@@ -165,8 +162,10 @@ hosts = [{ url = "http://127.0.0.1:${server.address().port}", allow-private = tr
     }
   });
 
-  test("has settings, randomness and the clock of each instance, and none of the build machine", async () => {
-    const instances = await Promise.all(Array.from({ length: 4 }, async () => (await request("own")).json()));
+  test("has settings, randomness and the clock of each instance on each node, and none of the build machine", async () => {
+    const other = await serve(closing, closing.dir(), component(), options);
+    const nodes = [gateway, other, gateway, other];
+    const instances = await Promise.all(nodes.map(async (node) => (await request("own", { node })).json()));
     for (const pick of [(it) => it.random, (it) => it.uuid, (it) => it.born.random, (it) => it.born.uuid, (it) => it.bytes.join()]) {
       assert.equal(new Set(instances.map(pick)).size, instances.length, String(pick));
     }
