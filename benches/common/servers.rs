@@ -19,6 +19,9 @@ use super::{allocator_stats, baseline, recording};
 /// The session of the client: the cookie of [`StreamRequest::new`] names it.
 const ALICE: &str = r#"{"id":"alice","role":"member"}"#;
 
+/// Lines of the section `policy`, so that a busy machine fails no request.
+pub const LONG_TIMEOUTS: &str = "timeout = \"20s\"\nlookup.timeout = \"20s\"";
+
 /// A process that ends with this value.
 pub struct Server {
     child: Child,
@@ -160,12 +163,8 @@ impl Default for Gateway<'_> {
 impl Gateway<'_> {
     pub fn start(&self, machine: &Machine, redis: &Server) -> Server {
         let dir = tempfile::tempdir().expect("a folder");
-        // Long timeouts, so that a busy machine fails no request.
-        let example = (
-            &*root().join("guest-examples/rust-role-based/policy.wasm"),
-            "timeout = \"20s\"\nlookup.timeout = \"20s\"",
-        );
-        let (file, lines) = self.policy.unwrap_or(example);
+        let example = root().join("guest-examples/rust-role-based/policy.wasm");
+        let (file, lines) = self.policy.unwrap_or((&example, LONG_TIMEOUTS));
         let policy = if self.args.contains(&"--allow-all") {
             String::new()
         } else {

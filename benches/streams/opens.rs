@@ -19,10 +19,13 @@ pub const CHANNEL: &str = "alice-opens";
 /// Active revocations of other clients.
 const REVOCATIONS: usize = 500;
 const TIDEGATE: &str = "Tidegate, the Rust policy, a session in Redis";
+const TYPESCRIPT: &str = "the same, the policy in TypeScript";
 const ALLOW_ALL: &str = "the same, `--allow-all`";
 const LOGGED: &str = "the same, with its log";
 const SMALL_POLICY: &str = "the same, a policy of a few instructions";
 const OWN_CHANNEL: &str = "the same, each on a channel of its own";
+/// A log without a line for an open.
+const QUIET: &str = "log.filter = \"warn\"";
 const CONNECTION: &str = "Tidegate, a connection without a request";
 const HEALTH: &str = "Tidegate, `GET /healthz`";
 const NCHAN: &str = "nchan";
@@ -124,6 +127,13 @@ async fn add_tidegate(field: &mut Field, machine: &Machine, redis: &Server, open
         field.add(name, server, request, opens);
     };
     add(TIDEGATE, tidegate(&[], ""));
+    let typescript = servers::root().join("target/guests/typescript-role-based.wasm");
+    if typescript.exists() {
+        let policy = Some((&*typescript, servers::LONG_TIMEOUTS));
+        add(TYPESCRIPT, Gateway { lines: QUIET, policy, ..Gateway::default() }.start(machine, redis));
+    } else {
+        eprintln!("the policy in TypeScript is left out: `cargo xtask guests` builds it");
+    }
     add(ALLOW_ALL, tidegate(&["--allow-all"], ""));
     add(LOGGED, Gateway::default().start(machine, redis));
     add("the same, with its log and `decisions.log`", {
@@ -135,8 +145,7 @@ async fn add_tidegate(field: &mut Field, machine: &Machine, redis: &Server, open
     let dir = tempfile::tempdir().expect("a folder");
     let file = dir.path().join("policy.wasm");
     std::fs::write(&file, guests::component("allow")).expect("the policy is written");
-    let lines = "log.filter = \"warn\"";
-    let small = Gateway { lines, policy: Some((&file, "timeout = \"20s\"")), ..Gateway::default() };
+    let small = Gateway { lines: QUIET, policy: Some((&file, "timeout = \"20s\"")), ..Gateway::default() };
     add(SMALL_POLICY, small.start(machine, redis));
     let server = tidegate(&[], "");
     let request = servers::realtime_request(&server, &format!("alice-{NUMBER}"));
