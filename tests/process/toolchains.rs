@@ -61,7 +61,11 @@ const TOOLCHAINS: [Toolchain; 10] = [
         quick: false,
     },
     rust("wit-bindgen for Rust", ""),
-    rust("wit-bindgen for Rust, asynchronous", "sed -i 's/world: \"policy\"/&, async: true/; s/    fn authorize/    async fn authorize/' src/lib.rs\n"),
+    rust(
+        "wit-bindgen for Rust, asynchronous",
+        "sed -i 's/    authorize: func/    authorize: async func/' wit/policy.wit
+            sed -i 's/    fn authorize/    async fn authorize/' src/lib.rs",
+    ),
 ];
 
 const fn qjs(name: &'static str, build: &'static str) -> Toolchain {

@@ -58,7 +58,7 @@ impl Contents {
                 Payload::ExportSection(section) => {
                     for export in section {
                         let export = export?;
-                        contents.is_policy |= export.name.starts_with(AUTHORIZER_INTERFACE);
+                        contents.is_policy |= is_authorizer(export.name);
                         if export.kind == ExternalKind::Func && !is_for_javascript(export.name) {
                             contents.exports.push(export.index);
                         }
@@ -99,8 +99,8 @@ impl Contents {
 
     /// The imports that are neither of an interface nor of a browser: functions that the linker did not find, such as those of C.
     pub fn undefined(&self) -> Vec<String> {
-        let undefined =
-            self.imports.iter().filter(|import| !import.module.contains(':') && !is_browsers(&import.module));
+        let is_provided = |module: &str| module.contains(':') || is_intrinsic(module) || is_browsers(module);
+        let undefined = self.imports.iter().filter(|import| !is_provided(&import.module));
         undefined.map(|import| import.name.clone()).collect()
     }
 
@@ -131,6 +131,16 @@ fn value_types(types: &[wasmparser::ValType]) -> Result<Vec<ValType>> {
     types.iter().map(|kind| (*kind).try_into().map_err(|_| anyhow!("a type that no policy has: {kind}"))).collect()
 }
 
+/// Whether an export is a function of the interface of policies, also in the asynchronous ABI.
+fn is_authorizer(export: &str) -> bool {
+    export.strip_prefix("[async-lift]").unwrap_or(export).starts_with(AUTHORIZER_INTERFACE)
+}
+
+/// Whether a module of imports is the component model's own, such as the functions for tasks.
+fn is_intrinsic(module: &str) -> bool {
+    module.strip_prefix("[export]").unwrap_or(module) == "$root"
+}
+
 /// Whether a module of imports is wasm-bindgen's.
 pub fn is_browsers(module: &str) -> bool {
     module.starts_with("__wbindgen_")
@@ -139,4 +149,40 @@ pub fn is_browsers(module: &str) -> bool {
 /// Whether an export is for the JavaScript that wasm-bindgen would generate.
 pub fn is_for_javascript(export: &str) -> bool {
     ["__wbindgen_", "__wbg_", "__externref_"].iter().any(|start| export.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(text: &str) -> Contents {
+        Contents::read(&wat::parse_str(text).expect("valid text")).expect("a module")
+    }
+
+    #[test]
+    fn policy_of_either_abi_is_recognized() {
+        for (export, expected) in [
+            ("tidegate:policy/authorizer@0.1.0#authorize", true),
+            ("[async-lift]tidegate:policy/authorizer@0.1.0#authorize", true),
+            ("[callback][async-lift]tidegate:policy/authorizer@0.1.0#authorize", false),
+            ("authorize", false),
+        ] {
+            let module = contents(&format!("(module (func (export \"{export}\")))"));
+            assert_eq!(module.is_policy(), expected, "{export}");
+        }
+    }
+
+    #[test]
+    fn only_functions_that_the_linker_did_not_find_are_undefined() {
+        let module = contents(
+            r#"(module
+                (import "$root" "[waitable-set-new]" (func (result i32)))
+                (import "[export]$root" "[task-cancel]" (func))
+                (import "[export]tidegate:policy/authorizer@0.1.0" "[task-return]authorize" (func (param i32)))
+                (import "wasi:clocks/wall-clock@0.2.6" "now" (func (param i32)))
+                (import "__wbindgen_placeholder__" "__wbg_now" (func))
+                (import "env" "getpid" (func (result i32))))"#,
+        );
+        assert_eq!(module.undefined(), ["getpid"]);
+    }
 }
