@@ -200,17 +200,16 @@ impl Bundle {
     fn unavailable(&self, failed: &[Failed]) -> Option<String> {
         let mut reasons = Vec::new();
         let mut lines = Vec::new();
-        for it in failed.iter().filter(|failed| failed.name == unavailable::ERROR_NAME) {
-            let why = it.error.trim_start_matches(unavailable::ERROR_NAME).trim_start_matches(": ");
+        for it in failed {
+            let Some(id) = unavailable::thrown_by(&it.name) else { continue };
+            let why = it.error.strip_prefix(&*it.name).map_or(&*it.error, |text| text.trim_start_matches(": "));
             // The modules that import it fail for the same reason.
             if reasons.contains(&why) {
                 continue;
             }
             reasons.push(why);
-            let stand_in = self.graph.modules().map(|(path, _)| path).find(|path| {
-                let text = path.strip_prefix(resolve::PREFIX).and_then(unavailable::explain);
-                text.is_some_and(|text| why.contains(&text))
-            });
+            let path = format!("{}{id}", resolve::PREFIX);
+            let stand_in = self.graph.modules().map(|(module, _)| module).find(|module| *module == path);
             let chain = stand_in.map_or_else(String::new, |path| self.names.chain_note(&self.graph, &self.top, path));
             let importer =
                 stand_in.filter(|_| it.module.starts_with(resolve::PREFIX)).and_then(|path| self.import_of(path));

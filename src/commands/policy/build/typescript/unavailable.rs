@@ -110,8 +110,8 @@ struct Package {
     usable: Vec<String>,
 }
 
-/// The name of the error that the stand-in of an unavailable module throws.
-pub const ERROR_NAME: &str = "UnavailableModuleError";
+/// The name of the error that a stand-in throws, before its id in brackets: the report of an evaluation has the names of errors.
+const ERROR_NAME: &str = "UnavailableModuleError";
 
 /// The ids of the stand-ins, in the namespace of the plugin.
 pub const NODE: &str = "node/";
@@ -143,14 +143,20 @@ pub fn explain(id: &str) -> Option<String> {
     PACKAGES.get(name).map(|package| format!("\"{name}\" {}", package.why))
 }
 
+/// The id of the stand-in that threw an error, by the error's name.
+pub fn thrown_by(name: &str) -> Option<&str> {
+    name.strip_prefix(ERROR_NAME)?.strip_prefix(" [")?.strip_suffix(']')
+}
+
 /// The source of a stand-in, as a CommonJS module. That of a module of Node throws when a member is called, because a package may not
 /// do that in a policy. That of a package throws at once.
 pub fn stand_in(id: &str) -> Option<String> {
     let why = serde_json::Value::from(explain(id)?);
-    let error = format!("(text) => Object.assign(new Error(text), {{ name: \"{ERROR_NAME}\" }})");
-    Some(match id.strip_prefix(NODE) {
-        Some(name) => STAND_IN.replace("ERROR", &error).replace("NAME", name).replace("WHY", &why.to_string()),
-        None => format!("throw ({error})({why});\n"),
+    let error = format!("(text) => Object.assign(new Error(text), {{ name: \"{ERROR_NAME} [{id}]\" }})");
+    Some(if id.starts_with(NODE) {
+        STAND_IN.replace("ERROR", &error).replace("WHY", &why.to_string())
+    } else {
+        format!("throw ({error})({why});\n")
     })
 }
 
@@ -217,10 +223,15 @@ mod tests {
             .map(|name| format!("{NODE}{name}"))
             .chain(PACKAGES.keys().map(|name| format!("{PACKAGE}{name}")))
         {
-            assert!(stand_in(&id).is_some_and(|source| source.contains(ERROR_NAME)), "{id}");
+            let source = stand_in(&id).expect("a source");
+            let name = source.split_once("name: \"").and_then(|(_, rest)| rest.split_once('"')).expect("a name").0;
+            assert_eq!(thrown_by(name), Some(&*id), "{source}");
         }
         let text = explain("package/pg").expect("a text");
         assert!(text.starts_with("\"pg\" connects to a database") && text.contains("`lookup`"), "{text}");
         assert_eq!(explain("src/index.ts"), None);
+        for name in ["Error", "UnavailableModuleError", "UnavailableModuleError [node/fs"] {
+            assert_eq!(thrown_by(name), None, "{name}");
+        }
     }
 }
