@@ -28,6 +28,7 @@ use crate::server::api_error::ApiError;
 use crate::server::app::{App, Phase};
 use crate::server::connection::limits::PortKind;
 use crate::server::respond::Response;
+use crate::stream::registry::AbortSignal;
 
 /// A node opens its ports once it has processed the fleet's commands; without the store, after this time.
 const COMMAND_SYNC_TIMEOUT: Duration = Duration::from_millis(500);
@@ -126,7 +127,14 @@ async fn rotate(app: Arc<App>) {
     }
 }
 
-async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr, kind: PortKind) -> Response {
+/// Answers a request. `abort` is for a stream: it ends the connection, or the HTTP/2 stream.
+async fn answer(
+    app: Arc<App>,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    kind: PortKind,
+    abort: AbortSignal,
+) -> Response {
     if head_size(&request) > app.config.max_header_size {
         return ApiError::HeaderTooLarge { max_bytes: app.config.max_header_size }.into_response();
     }
@@ -137,7 +145,7 @@ async fn answer(app: Arc<App>, mut request: Request<Incoming>, peer: SocketAddr,
         return control::answer(&app, request).await.unwrap_or_else(ApiError::into_response);
     }
     let is_http1 = request.version() <= Version::HTTP_11;
-    let mut response = data::answer(&app, request, peer).await.unwrap_or_else(ApiError::into_response);
+    let mut response = data::answer(&app, request, peer, abort).await.unwrap_or_else(ApiError::into_response);
     // The client shall reconnect through a load balancer, and not reuse this connection.
     if is_http1 && app.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -23,8 +23,21 @@ use crate::stream::body::EventStream;
 /// body or drops it.
 pub struct ResponseBody {
     content: Content,
+    /// What the connection counts of it.
+    pub counts: Counts,
     /// Keeps the policy's generation counted as in use.
     guard: Option<InFlightGuard>,
+}
+
+/// What a connection counts of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counts {
+    /// Its bytes, and the time until it is read.
+    All,
+    /// The same without the bytes of the body, which holds memory of its own limit until it is written.
+    Reserved,
+    /// Nothing: it ends by itself only when its stream does.
+    Endless,
 }
 
 enum Content {
@@ -35,7 +48,7 @@ enum Content {
 impl ResponseBody {
     /// A body other than a client's stream.
     pub fn new(body: impl Body<Data = Bytes, Error = Infallible> + Send + 'static) -> Self {
-        Self { content: Content::Plain(body.boxed_unsync()), guard: None }
+        Self { content: Content::Plain(body.boxed_unsync()), counts: Counts::All, guard: None }
     }
 
     /// The client's stream that this is, with the guard of its decision.
@@ -77,16 +90,10 @@ impl Body for ResponseBody {
 /// The response of every handler.
 pub type Response = http::Response<ResponseBody>;
 
-/// Marks a response whose body holds memory of its own limit until it is written.
-#[derive(Clone, Copy, Debug)]
-pub struct Reserved;
-
-/// Marks a response that ends by itself only when its stream does, so that it has no time in which it must be read.
-#[derive(Clone, Copy, Debug)]
-pub struct Endless;
-
 /// No cache stores a response, unless it says otherwise: some statuses may be cached even without a header (404, 410, 301).
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// A response with a complete body, which no cache stores.
 pub fn full(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Response {
@@ -115,18 +122,17 @@ pub fn verbatim(status: StatusCode, headers: HeaderMap, body: Bytes, guard: Opti
 
 /// A client's stream.
 pub fn events(stream: EventStream, guard: Option<InFlightGuard>) -> Response {
-    event_stream(ResponseBody { content: Content::Events(Box::new(stream)), guard })
+    event_stream(ResponseBody { content: Content::Events(Box::new(stream)), counts: Counts::Endless, guard })
 }
 
 fn event_stream(body: ResponseBody) -> Response {
     let mut response = http::Response::new(body);
-    response.extensions_mut().insert(Endless);
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     // Proxies that compress would hold the frames back.
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
     // Keeps nginx from buffering the frames.
-    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     response
 }
 
@@ -136,7 +142,8 @@ pub fn frames(
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Response {
     let frames = frames.map(|frame| Ok(Frame::data(frame)));
-    event_stream(ResponseBody::new(StreamBody::new(frames.take_until(Box::pin(end)))))
+    let body = ResponseBody::new(StreamBody::new(frames.take_until(Box::pin(end))));
+    event_stream(ResponseBody { counts: Counts::Endless, ..body })
 }
 
 /// A JSON response with the status 200.

@@ -20,7 +20,7 @@ use tokio::sync::Notify;
 use crate::server::connection::activity::Activity;
 use crate::server::connection::deadline::{Deadline, EndCause};
 use crate::server::connection::handover::{Handover, TakenStream};
-use crate::server::respond::{Endless, Reserved, Response, ResponseBody};
+use crate::server::respond::{Counts, Response, ResponseBody};
 use crate::stream::registry::AbortSignal;
 use crate::stream::writer::Framing;
 use crate::util::shares::Share;
@@ -80,13 +80,14 @@ impl Exchange {
         response: Response,
         handover: &Arc<Handover>,
     ) -> Result<http::Response<CountedBody>, EndCause> {
-        let is_endless = response.extensions().get::<Endless>().is_some();
+        let counts = response.body().counts;
+        let is_endless = counts == Counts::Endless;
         if is_endless {
             self.is_endless.store(true, Ordering::Relaxed);
             self.activity.begin_stream();
         } else {
             let body = usize::try_from(response.body().size_hint().lower()).unwrap_or(usize::MAX);
-            let counted = if response.extensions().get::<Reserved>().is_some() { 0 } else { body };
+            let counted = if counts == Counts::Reserved { 0 } else { body };
             let bytes = header_bytes(response.headers()).saturating_add(counted);
             // An HTTP/1.1 connection has one small response at a time, which counts with the connection: probes are always answered.
             if self.stream.get().is_some() || bytes > EXCHANGE_BYTES {

@@ -190,7 +190,7 @@ impl Requests {
         let max_head = app.config.max_header_size;
         let executor = PerStreamExecutor { activity: Arc::clone(&activity), metrics: Arc::clone(&app.metrics) };
         let on_answer = Arc::clone(&handover);
-        let service = service_fn(move |mut request: Request<Incoming>| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let (app, handover) = (Arc::clone(&app), Arc::clone(&on_answer));
             let connection_abort = connection_abort.clone();
             let exchange = Exchange::begin(&activity, request.version());
@@ -202,8 +202,7 @@ impl Requests {
                 if let Some(stream) = stream {
                     exchange.set_stream(stream);
                 }
-                request.extensions_mut().insert(abort);
-                let response = answer(app, request, peer, kind).await;
+                let response = answer(app, request, peer, kind, abort).await;
                 // An error resets the HTTP/2 stream, or closes the HTTP/1.1 connection.
                 exchange.respond(response, &handover).map_err(|cause| std::io::Error::other(cause.as_str()))
             })

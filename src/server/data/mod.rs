@@ -17,9 +17,15 @@ use serde_json::json;
 use crate::server::api_error::ApiError;
 use crate::server::app::App;
 use crate::server::respond::{self, Response};
+use crate::stream::registry::AbortSignal;
 
 /// Answers a request to the data port.
-pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+pub async fn answer(
+    app: &Arc<App>,
+    mut request: Request<Incoming>,
+    peer: SocketAddr,
+    abort: AbortSignal,
+) -> Result<Response, ApiError> {
     let path = request.uri().path();
     if path == "/healthz" {
         return Ok(health(app));
@@ -31,10 +37,10 @@ pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: Socket
         if app.playground.is_some() {
             playground::sign_in(&app.config.stream.path, &mut request);
         }
-        return Ok(stream::answer(app, &request, peer).await);
+        return Ok(stream::answer(app, &request, peer, abort).await);
     }
     if path == "/redis" || path.starts_with("/redis/") {
-        return redis_rest::answer(app, request, peer).await;
+        return redis_rest::answer(app, request, peer, abort).await;
     }
     if let Some(playground) = &app.playground
         && (path == "/" || path.starts_with("/playground/"))

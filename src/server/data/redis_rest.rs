@@ -24,7 +24,7 @@ use crate::server::api_error::{ApiError, RETRY_AFTER_SECONDS};
 use crate::server::app::App;
 use crate::server::body::{BODY_TIMEOUT, BodyLimits, read_body};
 use crate::server::body_budget::Reservation;
-use crate::server::respond::{self, Response};
+use crate::server::respond::{self, Counts, Response};
 use crate::store::StoreError;
 use crate::store::command::{Reply, RestCommand};
 use crate::stream::registry::AbortSignal;
@@ -52,11 +52,16 @@ const ANSWER_MEMORY_FACTOR: usize = 4;
 const MAX_ESCAPE_FACTOR: usize = 2;
 
 /// Answers a request below `/redis`.
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+pub async fn answer(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    abort: AbortSignal,
+) -> Result<Response, ApiError> {
     if app.live().rest_tokens.is_empty() {
         return Err(ApiError::NotFound);
     }
-    let result = dispatch(app, request, peer).await;
+    let result = dispatch(app, request, peer, abort).await;
     Ok(result.unwrap_or_else(|error| {
         let status = match error {
             // The protocol answers 400 whatever is wrong with a command.
@@ -88,7 +93,12 @@ fn error_text(error: &ApiError) -> String {
     }
 }
 
-async fn dispatch(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+async fn dispatch(
+    app: &Arc<App>,
+    request: Request<Incoming>,
+    peer: SocketAddr,
+    abort: AbortSignal,
+) -> Result<Response, ApiError> {
     if !shows_token(request.headers(), &app.live().rest_tokens) {
         return Err(ApiError::InvalidRestToken);
     }
@@ -99,7 +109,6 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) 
     let path = request.uri().path();
     let path = path.strip_prefix("/redis").map_or(path, |rest| rest.strip_prefix('/').unwrap_or(rest)).to_owned();
     if let Some(channel) = path.strip_prefix("subscribe/") {
-        let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
         return subscribe(app, channel, request.headers().clone(), abort);
     }
     let in_base64 = request.headers().get("upstash-encoding").is_some_and(|v| v == "base64");
@@ -122,7 +131,7 @@ async fn dispatch(app: &Arc<App>, request: Request<Incoming>, peer: SocketAddr) 
         _ => return Err(ApiError::NotFound),
     }
     let mut response = respond::json_text(answer.memory.hold_with(answer.text));
-    response.extensions_mut().insert(respond::Reserved);
+    response.body_mut().counts = Counts::Reserved;
     Ok(response)
 }
 

@@ -25,9 +25,9 @@ use crate::util::client_key::ClientKey;
 use crate::util::clock::now_ms;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
-pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr) -> Response {
+pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr, abort: AbortSignal) -> Response {
     let result = match *request.method() {
-        Method::GET => open(app, request, peer).await,
+        Method::GET => open(app, request, peer, abort).await,
         Method::OPTIONS => Ok(preflight(&app.live().cors, request.headers())),
         _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
@@ -72,14 +72,18 @@ fn preflight(cors: &Cors, request: &HeaderMap) -> Response {
 }
 
 /// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
-async fn open(app: &App, request: &Request<Incoming>, peer: SocketAddr) -> Result<Response, ApiError> {
+async fn open(
+    app: &App,
+    request: &Request<Incoming>,
+    peer: SocketAddr,
+    abort: AbortSignal,
+) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
     let policy_request = for_policy(request, peer, &app.config);
     app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let retry_key = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, retry_key).await;
-    let abort = request.extensions().get::<AbortSignal>().cloned().unwrap_or_default();
     let client = Arc::new(ClientKey::of_address(policy_request.client_address).with_connection(peer));
     let max = app.config.stream.max_streams;
     let too_many = |refusal| refused(app, ApiError::TooManyStreams { max, refusal });
