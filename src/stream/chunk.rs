@@ -11,6 +11,9 @@ use crate::stream::position::{KnownPosition, Position, Positions};
 /// A chunk is full at this size. It bounds what a stream holds in addition to the socket's buffer.
 pub(super) const CHUNK_BYTES: usize = 16 * 1024;
 
+/// Room for the first block of a stream with a `connected` frame.
+const FIRST_BLOCK_BYTES: usize = 128;
+
 /// A chunk that is being written. Each frame completes a block, so that no block is without data: clients pass on an empty message for one.
 pub(super) struct Chunk {
     pub bytes: BytesMut,
@@ -29,6 +32,7 @@ impl Chunk {
 
     /// Begins the stream's first block. Without its end, so that the head of the response can go out before there is a frame.
     pub fn push_retry(&mut self, ms: u32) {
+        self.bytes.reserve(FIRST_BLOCK_BYTES);
         let _ = writeln!(self.bytes, "retry: {ms}");
     }
 

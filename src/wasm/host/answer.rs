@@ -32,8 +32,11 @@ impl AnswerOptions {
 }
 
 impl Host for State {
-    fn reason(&mut self, text: String) {
-        self.decision.options.reason = Some(text.chars().take(MAX_REASON_CHARS).collect());
+    fn reason(&mut self, mut text: String) {
+        if let Some((end, _)) = text.char_indices().nth(MAX_REASON_CHARS) {
+            text.truncate(end);
+        }
+        self.decision.options.reason = Some(text);
     }
 
     fn replay_since(&mut self, time: u64) {
