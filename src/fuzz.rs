@@ -21,7 +21,7 @@ use crate::tokens::key::KeySet;
 use crate::tokens::{Audience, KeySource, Profile, Tokens, Verdict};
 use crate::wasm::component::Policy;
 use crate::wasm::engine;
-use crate::wasm::host::{to_wit, wit};
+use crate::wasm::host::{RequestParts, wit};
 
 /// The query of a URL. Queries with the same cache key name the same channels.
 pub fn query(bytes: &[u8]) {
@@ -82,7 +82,8 @@ pub fn request(bytes: &[u8]) {
     assert_eq!(key(&other), key(&policy_request));
     other.headers.append(COOKIE, HeaderValue::from_static("in=vary"));
     assert_ne!(key(&other), key(&policy_request));
-    let wit_request = to_wit(&policy_request);
+    let parts = RequestParts::new(&policy_request);
+    let wit_request = parts.to_wit();
     assert!(
         wit_request
             .headers
@@ -97,8 +98,9 @@ pub fn answer(bytes: &[u8]) {
     let mut input = Input(bytes);
     let channels = ["a".to_owned(), "b".to_owned()];
     let check = AnswerCheck { channels: &channels, limit: 4096, now: 1_000, replay_since: None };
-    let headers =
-        |input: &mut Input<'_>| input.list(|input| wit::Header { name: input.text(), value: input.bytes().to_vec() });
+    let headers = |input: &mut Input<'_>| {
+        input.list(|input| wit::HeaderResult { name: input.text(), value: input.bytes().to_vec() })
+    };
     let answer = if input.byte().is_multiple_of(2) {
         Ok(wit::Grant {
             subject: input.option(Input::text),

@@ -166,7 +166,7 @@ impl Authorizer {
 
     /// Evaluates a request without effect: nothing is reported, and revocations are not applied. For test cases and benchmarks.
     pub async fn evaluate(&self, request: &Request, channels: &[String]) -> Decision {
-        self.evaluate_by(self.active.load(), request, channels, &Arc::default()).await.decision
+        self.evaluate_by(self.active.load(), &Arc::new(request.clone()), channels, &Arc::default()).await.decision
     }
 
     /// Decides a request of a client that is about to be answered.
@@ -176,7 +176,7 @@ impl Authorizer {
     /// caller keeps the returned guard until the head of the response is written.
     pub async fn authorize(
         &self,
-        request: &Request,
+        request: &Arc<Request>,
         channels: &[String],
         client: &Arc<ClientKey>,
     ) -> (Decision, Option<InFlightGuard>) {
@@ -204,7 +204,7 @@ impl Authorizer {
     async fn evaluate_by(
         &self,
         generation: Option<Arc<PolicyGeneration>>,
-        request: &Request,
+        request: &Arc<Request>,
         channels: &[String],
         client: &Arc<ClientKey>,
     ) -> Evaluation {

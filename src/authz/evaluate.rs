@@ -11,7 +11,7 @@ use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::util::client_key::ClientKey;
 use crate::util::fair_queue::{FairPermit, FairSemaphore};
-use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyContext, wit};
+use crate::wasm::host::{DecisionState, EvaluationParams, PolicyContext};
 use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
@@ -72,12 +72,12 @@ impl Evaluator {
     pub async fn evaluate(
         &self,
         generation: &Arc<PolicyGeneration>,
-        request: &Request,
+        request: &Arc<Request>,
         channels: &[String],
         client: &Arc<ClientKey>,
         traced: bool,
     ) -> Result<EvaluationOutput, Failure> {
-        let (wit_request, wit_channels) = (Arc::new(host::to_wit(request)), Arc::from(channels));
+        let shared_channels = Arc::from(channels);
         let mut permit = self.permit(client).await?;
         let start = tokio::time::Instant::now();
         let limits = &generation.context.limits;
@@ -88,8 +88,7 @@ impl Evaluator {
         loop {
             attempts += 1;
             params.may_restart = attempts < MAX_ATTEMPTS;
-            let (result, returned) =
-                evaluate_once(generation, &request.id, &wit_request, &wit_channels, params, permit).await?;
+            let (result, returned) = evaluate_once(generation, request, &shared_channels, params, permit).await?;
             // Also before waiting for keys: other decisions can use the permit meanwhile.
             self.tear_down(result.spent, returned).await;
             let Some(keys) = result.pending_keys else {
@@ -146,8 +145,7 @@ impl Drop for CountGuard<'_> {
 /// drops the instance: there are never more instances than permits.
 async fn evaluate_once(
     generation: &Arc<PolicyGeneration>,
-    id: &str,
-    request: &Arc<wit::Request>,
+    request: &Arc<Request>,
     channels: &Arc<[String]>,
     params: EvaluationParams,
     permit: FairPermit,
@@ -156,8 +154,9 @@ async fn evaluate_once(
     let budget = prewarmed.as_ref().map_or_else(Arc::default, |instance| Arc::clone(instance.reset_cpu_budget()));
     let call = {
         let (generation, budget) = (Arc::clone(generation), Arc::clone(&budget));
-        let (id, request, channels) = (id.to_owned(), Arc::clone(request), Arc::clone(channels));
-        async move {
+        let (request, channels) = (Arc::clone(request), Arc::clone(channels));
+        // Boxed here, so that it is not moved again.
+        Box::pin(async move {
             // Declared before the instance, so that it is dropped after it.
             let permit = permit;
             let instance = match prewarmed {
@@ -167,9 +166,9 @@ async fn evaluate_once(
                     Instance::new(&generation.policy, Arc::clone(env), limits, budget, params.deadline).await?
                 }
             };
-            let result = instance.evaluate(id, &request, &channels, params).await;
+            let result = instance.evaluate(&request, &channels, params).await;
             Ok((result, permit))
-        }
+        })
     };
     low_priority_pool::run(call, budget).await?
 }

@@ -101,7 +101,7 @@ impl AnswerCheck<'_> {
         Ok(Rejection { status, headers, body })
     }
 
-    fn headers(&self, headers: &[wit::Header], body: usize) -> Result<HeaderMap, String> {
+    fn headers(&self, headers: &[wit::HeaderResult], body: usize) -> Result<HeaderMap, String> {
         let size = headers.iter().fold(body, |sum, h| sum.saturating_add(h.name.len()).saturating_add(h.value.len()));
         if size > self.limit {
             return Err(format!(
@@ -136,15 +136,15 @@ mod tests {
         AnswerCheck { channels: &CHANNELS, limit: 1000, now: 5_000, replay_since: Some(7) }
     }
 
-    fn header(name: &str, value: &str) -> wit::Header {
-        wit::Header { name: name.into(), value: value.into() }
+    fn header(name: &str, value: &str) -> wit::HeaderResult {
+        wit::HeaderResult { name: name.into(), value: value.into() }
     }
 
     fn grant() -> wit::Grant {
         wit::Grant { subject: None, channels: None, expires_at: None, headers: vec![] }
     }
 
-    fn rejection(status: u16, headers: Vec<wit::Header>, body: &str) -> wit::Rejection {
+    fn rejection(status: u16, headers: Vec<wit::HeaderResult>, body: &str) -> wit::Rejection {
         wit::Rejection { status, headers, body: body.into() }
     }
 

@@ -8,7 +8,7 @@ use crate::authz::validate::validate_answer;
 use crate::policy::{Decision, Limits, Outcome, Request};
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
-use crate::wasm::host::{EvaluationParams, PolicyEnv, to_wit};
+use crate::wasm::host::{EvaluationParams, PolicyEnv};
 use crate::wasm::host_trace::RecordedCalls;
 use crate::wasm::instance::{Instance, InstanceResult};
 use crate::wasm::log_rate::LogRate;
@@ -46,7 +46,7 @@ impl ReplayEvaluator {
             let deadline = Instant::now() + limits.timeout;
             let params =
                 EvaluationParams { deadline, keys_until: deadline, may_restart: false, lookups: 0, traced: false };
-            Ok(instance.evaluate(request.id.clone(), &to_wit(request), channels, params).await)
+            Ok(instance.evaluate(request, channels, params).await)
         };
         let (outcome, reason) = match budget.measure(call).await {
             Ok(InstanceResult { answer, decision, .. }) => {

@@ -9,14 +9,14 @@ use wasmtime::component::{self, ComponentExportIndex};
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
-use crate::policy::{Failure, Limits};
+use crate::policy::{Failure, Limits, Request};
 use crate::tokens::jwks::KeyFetch;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, MAX_TASK_ENTRIES, check_transition};
 use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::tokens::KeysPending;
-use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, State, wit};
+use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, RequestParts, State, wit};
 
 /// An instance that has not been called yet.
 pub struct Instance {
@@ -130,16 +130,17 @@ impl Instance {
     /// Calls the policy's `authorize`.
     pub async fn evaluate(
         mut self,
-        request_id: String,
-        request: &wit::Request,
+        request: &Request,
         channels: &[String],
         params: EvaluationParams,
     ) -> InstanceResult {
-        self.store.data_mut().start_decision(request_id, params);
+        self.store.data_mut().start_decision(request.id.clone(), params);
         self.store.set_epoch_deadline(1);
         let authorizer = self.bindings.tidegate_policy_authorizer();
         // What a component does with its tasks must not end the connection, should the engine not expect it.
-        let call = AssertUnwindSafe(authorizer.call_authorize(&mut self.store, request, channels)).catch_unwind();
+        let parts = RequestParts::new(request);
+        let (request, channels) = (parts.to_wit(), channels.iter().map(|channel| &**channel).collect::<Vec<_>>());
+        let call = AssertUnwindSafe(authorizer.call_authorize(&mut self.store, request, &channels)).catch_unwind();
         let answer = timeout_at(params.deadline, call).await;
         let state = self.store.data_mut();
         let mut pending_keys = None;

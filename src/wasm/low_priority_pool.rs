@@ -6,6 +6,7 @@
 use std::fmt::Display;
 use std::future::poll_fn;
 use std::io;
+use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
 use std::task::Poll;
 
@@ -53,11 +54,10 @@ pub fn runtime(thread_name: &str, niceness: i32) -> Builder {
 
 /// Runs a call on the current thread until it is slow, and in the pool from then on, where its CPU time is measured. A call that is
 /// slow already runs in the pool from the start.
-pub async fn run<F>(future: F, cpu_budget: Arc<CpuBudget>) -> Result<F::Output, Failure>
+pub async fn run<F>(mut future: Pin<Box<F>>, cpu_budget: Arc<CpuBudget>) -> Result<F::Output, Failure>
 where
     F: Future<Output: Send> + Send + 'static,
 {
-    let mut future = Box::pin(future);
     let while_fast = poll_fn(|cx| match cpu_budget.poll_fast(|| future.as_mut().poll(cx)) {
         Poll::Ready(output) => Poll::Ready(Some(output)),
         Poll::Pending if cpu_budget.is_slow() => Poll::Ready(None),

@@ -10,7 +10,7 @@ use crate::policytest::bench::{decision_error, single_thread};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::engine::Engines;
-use crate::wasm::host::{State, to_wit};
+use crate::wasm::host::{RequestParts, State};
 use crate::wasm::instance;
 
 /// Fuel of one decision over all test cases, including the creation of the instance.
@@ -47,9 +47,11 @@ async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Resul
     store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
     let call = async {
         let (_, bindings) = store.instantiate().await?;
-        let request = to_wit(&case.new_request());
+        let request = case.new_request();
+        let parts = RequestParts::new(&request);
+        let channels: Vec<&str> = case.channels.iter().map(|channel| &**channel).collect();
         let authorizer = bindings.tidegate_policy_authorizer();
-        authorizer.call_authorize(&mut *store, &request, &case.channels).await
+        authorizer.call_authorize(&mut *store, parts.to_wit(), &channels).await
     };
     let answer = call.await;
     answer.map_err(|error| failed(error, store.data().limiter.limit_exceeded))?.ok();

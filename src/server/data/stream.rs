@@ -79,7 +79,7 @@ async fn open(
     abort: AbortSignal,
 ) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
-    let policy_request = for_policy(request, peer, &app.config);
+    let policy_request = Arc::new(for_policy(request, peer, &app.config));
     app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let retry_key = app.rejection_delay.client_key(delay, &policy_request);
@@ -113,7 +113,7 @@ async fn open(
     // Only now: a stream that does not fit was refused.
     app.metrics.stream_requested(outcome);
     let info = StreamInfo {
-        request_id: policy_request.id,
+        request_id: policy_request.id.clone(),
         subject: grant.subject.map(Into::into),
         channels: body.channels(),
         address: policy_request.client_address,

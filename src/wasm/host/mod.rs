@@ -12,6 +12,7 @@ pub(crate) mod wasi;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::header::{HeaderName, HeaderValue};
 use tokio::time::Instant;
 use wasmtime::component::{HasSelf, Linker};
 use wasmtime_wasi_config::WasiConfig;
@@ -39,6 +40,8 @@ wasmtime::component::bindgen!({
         "tidegate:policy/tokens.verify-with": async | trappable,
     },
     exports: { default: async },
+    // The request is not copied for the call.
+    ownership: Borrowing { duplicate_if_necessary: true },
 });
 
 pub use crate::wasm::host::tidegate::policy::types as wit;
@@ -192,19 +195,33 @@ impl State {
 
 impl wit::Host for State {}
 
-/// A request as the interface represents it.
-pub(crate) fn to_wit(request: &Request) -> wit::Request {
-    let headers = request
-        .headers
-        .iter()
-        .map(|(name, value)| wit::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
-    wit::Request {
-        headers: headers.collect(),
-        method: request.method.clone(),
-        scheme: request.scheme.clone(),
-        authority: request.authority.clone(),
-        path_with_query: request.path_with_query.clone(),
-        client_address: request.client_address_text(),
+/// What the interface's representation of a request borrows.
+pub(crate) struct RequestParts<'a> {
+    request: &'a Request,
+    headers: Vec<wit::HeaderParam<'a>>,
+    client_address: String,
+}
+
+impl<'a> RequestParts<'a> {
+    pub fn new(request: &'a Request) -> Self {
+        let header = |(name, value): (&'a HeaderName, &'a HeaderValue)| wit::HeaderParam {
+            name: name.as_str(),
+            value: value.as_bytes(),
+        };
+        let headers = request.headers.iter().map(header).collect();
+        Self { request, headers, client_address: request.client_address_text() }
+    }
+
+    /// The request as the interface represents it.
+    pub fn to_wit(&self) -> wit::Request<'_> {
+        wit::Request {
+            headers: &self.headers,
+            method: &self.request.method,
+            scheme: &self.request.scheme,
+            authority: &self.request.authority,
+            path_with_query: &self.request.path_with_query,
+            client_address: &self.client_address,
+        }
     }
 }
 
