@@ -190,7 +190,7 @@ section! {
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
         /// Bytes of each memory of an instance that stay resident for the next instance, not more than `policy.max-memory`. More makes policies
         /// faster that touch more, and takes memory while the gateway is idle; see [Memory](#memory).
-        pool_resident: ByteSize = ByteSize::mib(2) => Restart,
+        pool_resident: ByteSize = ByteSize::mib(4) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
         /// Number of instances that are started in advance, for policies that take longer than 100 µs to start or export `preparation`;

@@ -222,7 +222,7 @@ impl Default for Limits {
             cpu_time: Duration::from_millis(100),
             timeout: Duration::from_secs(2),
             max_memory: 64 << 20,
-            pool_resident: 2 << 20,
+            pool_resident: 4 << 20,
             concurrency: 256,
             prewarmed_instances: 8,
             queue_timeout: Duration::from_secs(1),

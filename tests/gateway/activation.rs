@@ -51,7 +51,8 @@ async fn decision_of_a_retired_policy_is_repeated() {
         with_timeout("the stream request and the other task finish", async { tokio::join!(opening, swapping) }).await;
     drop(held);
     assert_eq!((reply.status, info.generation), (418, 2), "the answer is that of the active policy");
-    assert!(authorizer.retired().is_empty(), "{:?}", authorizer.retired());
+    // The cancelled decision may end a moment later.
+    wait_until("no retired policy decides", || authorizer.retired().is_empty()).await;
 }
 
 #[tokio::test]

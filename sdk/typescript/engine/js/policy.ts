@@ -3,7 +3,7 @@ import { answer, conversions, type Answer, type Field } from "../../src/decide.t
 import { cookie } from "../../src/cookies.ts";
 import { allow, handle } from "../../src/handle.ts";
 import { handlerOf, type Handler } from "../../src/handler.ts";
-import { setHost } from "../../src/host.ts";
+import { setHost, type Host } from "../../src/host.ts";
 import { decoding, lookup } from "../../src/imports.ts";
 import { asNextRequest } from "../../src/next/server.ts";
 import { quietly } from "./console.ts";
@@ -49,8 +49,7 @@ export async function build(json: string): Promise<string> {
 
 /** Runs the code of a decision except the app's, so that the engine has made the functions and properties that it makes on first use. */
 async function warm(): Promise<void> {
-  const host = hostAtBuild(() => {}, () => {});
-  setHost({ ...host, lookup: { ...host.lookup, get: () => native.utf8Encode('{"id":"a"}') } });
+  setHost(rehearsalHost());
   const allowing = handle({ middleware: ({ channels }) => (channels.length === 9 ? undefined : allow({ subject: "warm" })) });
   const rejecting = handle({
     async middleware({ request, channels }) {
@@ -61,10 +60,27 @@ async function warm(): Promise<void> {
   });
   for (const route of [allowing, rejecting]) {
     handler = Promise.resolve(route);
-    const url = "https://warm.invalid/api/realtime?channel=warm";
-    await authorize("GET", url, ["host", "cookie", "accept"], ["warm.invalid", "a=b; session=c%20d", "text/event-stream"], ["warm"]);
+    await authorizeWarmly();
   }
   handler = undefined;
+}
+
+function authorizeWarmly(): Promise<Answer> {
+  const url = "https://warm.invalid/api/realtime?channel=warm";
+  return authorize("GET", url, ["host", "cookie", "accept"], ["warm.invalid", "a=b; session=c%20d", "text/event-stream"], ["warm"]);
+}
+
+/** A host whose store has a session for every key. */
+function rehearsalHost(): Host {
+  const host = hostAtBuild(() => {}, () => {});
+  return { ...host, lookup: { ...host.lookup, get: () => native.utf8Encode('{"id":"warm"}') } };
+}
+
+/** Decides about a request as the app does it, after the snapshot was taken. */
+export async function rehearse(): Promise<void> {
+  setHost(rehearsalHost());
+  await prepare();
+  await authorizeWarmly();
 }
 
 /** Evaluates the remaining top-level code and returns the app's handler. */

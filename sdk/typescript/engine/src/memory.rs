@@ -27,8 +27,6 @@ struct Heaps {
     /// Temporary blocks that were not freed.
     temporary_blocks: usize,
     is_build: bool,
-    /// The end of the platform, from which on the app follows.
-    platform_end: usize,
 }
 
 // SAFETY: a component has one thread.
@@ -41,7 +39,6 @@ static MEMORY: Memory = Memory(UnsafeCell::new(Heaps {
     allocates_temporary: false,
     temporary_blocks: 0,
     is_build: true,
-    platform_end: 0,
 }));
 
 unsafe extern "C" {
@@ -117,29 +114,43 @@ pub fn temporarily<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Ends the build, in an instance of its snapshot: freed memory is no longer cleared.
-///
-/// The platform's pages are written to. A decision writes to many of them, because every use of an object counts its references, and the
-/// gateway keeps the pages that an instance wrote to for the next one, if they form at most 32 ranges of addresses (a bound of wasmtime).
-/// As one range they cost a copy; apart, most of them would be unmapped and cost a fault in each decision.
-pub fn start_decisions() {
-    MEMORY.with(|heaps| {
-        if std::mem::take(&mut heaps.is_build) {
-            heaps.heap().stop_clearing();
-            for page in (&raw const __heap_base as usize..heaps.platform_end).step_by(PAGE) {
-                // SAFETY: the heap has this byte, which keeps its value.
-                unsafe {
-                    let byte = page as *mut u8;
-                    byte.write_volatile(byte.read_volatile());
-                }
-            }
-        }
-    });
+/// Ranges of pages: the first page and the end of each. The driver of a build writes those that a decision writes to.
+pub type Ranges = [[u32; 2]; 18];
+
+struct WrittenPages(UnsafeCell<Ranges>);
+
+// SAFETY: a component has one thread.
+unsafe impl Sync for WrittenPages {}
+
+static WRITTEN_PAGES: WrittenPages = WrittenPages(UnsafeCell::new([[0; 2]; 18]));
+
+/// Where the driver writes the ranges.
+pub fn written_pages() -> *const Ranges {
+    WRITTEN_PAGES.0.get()
 }
 
-/// Everything that is allocated so far belongs to the platform, and not to the app.
-pub fn end_platform() {
-    MEMORY.with(|heaps| heaps.platform_end = heaps.heap().top());
+/// Ends the build, in an instance of its snapshot: freed memory is no longer cleared.
+///
+/// The pages that a decision writes to are written to first, with those between them. The gateway keeps pages that an instance wrote to for the next
+/// one, if they form at most 32 ranges of addresses (a bound of wasmtime): then they cost a copy. Of more ranges, most would be unmapped and cost a fault
+/// for each page in each decision.
+pub fn start_decisions() {
+    let is_first = MEMORY.with(|heaps| {
+        heaps.heap().stop_clearing();
+        std::mem::take(&mut heaps.is_build)
+    });
+    if !is_first {
+        return;
+    }
+    // SAFETY: only the driver writes to it, in a snapshot.
+    let ranges = unsafe { WRITTEN_PAGES.0.get().read_volatile() };
+    for page in ranges.into_iter().flat_map(|[start, end]| start..end) {
+        // SAFETY: the snapshot has this page, which keeps its contents.
+        unsafe {
+            let byte = (page as usize * PAGE) as *mut u8;
+            byte.write_volatile(byte.read_volatile());
+        }
+    }
 }
 
 /// Blocks of temporary memory that are in use.

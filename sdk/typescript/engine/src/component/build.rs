@@ -12,11 +12,15 @@ struct Report {
     length: usize,
     /// The end of the memory that an instance needs at its start.
     heap_end: usize,
+    /// A list in that memory, which the driver fills.
+    written_pages: *const memory::Ranges,
 }
 
 thread_local! {
     /// The report of the last build.
-    static REPORT: Cell<Report> = const { Cell::new(Report { start: std::ptr::null(), length: 0, heap_end: 0 }) };
+    static REPORT: Cell<Report> = const {
+        Cell::new(Report { start: std::ptr::null(), length: 0, heap_end: 0, written_pages: std::ptr::null() })
+    };
 }
 
 /// Memory for a program of this length. `build` frees it.
@@ -44,8 +48,16 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     // After the end of the heap, so that the snapshot does not contain it.
     let moved: &[u8] = memory::temporarily(|| Vec::from(report.as_bytes())).leak();
     drop(report);
-    REPORT.set(Report { start: moved.as_ptr(), length: moved.len(), heap_end: memory::trim() });
+    let (heap_end, written_pages) = (memory::trim(), memory::written_pages());
+    REPORT.set(Report { start: moved.as_ptr(), length: moved.len(), heap_end, written_pages });
     REPORT.with(Cell::as_ptr).cast_const()
+}
+
+/// Decides about a request, without a gateway, in an instance that is not used afterwards. The driver records which pages that writes to.
+#[unsafe(export_name = "tidegate-build-rehearse")]
+extern "C" fn rehearse() {
+    // An error is that of code which misses its settings.
+    let _ = super::engine().and_then(|engine| engine.call("rehearse", (), |_, _| Ok(())));
 }
 
 /// The report of a build that could not start: its error belongs to no module.

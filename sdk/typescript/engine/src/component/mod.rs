@@ -42,7 +42,6 @@ fn engine() -> Result<&'static Engine, String> {
     }
     // It is never dropped: an instance ends as a whole.
     let engine: &'static Engine = Box::leak(Box::new(Engine::start()?));
-    crate::memory::end_platform();
     ENGINE.set(Some(engine));
     Ok(engine)
 }

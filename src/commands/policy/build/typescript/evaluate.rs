@@ -1,18 +1,19 @@
 //! The second half of a build: evaluates a program in the runtime, and takes a snapshot of it.
 
-use std::cell::RefCell;
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, anyhow};
 use futures_util::FutureExt;
 use wasmtime::{Config, Engine, Instance, Linker, Module, Store, StoreLimits, StoreLimitsBuilder, Trap, Val};
 use wasmtime_wizer::{InstanceState, ModuleContext, SnapshotVal, ValType, Wizer};
 
-use crate::commands::policy::build::typescript::Mistake;
+use crate::commands::policy::build::typescript::{Mistake, written};
 
 /// The exports of the runtime that only a build calls.
 const ALLOCATE: &str = "tidegate-build-alloc";
 const BUILD: &str = "tidegate-build";
-pub const BUILD_EXPORTS: [&str; 2] = [ALLOCATE, BUILD];
+const REHEARSE: &str = "tidegate-build-rehearse";
+pub const BUILD_EXPORTS: [&str; 3] = [ALLOCATE, BUILD, REHEARSE];
 /// Initializes the C library. The snapshot has its result.
 const INITIALIZE: &str = "_initialize";
 
@@ -30,6 +31,10 @@ impl Default for Bounds {
     }
 }
 
+/// Instructions of a rehearsal, in which a policy decides about a request.
+const REHEARSAL_FUEL: u64 = 500_000_000;
+/// Ranges of pages that an instance writes to at its start. wasmtime keeps 32 ranges mapped, and an instance has some of its own.
+const MAX_RANGES: usize = 18;
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
 const WASM_PAGE_BYTES: usize = 64 << 10;
@@ -49,6 +54,11 @@ pub struct Evaluation {
     pub report: Vec<u8>,
     /// The end of the memory that an instance needs. After it is what only the build needed.
     pub heap_end: usize,
+    /// Where the runtime has its list of ranges of pages: the first one and the end of each, of four bytes.
+    ranges: usize,
+    /// The memory and the globals at the end of the evaluation.
+    memory: Vec<u8>,
+    globals: BTreeMap<String, Val>,
     store: Store<StoreLimits>,
     instance: Instance,
 }
@@ -63,7 +73,7 @@ impl<'a> Runtime<'a> {
         // Every build compiles the runtime, and runs it for less time than that takes.
         config.cranelift_opt_level(wasmtime::OptLevel::None);
         let engine = Engine::new(&config).map_err(failed)?;
-        let module = Module::new(&engine, instrumented).map_err(failed)?;
+        let module = Module::new(&engine, written::recording(&instrumented)?).map_err(failed)?;
         Ok(Self { context, wizer, module, bounds })
     }
 
@@ -80,20 +90,54 @@ impl<'a> Runtime<'a> {
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, INITIALIZE) {
             initialize.call(&mut store, ()).map_err(stopped)?;
         }
-        let (report, heap_end) = run(&mut store, instance, program)?;
-        Ok(Evaluation { report, heap_end, store, instance })
+        let Ran { report, heap_end, ranges, memory } = run(&mut store, instance, program)?;
+        let globals = instance.exports(&mut store).filter_map(|it| Some((it.name().to_owned(), it.into_global()?)));
+        let globals: Vec<_> = globals.collect();
+        let globals = globals.into_iter().map(|(name, global)| (name, global.get(&mut store))).collect();
+        Ok(Evaluation { report, heap_end, ranges, memory, globals, store, instance })
     }
 
     /// The runtime as a module whose instances start with the state of the evaluation.
-    pub fn snapshot(&self, evaluation: Evaluation) -> Result<Vec<u8>> {
-        let state = RefCell::new(evaluation);
-        let mut state = State(state);
-        let snapshot = self.wizer.snapshot(&self.context, &mut state).now_or_never();
+    pub fn snapshot(&self, mut evaluation: Evaluation) -> Result<Vec<u8>> {
+        evaluation.rehearse()?;
+        let snapshot = self.wizer.snapshot(&self.context, &mut State(evaluation)).now_or_never();
         snapshot.context("the snapshot was not taken at once")?.map_err(failed)
     }
 }
 
-fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<(Vec<u8>, usize)> {
+impl Evaluation {
+    /// Lets the instance decide about a request, after its memory was copied, and puts the pages that this changes into the list of the
+    /// copy.
+    fn rehearse(&mut self) -> Result<()> {
+        let record = self.instance.get_memory(&mut self.store, written::RECORD).context("there is no record")?;
+        record.data_mut(&mut self.store).fill(0);
+        self.store.set_fuel(REHEARSAL_FUEL).map_err(failed)?;
+        if let Ok(rehearse) = self.instance.get_typed_func::<(), ()>(&mut self.store, REHEARSE) {
+            // Code that stops has written to pages until then.
+            let _ = rehearse.call(&mut self.store, ());
+        }
+        let pages = record.data(&self.store).get(..self.heap_end / written::PAGE_BYTES).unwrap_or_default();
+        let mut at = self.ranges;
+        for range in written::ranges(pages, MAX_RANGES) {
+            for page in [range.start, range.end] {
+                let word = self.memory.get_mut(at..at + 4).context("the runtime has no list of pages")?;
+                word.copy_from_slice(&u32::try_from(page)?.to_le_bytes());
+                at += 4;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a build left in its instance.
+struct Ran {
+    report: Vec<u8>,
+    heap_end: usize,
+    ranges: usize,
+    memory: Vec<u8>,
+}
+
+fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<Ran> {
     let memory = instance.get_memory(&mut *store, "memory").context("the runtime has no memory")?;
     let length = u32::try_from(program.len()).context("the program is too large")?;
     let allocate = instance.get_typed_func::<u32, u32>(&mut *store, ALLOCATE).map_err(failed)?;
@@ -108,8 +152,11 @@ fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Re
     };
     let report = word(result).zip(word(result + 4)).filter(|(_, length)| *length <= MAX_REPORT_BYTES);
     let report = report.and_then(|(at, length)| data.get(at..at.checked_add(length)?));
-    let report = report.zip(word(result + 8)).context("the runtime returned no report")?;
-    Ok((report.0.to_vec(), report.1))
+    let (report, (heap_end, ranges)) =
+        report.zip(word(result + 8).zip(word(result + 12))).context("the runtime returned no report")?;
+    let end = heap_end.next_multiple_of(WASM_PAGE_BYTES).min(data.len());
+    let memory = data.get(..end).unwrap_or(data).to_vec();
+    Ok(Ran { report: report.to_vec(), heap_end, ranges, memory })
 }
 
 /// The error of code that ran.
@@ -128,28 +175,23 @@ fn failed(error: wasmtime::Error) -> anyhow::Error {
 }
 
 /// The state of an instance for a snapshot. The names are those that the snapshot added to the exports.
-struct State(RefCell<Evaluation>);
+struct State(Evaluation);
 
 impl InstanceState for State {
     async fn global_get(&mut self, name: &str, _: ValType) -> SnapshotVal {
-        let Evaluation { store, instance, .. } = self.0.get_mut();
-        let value = instance.get_global(&mut *store, name).map(|global| global.get(&mut *store));
-        match value {
-            Some(Val::I32(value)) => SnapshotVal::I32(value),
-            Some(Val::I64(value)) => SnapshotVal::I64(value),
-            Some(Val::F32(value)) => SnapshotVal::F32(value),
-            Some(Val::F64(value)) => SnapshotVal::F64(value),
+        match self.0.globals.get(name) {
+            Some(Val::I32(value)) => SnapshotVal::I32(*value),
+            Some(Val::I64(value)) => SnapshotVal::I64(*value),
+            Some(Val::F32(value)) => SnapshotVal::F32(*value),
+            Some(Val::F64(value)) => SnapshotVal::F64(*value),
             Some(Val::V128(value)) => SnapshotVal::V128(value.as_u128()),
             // The instrumentation exports only globals of these types.
             _ => SnapshotVal::I32(0),
         }
     }
 
-    async fn memory_contents(&mut self, name: &str, contents: impl FnOnce(&[u8]) + Send) {
-        let Evaluation { store, instance, heap_end, .. } = self.0.get_mut();
-        let data = instance.get_memory(&mut *store, name).map_or(&[][..], |memory| memory.data(&*store));
-        let end = heap_end.next_multiple_of(WASM_PAGE_BYTES).min(data.len());
-        contents(data.get(..end).unwrap_or(data));
+    async fn memory_contents(&mut self, _: &str, contents: impl FnOnce(&[u8]) + Send) {
+        contents(&self.0.memory);
     }
 }
 
@@ -172,6 +214,7 @@ mod tests {
                     (i32.store (i32.const 8) (local.get $at))
                     (i32.store (i32.const 12) (local.get $length))
                     (i32.store (i32.const 16) (i32.const 65536))
+                    (i32.store (i32.const 20) (i32.const 64))
                     (i32.const 8))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );

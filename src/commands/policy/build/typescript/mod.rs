@@ -15,6 +15,7 @@ mod secrets;
 mod source_map;
 mod toolchain;
 mod unavailable;
+mod written;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
