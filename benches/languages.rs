@@ -6,6 +6,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot run ends with the reason")]
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,9 +29,9 @@ fn main() {
     let patterns: &[&str] = if all { &["session", "user", "role"] } else { &["role"] };
     let mut machine = String::new();
     println!(
-        "| policy | size | compile | load, compiled before | first decision | fresh p50 / p99 | prewarmed p50 / p99 | memory |"
+        "| policy | size | compile | load, compiled before | first decision | fresh p50 / p99 | prewarmed p50 / p99 | per second | memory |"
     );
-    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
+    println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for (folder, language) in LANGUAGES {
         for pattern in patterns {
             let component = root().join(format!("target/guests/{folder}-{pattern}-based.wasm"));
@@ -44,16 +45,39 @@ fn main() {
             machine = costs["machine"].as_str().unwrap_or_default().to_owned();
         }
     }
+    if let Some(component) = route() {
+        println!("{}", row("TypeScript, a route", &bench(&component, "role", time)));
+    }
     println!(
         "\n{machine}; one decision at a time, each on an instance of its own, with a cookie, one look-up in an embedded store, its JSON."
     );
 }
 
+/// The same rules in the route file of an app with zod and @upstash/redis, whose top-level code reads settings.
+fn route() -> Option<PathBuf> {
+    if !root().join("tests/e2e/node_modules").exists() {
+        eprintln!("a route of TypeScript needs its packages: npm ci in tests/e2e");
+        return None;
+    }
+    let component = root().join("target/guests/route.wasm");
+    let built = Command::new(program())
+        .args(["policy", "build", "tests/e2e/routes/role-based/route.ts", "-o"])
+        .arg(&component)
+        .current_dir(root())
+        .output()
+        .expect("the program runs");
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Some(component)
+}
+
+fn program() -> OsString {
+    std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into())
+}
+
 fn bench(component: &Path, pattern: &str, time: &str) -> Value {
     let cases = root().join(format!("guest-examples/cases/{pattern}.toml"));
     let case = if pattern == "session" { "without a channel the channel is `default`" } else { CASE };
-    let program = std::env::var_os("TIDEGATE_BIN").unwrap_or_else(|| env!("CARGO_BIN_EXE_tidegate").into());
-    let mut command = Command::new(program);
+    let mut command = Command::new(program());
     command.args(["policy", "bench"]).args([component, &cases]).args(["--filter", case, "--time", time, "--json"]);
     let output = command.output().expect("the program runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -68,12 +92,13 @@ fn row(name: &str, costs: &Value) -> String {
     };
     let prewarmed = if costs["prewarmed"]["enabled"] == true { pair("prewarmed") } else { "–".into() };
     format!(
-        "| {name} | {} | {} | {} | {} | {} | {prewarmed} | {} |",
+        "| {name} | {} | {} | {} | {} | {} | {prewarmed} | {:.0} | {} |",
         size(number("/component_bytes")),
         time(number("/compile_us")),
         time(number("/load_us")),
         time(number("/cold_us")),
         pair("fresh"),
+        number("/throughput/per_second"),
         size(number("/instance_bytes")),
     )
 }
