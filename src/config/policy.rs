@@ -53,14 +53,18 @@ pub struct ShadowConfig {
     pub share: f64,
 }
 
+/// Bytes that a memory of 32-bit addresses has at most.
+const MAX_MEMORY: u64 = 4 << 30;
+
 /// Validates the limits of `[policy]`.
 pub fn check_limits(raw: &schema::Policy) -> Result<Limits, ConfigError> {
-    let max_memory = check_size("policy.max-memory", raw.max_memory, 1 << 20, 4 << 30)?;
+    let max_memory = check_size("policy.max-memory", raw.max_memory, 1 << 20, MAX_MEMORY)?;
     Ok(Limits {
         cpu_time: check_positive("policy.cpu-time", raw.cpu_time.0)?,
         timeout: check_positive("policy.timeout", raw.timeout.0)?,
         max_memory,
-        pool_resident: check_size("policy.pool-resident", raw.pool_resident, 0, max_memory as u64)?,
+        // The default may be more than a smaller `policy.max-memory`, which is no mistake.
+        pool_resident: check_size("policy.pool-resident", raw.pool_resident, 0, MAX_MEMORY)?,
         concurrency: check_range("policy.concurrency", raw.concurrency, 1, 10_000)?,
         prewarmed_instances: check_range("policy.prewarmed-instances", raw.prewarmed_instances, 0, 1_000)?,
         queue_timeout: raw.queue_timeout.0,
