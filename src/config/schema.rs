@@ -188,7 +188,7 @@ section! {
         timeout: HumanDuration = HumanDuration::from_secs(2) => PolicyEnv,
         /// Memory limit of one instance: all its linear memories and tables, and the objects that it makes in the host.
         max_memory: ByteSize = ByteSize::mib(64) => Restart,
-        /// Bytes of each memory of an instance that stay resident for the next instance, not more than `policy.max-memory`. More makes policies
+        /// Bytes of each memory of an instance that stay resident for the next instance; of more than `policy.max-memory`, that. More makes policies
         /// faster that touch more, and takes memory while the gateway is idle; see [Memory](#memory).
         pool_resident: ByteSize = ByteSize::mib(4) => Restart,
         /// Maximum number of concurrent decisions.

@@ -49,7 +49,7 @@ export async function build(json: string): Promise<string> {
 
 /** Runs the code of a decision except the app's, so that the engine has made the functions and properties that it makes on first use. */
 async function warm(): Promise<void> {
-  setHost(rehearsalHost());
+  setHost(sampleHost());
   const allowing = handle({ middleware: ({ channels }) => (channels.length === 9 ? undefined : allow({ subject: "warm" })) });
   const rejecting = handle({
     async middleware({ request, channels }) {
@@ -71,14 +71,14 @@ function authorizeWarmly(): Promise<Answer> {
 }
 
 /** A host whose store has a session for every key. */
-function rehearsalHost(): Host {
+function sampleHost(): Host {
   const host = hostAtBuild(() => {}, () => {});
   return { ...host, lookup: { ...host.lookup, get: () => native.utf8Encode('{"id":"warm"}') } };
 }
 
 /** Decides about a request as the app does it, after the snapshot was taken. */
-export async function rehearse(): Promise<void> {
-  setHost(rehearsalHost());
+export async function decideSample(): Promise<void> {
+  setHost(sampleHost());
   await prepare();
   await authorizeWarmly();
 }

@@ -54,10 +54,10 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
 }
 
 /// Decides about a request, without a gateway, in an instance that is not used afterwards. The driver records which pages that writes to.
-#[unsafe(export_name = "tidegate-build-rehearse")]
-extern "C" fn rehearse() {
+#[unsafe(export_name = "tidegate-build-sample")]
+extern "C" fn sample() {
     // An error is that of code which misses its settings.
-    let _ = super::engine().and_then(|engine| engine.call("rehearse", (), |_, _| Ok(())));
+    let _ = super::engine().and_then(|engine| engine.call("decideSample", (), |_, _| Ok(())));
 }
 
 /// The report of a build that could not start: its error belongs to no module.

@@ -12,8 +12,8 @@ use crate::commands::policy::build::typescript::{Mistake, written};
 /// The exports of the runtime that only a build calls.
 const ALLOCATE: &str = "tidegate-build-alloc";
 const BUILD: &str = "tidegate-build";
-const REHEARSE: &str = "tidegate-build-rehearse";
-pub const BUILD_EXPORTS: [&str; 3] = [ALLOCATE, BUILD, REHEARSE];
+const SAMPLE: &str = "tidegate-build-sample";
+pub const BUILD_EXPORTS: [&str; 3] = [ALLOCATE, BUILD, SAMPLE];
 /// Initializes the C library. The snapshot has its result.
 const INITIALIZE: &str = "_initialize";
 
@@ -31,8 +31,8 @@ impl Default for Bounds {
     }
 }
 
-/// Instructions of a rehearsal, in which a policy decides about a request.
-const REHEARSAL_FUEL: u64 = 500_000_000;
+/// Instructions of the sample decision.
+const SAMPLE_FUEL: u64 = 500_000_000;
 /// Ranges of pages that an instance writes to at its start. wasmtime keeps 32 ranges mapped, and an instance has some of its own.
 const MAX_RANGES: usize = 18;
 /// A larger report is not one.
@@ -99,7 +99,7 @@ impl<'a> Runtime<'a> {
 
     /// The runtime as a module whose instances start with the state of the evaluation.
     pub fn snapshot(&self, mut evaluation: Evaluation) -> Result<Vec<u8>> {
-        evaluation.rehearse()?;
+        evaluation.decide_sample()?;
         let snapshot = self.wizer.snapshot(&self.context, &mut State(evaluation)).now_or_never();
         snapshot.context("the snapshot was not taken at once")?.map_err(failed)
     }
@@ -108,13 +108,13 @@ impl<'a> Runtime<'a> {
 impl Evaluation {
     /// Lets the instance decide about a request, after its memory was copied, and puts the pages that this changes into the list of the
     /// copy.
-    fn rehearse(&mut self) -> Result<()> {
+    fn decide_sample(&mut self) -> Result<()> {
         let record = self.instance.get_memory(&mut self.store, written::RECORD).context("there is no record")?;
         record.data_mut(&mut self.store).fill(0);
-        self.store.set_fuel(REHEARSAL_FUEL).map_err(failed)?;
-        if let Ok(rehearse) = self.instance.get_typed_func::<(), ()>(&mut self.store, REHEARSE) {
+        self.store.set_fuel(SAMPLE_FUEL).map_err(failed)?;
+        if let Ok(sample) = self.instance.get_typed_func::<(), ()>(&mut self.store, SAMPLE) {
             // Code that stops has written to pages until then.
-            let _ = rehearse.call(&mut self.store, ());
+            let _ = sample.call(&mut self.store, ());
         }
         let pages = record.data(&self.store).get(..self.heap_end / written::PAGE_BYTES).unwrap_or_default();
         let mut at = self.ranges;
@@ -216,6 +216,7 @@ mod tests {
                     (i32.store (i32.const 16) (i32.const 65536))
                     (i32.store (i32.const 20) (i32.const 64))
                     (i32.const 8))
+                (func (export "tidegate-build-sample") (i32.store (i32.const 8200) (global.get $count)) (unreachable))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );
         wat::parse_str(text).expect("valid")
@@ -246,6 +247,9 @@ mod tests {
         let instance = linker.instantiate(&mut store, &module).expect("an instance");
         let count = instance.get_typed_func::<(), i32>(&mut store, "count").expect("a function");
         assert_eq!(count.call(&mut store, ()).expect("called"), 42 + i32::from(b'p'));
+        // Of the sample decision it has the list of the pages, here only the third, and not its effects.
+        let memory = instance.get_memory(&mut store, "memory").expect("a memory").data(&store);
+        assert_eq!((&memory[64..76], &memory[8200..8201]), (&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..], &[0][..]));
     }
 
     #[test]
