@@ -4,6 +4,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::arch::wasm32::{memory_grow, memory_size};
 use std::cell::UnsafeCell;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::heap::Heap;
 
@@ -26,7 +27,13 @@ struct Heaps {
     allocates_temporary: bool,
     /// Temporary blocks that were not freed.
     temporary_blocks: usize,
-    is_build: bool,
+}
+
+/// Whether this is a build, and not an instance of its snapshot.
+static IS_BUILD: AtomicBool = AtomicBool::new(true);
+
+fn is_build() -> bool {
+    IS_BUILD.load(Ordering::Relaxed)
 }
 
 // SAFETY: a component has one thread.
@@ -38,7 +45,6 @@ static MEMORY: Memory = Memory(UnsafeCell::new(Heaps {
     temporary: Heap::new(TEMPORARY, grow),
     allocates_temporary: false,
     temporary_blocks: 0,
-    is_build: true,
 }));
 
 unsafe extern "C" {
@@ -55,7 +61,7 @@ impl Memory {
 
 impl Heaps {
     fn heap(&mut self) -> &mut Heap {
-        self.heap.get_or_insert_with(|| Heap::new(&raw const __heap_base as usize, grow))
+        self.heap.get_or_insert_with(|| Heap::new(&raw const __heap_base as usize, grow_permanent))
     }
 
     fn alloc(&mut self, size: usize, align: usize) -> *mut u8 {
@@ -91,7 +97,16 @@ impl Heaps {
     }
 
     fn is_temporary(&self, payload: *mut u8) -> bool {
-        self.is_build && payload as usize >= TEMPORARY
+        is_build() && payload as usize >= TEMPORARY
+    }
+}
+
+/// During a build the memory of an instance ends before the temporary memory.
+fn grow_permanent(end: usize) -> Option<usize> {
+    match is_build() {
+        true if end > TEMPORARY => None,
+        true => grow(end).map(|size| size.min(TEMPORARY)),
+        false => grow(end),
     }
 }
 
@@ -108,7 +123,7 @@ fn grow(end: usize) -> Option<usize> {
 
 /// Calls `work`, which leaves nothing that it allocated but its result. That has to be freed before the end of the build.
 pub fn temporarily<T>(work: impl FnOnce() -> T) -> T {
-    let outer = MEMORY.with(|heaps| std::mem::replace(&mut heaps.allocates_temporary, heaps.is_build));
+    let outer = MEMORY.with(|heaps| std::mem::replace(&mut heaps.allocates_temporary, is_build()));
     let result = work();
     MEMORY.with(|heaps| heaps.allocates_temporary = outer);
     result
@@ -135,13 +150,10 @@ pub fn written_pages() -> *const Ranges {
 /// one, if they form at most 32 ranges of addresses (a bound of wasmtime): then they cost a copy. Of more ranges, most would be unmapped and cost a fault
 /// for each page in each decision.
 pub fn start_decisions() {
-    let is_first = MEMORY.with(|heaps| {
-        heaps.heap().stop_clearing();
-        std::mem::take(&mut heaps.is_build)
-    });
-    if !is_first {
+    if !IS_BUILD.swap(false, Ordering::Relaxed) {
         return;
     }
+    MEMORY.with(|heaps| heaps.heap().stop_clearing());
     // SAFETY: only the driver writes to it, in a snapshot.
     let ranges = unsafe { WRITTEN_PAGES.0.get().read_volatile() };
     for page in ranges.into_iter().flat_map(|[start, end]| start..end) {
