@@ -205,6 +205,21 @@ async fn bench_reports_the_cost_of_a_decision() {
 }
 
 #[tokio::test]
+async fn fuel_is_that_of_the_decision_that_the_case_expects() {
+    // The policy executes more instructions if its look-up fails.
+    let fuel = async |prefixes: &str, expect: &str| {
+        let cases = format!("lookup.prefixes = [{prefixes}]\n[[case]]\nname = \"a\"\nexpect = {{ {expect} }}\n");
+        let dir = folder(&[("policy.wasm", "lookup"), ("cases.toml", &cases)]);
+        let ended = run_in(dir.path(), &["policy", "bench", "policy.wasm", "--count", "1", "--json"]).await;
+        assert_eq!(ended.code(), Some(0), "{}", ended.all());
+        let report: Value = serde_json::from_str(&ended.stdout).expect("JSON");
+        report["fuel"]["mean"].as_u64().expect("a number")
+    };
+    let (found, denied) = (fuel("'forbidden:'", "allow = true").await, fuel("", "status = 403").await);
+    assert!(found < denied, "{found} and {denied}");
+}
+
+#[tokio::test]
 async fn failing_policy_is_not_benchmarked() {
     let dir = folder(&[("policy.wasm", "trap")]);
     let ended = run_in(dir.path(), &["policy", "bench", "policy.wasm", "--count", "3"]).await;

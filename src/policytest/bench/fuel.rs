@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::Serialize;
+use tokio::time::Instant;
 
 use crate::policy::Limits;
 use crate::policytest::TestCase;
@@ -10,7 +11,7 @@ use crate::policytest::bench::{decision_error, single_thread};
 use crate::wasm::compile::Compiler;
 use crate::wasm::component::Policy;
 use crate::wasm::engine::Engines;
-use crate::wasm::host::{RequestParts, State};
+use crate::wasm::host::{EvaluationParams, RequestParts, State};
 use crate::wasm::instance;
 
 /// Fuel of one decision over all test cases, including the creation of the instance.
@@ -48,6 +49,10 @@ async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Resul
     let call = async {
         let (_, bindings) = store.instantiate().await?;
         let request = case.new_request();
+        let deadline = Instant::now() + limits.timeout;
+        // Without them a look-up fails, and the fuel is that of another decision.
+        let params = EvaluationParams { deadline, keys_until: deadline, may_restart: false, lookups: 0, traced: false };
+        store.data_mut().start_decision(request.id.clone(), params);
         let parts = RequestParts::new(&request);
         let channels: Vec<&str> = case.channels.iter().map(|channel| &**channel).collect();
         let authorizer = bindings.tidegate_policy_authorizer();
