@@ -129,15 +129,18 @@ pub fn temporarily<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
+/// Ranges of pages that an instance writes to at its start. wasmtime keeps 32 ranges mapped, and an instance has some of its own.
+pub const MAX_RANGES: usize = 18;
+
 /// Ranges of pages: the first page and the end of each. The driver of a build writes those that a decision writes to.
-pub type Ranges = [[u32; 2]; 18];
+pub type Ranges = [[u32; 2]; MAX_RANGES];
 
 struct WrittenPages(UnsafeCell<Ranges>);
 
 // SAFETY: a component has one thread.
 unsafe impl Sync for WrittenPages {}
 
-static WRITTEN_PAGES: WrittenPages = WrittenPages(UnsafeCell::new([[0; 2]; 18]));
+static WRITTEN_PAGES: WrittenPages = WrittenPages(UnsafeCell::new([[0; 2]; MAX_RANGES]));
 
 /// Where the driver writes the ranges.
 pub fn written_pages() -> *const Ranges {

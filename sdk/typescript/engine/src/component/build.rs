@@ -14,12 +14,20 @@ struct Report {
     heap_end: usize,
     /// A list in that memory, which the driver fills.
     written_pages: *const memory::Ranges,
+    /// How many ranges the list has room for.
+    max_ranges: usize,
 }
 
 thread_local! {
     /// The report of the last build.
     static REPORT: Cell<Report> = const {
-        Cell::new(Report { start: std::ptr::null(), length: 0, heap_end: 0, written_pages: std::ptr::null() })
+        Cell::new(Report {
+            start: std::ptr::null(),
+            length: 0,
+            heap_end: 0,
+            written_pages: std::ptr::null(),
+            max_ranges: memory::MAX_RANGES,
+        })
     };
 }
 
@@ -49,7 +57,8 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     let moved: &[u8] = memory::temporarily(|| Vec::from(report.as_bytes())).leak();
     drop(report);
     let (heap_end, written_pages) = (memory::trim(), memory::written_pages());
-    REPORT.set(Report { start: moved.as_ptr(), length: moved.len(), heap_end, written_pages });
+    let (start, length, max_ranges) = (moved.as_ptr(), moved.len(), memory::MAX_RANGES);
+    REPORT.set(Report { start, length, heap_end, written_pages, max_ranges });
     REPORT.with(Cell::as_ptr).cast_const()
 }
 

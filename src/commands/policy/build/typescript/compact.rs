@@ -2,9 +2,7 @@
 
 use anyhow::{Context, Result};
 use wasm_encoder::reencode::{Reencode, RoundtripReencoder};
-use wasm_encoder::{
-    ConstExpr, DataCountSection, DataSection, ExportSection, MemorySection, Module, RawSection, SectionId,
-};
+use wasm_encoder::{ConstExpr, DataCountSection, DataSection, ExportSection, Module, RawSection, SectionId};
 use wasmparser::{DataKind, DataSectionReader, Operator, Parser, Payload};
 
 /// Zeros between two segments cost less than the head of a segment, whose offset takes up to five bytes.
@@ -12,13 +10,8 @@ const MIN_ZEROS: usize = 8;
 /// Validators accept 100,000 segments.
 const MAX_SEGMENTS: usize = 90_000;
 
-const PAGE_BYTES: usize = 64 << 10;
-/// Memory that a decision has without growing it. The kernel provides it when it is used.
-const FREE_PAGES: u64 = 4;
-
-/// Rewrites a core module. Its instances start with the same memory, whose end after `heap_end` is not used. `unused` are exports to
-/// remove.
-pub fn compact(wasm: &[u8], heap_end: usize, unused: &[&str]) -> Result<Vec<u8>> {
+/// Rewrites a core module. Its instances start with the same memory. `unused` are exports to remove.
+pub fn compact(wasm: &[u8], unused: &[&str]) -> Result<Vec<u8>> {
     let mut module = Module::new();
     let mut data = None;
     for payload in Parser::new(0).parse_all(wasm) {
@@ -37,16 +30,6 @@ pub fn compact(wasm: &[u8], heap_end: usize, unused: &[&str]) -> Result<Vec<u8>>
             }
             (Payload::DataSection(_), Some(section)) => {
                 module.section(section);
-            }
-            (Payload::MemorySection(reader), _) => {
-                let mut memories = MemorySection::new();
-                for memory in reader.clone() {
-                    let memory = memory.context("reading the memories of the snapshot")?;
-                    let mut memory = RoundtripReencoder.memory_type(memory).context("copying a memory")?;
-                    memory.minimum = memory.minimum.min(heap_end.div_ceil(PAGE_BYTES) as u64 + FREE_PAGES);
-                    memories.memory(memory);
-                }
-                module.section(&memories);
             }
             (Payload::ExportSection(reader), _) => {
                 let mut exports = ExportSection::new();
@@ -144,11 +127,9 @@ mod tests {
                 (data (i32.const 9000) "{zeros}"))"#
         );
         let wasm = wat::parse_str(text).expect("valid");
-        let small = compact(&wasm, 70_000, &["unused"]).expect("compacted");
+        let small = compact(&wasm, &["unused"]).expect("compacted");
         assert!(small.len() < 150, "{}", small.len());
-        let (small_memory, memory) = (memory(&small), memory(&wasm));
-        assert_eq!(small_memory.len(), 6 * PAGE_BYTES);
-        assert_eq!(small_memory, memory[..small_memory.len()]);
+        assert_eq!(memory(&small), memory(&wasm));
         let module = wasmtime::Module::new(&Engine::default(), &small).expect("valid");
         assert!(module.get_export("unused").is_none() && module.get_export("kept").is_some());
     }

@@ -33,8 +33,6 @@ impl Default for Bounds {
 
 /// Instructions of the sample decision.
 const SAMPLE_FUEL: u64 = 500_000_000;
-/// Ranges of pages that an instance writes to at its start. wasmtime keeps 32 ranges mapped, and an instance has some of its own.
-const MAX_RANGES: usize = 18;
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
 const WASM_PAGE_BYTES: usize = 64 << 10;
@@ -52,11 +50,9 @@ pub struct Runtime<'a> {
 pub struct Evaluation {
     /// JSON.
     pub report: Vec<u8>,
-    /// The end of the memory that an instance needs. After it is what only the build needed.
-    pub heap_end: usize,
-    /// Where the runtime has its list of ranges of pages: the first one and the end of each, of four bytes.
-    ranges: usize,
-    /// The memory and the globals at the end of the evaluation.
+    /// Where the runtime has its list of ranges of pages, the first one and the end of each in four bytes, and for how many it has room.
+    ranges: (usize, usize),
+    /// The memory that an instance needs, and the globals, at the end of the evaluation.
     memory: Vec<u8>,
     globals: BTreeMap<String, Val>,
     store: Store<StoreLimits>,
@@ -90,11 +86,7 @@ impl<'a> Runtime<'a> {
         if let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut store, INITIALIZE) {
             initialize.call(&mut store, ()).map_err(stopped)?;
         }
-        let Ran { report, heap_end, ranges, memory } = run(&mut store, instance, program)?;
-        let globals = instance.exports(&mut store).filter_map(|it| Some((it.name().to_owned(), it.into_global()?)));
-        let globals: Vec<_> = globals.collect();
-        let globals = globals.into_iter().map(|(name, global)| (name, global.get(&mut store))).collect();
-        Ok(Evaluation { report, heap_end, ranges, memory, globals, store, instance })
+        run(store, instance, program)
     }
 
     /// The runtime as a module whose instances start with the state of the evaluation.
@@ -116,9 +108,9 @@ impl Evaluation {
             // Code that stops has written to pages until then.
             let _ = sample.call(&mut self.store, ());
         }
-        let pages = record.data(&self.store).get(..self.heap_end / written::PAGE_BYTES).unwrap_or_default();
-        let mut at = self.ranges;
-        for range in written::ranges(pages, MAX_RANGES) {
+        let pages = record.data(&self.store).get(..self.memory.len() / written::PAGE_BYTES).unwrap_or_default();
+        let (mut at, max) = self.ranges;
+        for range in written::ranges(pages, max) {
             for page in [range.start, range.end] {
                 let word = self.memory.get_mut(at..at + 4).context("the runtime has no list of pages")?;
                 word.copy_from_slice(&u32::try_from(page)?.to_le_bytes());
@@ -129,34 +121,31 @@ impl Evaluation {
     }
 }
 
-/// What a build left in its instance.
-struct Ran {
-    report: Vec<u8>,
-    heap_end: usize,
-    ranges: usize,
-    memory: Vec<u8>,
-}
-
-fn run(store: &mut Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<Ran> {
-    let memory = instance.get_memory(&mut *store, "memory").context("the runtime has no memory")?;
+fn run(mut store: Store<StoreLimits>, instance: Instance, program: &[u8]) -> Result<Evaluation> {
+    let memory = instance.get_memory(&mut store, "memory").context("the runtime has no memory")?;
     let length = u32::try_from(program.len()).context("the program is too large")?;
-    let allocate = instance.get_typed_func::<u32, u32>(&mut *store, ALLOCATE).map_err(failed)?;
-    let build = instance.get_typed_func::<(u32, u32), u32>(&mut *store, BUILD).map_err(failed)?;
-    let at = allocate.call(&mut *store, length).map_err(stopped)?;
-    memory.write(&mut *store, at as usize, program).context("the program does not fit into the memory")?;
-    let result = build.call(&mut *store, (at, length)).map_err(stopped)? as usize;
-    let data = memory.data(&*store);
+    let allocate = instance.get_typed_func::<u32, u32>(&mut store, ALLOCATE).map_err(failed)?;
+    let build = instance.get_typed_func::<(u32, u32), u32>(&mut store, BUILD).map_err(failed)?;
+    let at = allocate.call(&mut store, length).map_err(stopped)?;
+    memory.write(&mut store, at as usize, program).context("the program does not fit into the memory")?;
+    let result = build.call(&mut store, (at, length)).map_err(stopped)? as usize;
+    let data = memory.data(&store);
     let word = |at: usize| -> Option<usize> {
         let bytes: [u8; 4] = data.get(at..at.checked_add(4)?)?.try_into().ok()?;
         usize::try_from(u32::from_le_bytes(bytes)).ok()
     };
     let report = word(result).zip(word(result + 4)).filter(|(_, length)| *length <= MAX_REPORT_BYTES);
     let report = report.and_then(|(at, length)| data.get(at..at.checked_add(length)?));
-    let (report, (heap_end, ranges)) =
-        report.zip(word(result + 8).zip(word(result + 12))).context("the runtime returned no report")?;
+    let words = || Some((word(result + 8)?, (word(result + 12)?, word(result + 16)?)));
+    let (report, (heap_end, ranges)) = report.zip(words()).context("the runtime returned no report")?;
+    let report = report.to_vec();
+    // After it is what only the build needed.
     let end = heap_end.next_multiple_of(WASM_PAGE_BYTES).min(data.len());
     let memory = data.get(..end).unwrap_or(data).to_vec();
-    Ok(Ran { report: report.to_vec(), heap_end, ranges, memory })
+    let globals = instance.exports(&mut store).filter_map(|it| Some((it.name().to_owned(), it.into_global()?)));
+    let globals: Vec<_> = globals.collect();
+    let globals = globals.into_iter().map(|(name, global)| (name, global.get(&mut store))).collect();
+    Ok(Evaluation { report, ranges, memory, globals, store, instance })
 }
 
 /// The error of code that ran.
@@ -215,6 +204,7 @@ mod tests {
                     (i32.store (i32.const 12) (local.get $length))
                     (i32.store (i32.const 16) (i32.const 65536))
                     (i32.store (i32.const 20) (i32.const 64))
+                    (i32.store (i32.const 24) (i32.const 2))
                     (i32.const 8))
                 (func (export "tidegate-build-sample") (i32.store (i32.const 8200) (global.get $count)) (unreachable))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
@@ -249,6 +239,7 @@ mod tests {
         assert_eq!(count.call(&mut store, ()).expect("called"), 42 + i32::from(b'p'));
         // Of the sample decision it has the list of the pages, here only the third, and not its effects.
         let memory = instance.get_memory(&mut store, "memory").expect("a memory").data(&store);
+        assert_eq!(memory.len(), 65536, "without what only the build needed");
         assert_eq!((&memory[64..76], &memory[8200..8201]), (&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..], &[0][..]));
     }
 

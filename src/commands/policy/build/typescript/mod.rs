@@ -107,8 +107,7 @@ fn component(engine: &[u8], mut app: Bundle) -> Result<Vec<u8>> {
         for line in app.notes.iter().cloned().chain(uses.values().flat_map(|found| app.use_notes(found))) {
             eprintln!("{line}");
         }
-        let heap_end = evaluation.heap_end;
-        let module = compact::compact(&runtime.snapshot(evaluation)?, heap_end, &evaluate::BUILD_EXPORTS)?;
+        let module = compact::compact(&runtime.snapshot(evaluation)?, &evaluate::BUILD_EXPORTS)?;
         return tools::componentize(described(module)?, None);
     }
     bail!(
