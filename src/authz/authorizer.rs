@@ -158,6 +158,12 @@ impl Authorizer {
         &self.revocations
     }
 
+    /// Saves the checkpoint of the active policy, if it has one.
+    pub async fn save_checkpoint(&self) -> Result<(), Failure> {
+        let generation = self.active.load().ok_or(Failure::NoPolicy)?;
+        generation.save_checkpoint().await
+    }
+
     /// Prewarms one instance of the active policy, in addition to `limits.prewarmed_instances`.
     pub async fn prewarm_one(&self) -> Result<(), Failure> {
         let generation = self.active.load().ok_or(Failure::NoPolicy)?;

@@ -11,9 +11,9 @@ use crate::authz::validate::validate_answer;
 use crate::policy::{Failure, Limits, Outcome, Request};
 use crate::util::client_key::ClientKey;
 use crate::util::fair_queue::{FairPermit, FairSemaphore};
-use crate::wasm::host::{DecisionState, EvaluationParams, PolicyContext};
+use crate::wasm::host::{DecisionState, EvaluationParams};
 use crate::wasm::host_trace::HostTrace;
-use crate::wasm::instance::{Instance, InstanceResult, SpentInstance};
+use crate::wasm::instance::{InstanceResult, SpentInstance};
 use crate::wasm::low_priority_pool;
 
 /// An evaluation that needs keys stops, and starts again after they were fetched. The last attempt waits with its permit.
@@ -161,10 +161,7 @@ async fn evaluate_once(
             let permit = permit;
             let instance = match prewarmed {
                 Some(instance) => instance,
-                None => {
-                    let PolicyContext { env, limits } = &*generation.context;
-                    Instance::new(&generation.policy, Arc::clone(env), limits, budget, params.deadline).await?
-                }
+                None => generation.new_instance(budget, params.deadline).await?,
             };
             let result = instance.evaluate(&request, &channels, params).await;
             Ok((result, permit))

@@ -1,6 +1,6 @@
 //! A policy generation: a policy with its context, its cached decisions and its prewarmed instances, replaced as one value.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::util::clock::now_ms;
 use crate::wasm::component::Policy;
 use crate::wasm::cpu_budget::CpuBudget;
 use crate::wasm::host::PolicyContext;
-use crate::wasm::instance::Instance;
+use crate::wasm::instance::{Checkpoint, Instance};
 use crate::wasm::low_priority_pool;
 
 /// Instances that take less time than this to create are not prewarmed: to take one from the pool and to refill the pool on another
@@ -41,6 +41,8 @@ pub struct PolicyGeneration {
     pub cache: DecisionCache,
     pub context: Arc<PolicyContext>,
     prewarmed: Arc<PrewarmPool>,
+    /// The state of a prepared instance, which all instances get once there is one.
+    checkpoint: OnceLock<Checkpoint>,
     /// Responses that this generation decided.
     pub in_flight: Arc<InFlight>,
 }
@@ -73,7 +75,8 @@ impl PolicyGeneration {
         let cache = DecisionCache::new(context.limits.cache_size, context.limits.cache_max_age);
         let prewarmed = PrewarmPool { instances: Mutex::new(Some(Vec::new())), changed: Notify::new() };
         let (info, prewarmed, in_flight) = (Arc::new(info), Arc::new(prewarmed), Arc::default());
-        let generation = Arc::new(Self { info, policy, cache, context, prewarmed, in_flight });
+        let checkpoint = OnceLock::new();
+        let generation = Arc::new(Self { info, policy, cache, context, prewarmed, checkpoint, in_flight });
         if generation.context.limits.prewarmed_instances > 0 {
             let task = keep_prewarmed(Arc::downgrade(&generation), Arc::clone(&generation.prewarmed), prewarm_permits);
             if let Err(failure) = low_priority_pool::spawn(task) {
@@ -117,8 +120,48 @@ impl PolicyGeneration {
         }
     }
 
+    /// Creates an instance for a decision by `deadline`.
+    pub async fn new_instance(&self, cpu_budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
+        let PolicyContext { env, limits } = &*self.context;
+        let mut instance = Instance::new(&self.policy, Arc::clone(env), limits, cpu_budget, deadline).await?;
+        if let Some(checkpoint) = self.checkpoint.get() {
+            instance.restore(&self.policy, checkpoint, deadline).await?;
+        }
+        Ok(instance)
+    }
+
+    /// Saves the state of a prepared instance, if the policy has checkpoints and this state is the same in all instances.
+    pub async fn save_checkpoint(&self) -> Result<(), Failure> {
+        if self.policy.checkpoint().is_none() || self.checkpoint.get().is_some() {
+            return Ok(());
+        }
+        let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
+        let saved = Instance::checkpoint(&self.policy, Arc::clone(env), limits, Arc::clone(&budget));
+        let Some(checkpoint) = budget.measure(saved).await? else { return Ok(()) };
+        // A state that cannot be restored would fail every decision.
+        let restored = async {
+            let deadline = Instant::now() + limits.timeout;
+            let mut instance =
+                Instance::new(&self.policy, Arc::clone(env), limits, Arc::clone(&budget), deadline).await?;
+            instance.restore(&self.policy, &checkpoint, deadline).await
+        };
+        budget.start_call();
+        budget.measure(restored).await?;
+        let _ = self.checkpoint.set(checkpoint);
+        Ok(())
+    }
+
+    /// Whether instances have work to do before a request, other than that of [`Self::new_instance`].
+    fn prepares(&self) -> bool {
+        self.policy.preparation().is_some() && self.checkpoint.get().is_none()
+    }
+
     async fn prewarm(&self) -> Result<Instance, Failure> {
         let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
+        if !self.prepares() {
+            let deadline = Instant::now() + limits.timeout;
+            return budget.measure(self.new_instance(Arc::clone(&budget), deadline)).await;
+        }
         budget.measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget))).await
     }
 }
@@ -129,9 +172,15 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Keeps `limits.prewarmed_instances` instances in the pool. Ends when the generation is retired, or when an instance takes less than
+/// Saves the checkpoint of the policy, then keeps `limits.prewarmed_instances` instances in the pool. Ends when the generation is retired, or when an instance takes less than
 /// [`MIN_PREWARM_TIME`] to create.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
+    let permit = Arc::clone(&permits).acquire_owned().await;
+    if let (Ok(_permit), Some(generation)) = (permit, generation.upgrade())
+        && let Err(failure) = generation.save_checkpoint().await
+    {
+        tracing::warn!(policy = %generation.policy.digest(), %failure, "cannot prepare the state of new instances");
+    }
     loop {
         let Some(target) = generation.upgrade().map(|generation| generation.context.limits.prewarmed_instances) else {
             return;
@@ -148,7 +197,7 @@ async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPoo
         let (Ok(permit), Some(generation)) = (permit, generation.upgrade()) else { return };
         let start = Instant::now();
         match generation.prewarm().await {
-            Ok(_) if generation.policy.preparation().is_none() && start.elapsed() < MIN_PREWARM_TIME => return,
+            Ok(_) if !generation.prepares() && start.elapsed() < MIN_PREWARM_TIME => return,
             Ok(instance) => pool.push((instance, Some(permit))),
             Err(failure) => {
                 tracing::warn!(policy = %generation.policy.digest(), %failure, "cannot prewarm an instance");

@@ -102,7 +102,11 @@ pub async fn run(compiler: &Compiler, policy: &Policy, limits: &Limits, case: &T
     if !outcome.passed() || policy.preparation().is_none() {
         return outcome;
     }
-    let outcome = match authorizer.prewarm_one().await {
+    let prewarmed = async {
+        authorizer.save_checkpoint().await?;
+        authorizer.prewarm_one().await
+    };
+    let outcome = match prewarmed.await {
         Ok(()) => evaluate(&authorizer, case).await,
         Err(failure) => {
             let (outcome, duration) = (Outcome::Failed(failure), Duration::ZERO);

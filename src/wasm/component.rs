@@ -15,8 +15,9 @@ use crate::wasm::host::{self, PolicyIndices, State, linker};
 use crate::wasm::imports;
 use crate::wasm::load_error::{AUTHORIZER_INTERFACE, LoadError, MAX_COMPONENT_BYTES, causes};
 
-/// An interface that a policy may export in addition.
+/// The interfaces that a policy may export in addition.
 const PREPARATION_INTERFACE: &str = "tidegate:policy/preparation@0.1.0";
+const CHECKPOINT_INTERFACE: &str = "tidegate:policy/checkpoint@0.1.0";
 
 /// Checks that the first bytes are those of a component, before the expensive steps.
 pub fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
@@ -36,7 +37,29 @@ pub struct Policy {
     pre: InstancePre<State>,
     indices: PolicyIndices,
     preparation: Option<ComponentExportIndex>,
+    checkpoint: Option<CheckpointFunctions>,
     digest: Arc<str>,
+}
+
+/// The functions of a policy that saves the state of a prepared instance.
+#[derive(Clone)]
+pub(crate) struct CheckpointFunctions {
+    save: ComponentExportIndex,
+    restore: ComponentExportIndex,
+}
+
+impl CheckpointFunctions {
+    /// Prepares an instance, which is not used afterwards, and returns its state. `None` if other instances must not have it.
+    pub async fn save(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Option<Vec<u8>>> {
+        let save = instance.get_typed_func::<(), (Option<Vec<u8>>,)>(&mut *store, &self.save)?;
+        Ok(save.call_async(store, ()).await?.0)
+    }
+
+    /// Brings a new instance into a saved state.
+    pub async fn restore(&self, store: &mut Store<State>, instance: &Instance, state: &[u8]) -> wasmtime::Result<()> {
+        let restore = instance.get_typed_func::<(&[u8],), ()>(&mut *store, &self.restore)?;
+        restore.call_async(store, (state,)).await
+    }
 }
 
 impl Policy {
@@ -69,12 +92,15 @@ impl Policy {
             // Only now, because the linker names just the first.
             .map_err(|error| imports::explain(kind.imports(engine).map(|(name, _)| name), abi, &error))?;
         let indices = PolicyIndices::new(&pre).map_err(|error| LoadError::WrongExport(causes(&error)))?;
-        let preparation = component
-            .get_export_index(None, PREPARATION_INTERFACE)
-            .and_then(|interface| component.get_export_index(Some(&interface), "prepare"));
+        let export = |interface: &str, function: &str| {
+            component.get_export_index(Some(&component.get_export_index(None, interface)?), function)
+        };
+        let preparation = export(PREPARATION_INTERFACE, "prepare");
+        let checkpoint = export(CHECKPOINT_INTERFACE, "save").zip(export(CHECKPOINT_INTERFACE, "restore"));
+        let checkpoint = checkpoint.map(|(save, restore)| CheckpointFunctions { save, restore });
         // Now, because otherwise the first request pays for it.
         component.initialize_copy_on_write_image().map_err(invalid)?;
-        Ok(Self { pre, indices, preparation, digest: digest.to_string().into() })
+        Ok(Self { pre, indices, preparation, checkpoint, digest: digest.to_string().into() })
     }
 
     /// A store for one instance of this policy.
@@ -85,6 +111,11 @@ impl Policy {
     /// The function that a new instance calls before its request, if the policy has one.
     pub(crate) fn preparation(&self) -> Option<&ComponentExportIndex> {
         self.preparation.as_ref()
+    }
+
+    /// The functions that bring a new instance into the state of a prepared one, if the policy has them.
+    pub(crate) fn checkpoint(&self) -> Option<&CheckpointFunctions> {
+        self.checkpoint.as_ref()
     }
 
     /// `sha256:…` of the component.

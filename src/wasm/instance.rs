@@ -4,8 +4,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
-use wasmtime::component::{self, ComponentExportIndex};
+use wasmtime::component;
 use wasmtime::{Store, Trap, UpdateDeadline};
 use wasmtime_wasi::I32Exit;
 
@@ -37,6 +38,13 @@ pub struct InstanceResult {
 /// An instance that was called. Dropping it frees its memory.
 pub struct SpentInstance(Store<State>);
 
+/// The state of a prepared instance, which new instances get. Only the policy knows its form. It has what the policy made of its settings, and
+/// so it is never written or shown.
+pub struct Checkpoint(Vec<u8>);
+
+/// Bytes of a checkpoint, as the interface says.
+pub const MAX_CHECKPOINT_BYTES: usize = 1 << 20;
+
 /// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
 const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
 
@@ -56,11 +64,23 @@ impl Instance {
         cpu_budget: Arc<CpuBudget>,
         deadline: Instant,
     ) -> Result<Self, Failure> {
+        // Headers take more memory than their text.
+        let max_answer = limits.max_response_size.saturating_mul(2).max(64 << 10);
+        Self::create(policy, env, limits, cpu_budget, deadline, max_answer).await
+    }
+
+    /// Creates an instance of which no function returns more than `max_answer` bytes.
+    async fn create(
+        policy: &Policy,
+        env: Arc<PolicyEnv>,
+        limits: &Limits,
+        cpu_budget: Arc<CpuBudget>,
+        deadline: Instant,
+        max_answer: usize,
+    ) -> Result<Self, Failure> {
         let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
         let mut store = policy.new_store(state);
         store.limiter_async(|state| &mut state.limiter);
-        // Headers take more memory than their text.
-        let max_answer = limits.max_response_size.saturating_mul(2).max(64 << 10);
         store.call_hook(move |store, transition| check_transition(store, transition, max_answer));
         store.set_max_component_handles(MAX_COMPONENT_HANDLES);
         if let Some(tasks) = store.concurrent_resource_table() {
@@ -96,25 +116,55 @@ impl Instance {
     ) -> Result<Self, Failure> {
         let mut instance = Self::new(policy, env, limits, cpu_budget, Instant::now() + limits.timeout).await?;
         if let Some(preparation) = policy.preparation() {
-            instance.prepare(preparation, Instant::now() + limits.timeout).await?;
+            let Self { store, instance: exports, .. } = &mut instance;
+            store.data().cpu_budget.start_call();
+            let call = async {
+                let prepare = exports.get_typed_func::<(), ()>(&mut *store, preparation)?;
+                prepare.call_async(&mut *store, ()).await
+            };
+            let prepared = timeout_at(Instant::now() + limits.timeout, call).await;
+            instance.ended(prepared)?;
         }
         Ok(instance)
     }
 
-    /// Calls the policy's `prepare`, which needs no request, by `deadline` and within the CPU limit of a decision.
-    async fn prepare(&mut self, preparation: &ComponentExportIndex, deadline: Instant) -> Result<(), Failure> {
-        self.store.data().cpu_budget.start_call();
-        let call = async {
-            let prepare = self.instance.get_typed_func::<(), ()>(&mut self.store, preparation)?;
-            prepare.call_async(&mut self.store, ()).await
-        };
-        let prepared = timeout_at(deadline, call).await;
+    /// Creates an instance, prepares it and returns its state. `None` if the policy has no checkpoints, or other instances must not have this state.
+    /// The limits are those of [`Self::prepared`].
+    pub async fn checkpoint(
+        policy: &Policy,
+        env: Arc<PolicyEnv>,
+        limits: &Limits,
+        cpu_budget: Arc<CpuBudget>,
+    ) -> Result<Option<Checkpoint>, Failure> {
+        let Some(functions) = policy.checkpoint() else { return Ok(None) };
+        let deadline = Instant::now() + limits.timeout;
+        let mut instance = Self::create(policy, env, limits, cpu_budget, deadline, MAX_CHECKPOINT_BYTES).await?;
+        instance.store.data().cpu_budget.start_call();
+        let call = functions.save(&mut instance.store, &instance.instance);
+        let saved = timeout_at(Instant::now() + limits.timeout, call).await;
+        Ok(instance.ended(saved)?.map(Checkpoint))
+    }
+
+    /// Brings this instance, which is new, into a saved state.
+    pub async fn restore(
+        &mut self,
+        policy: &Policy,
+        Checkpoint(state): &Checkpoint,
+        deadline: Instant,
+    ) -> Result<(), Failure> {
+        let Some(functions) = policy.checkpoint() else { return Ok(()) };
+        let restored = timeout_at(deadline, functions.restore(&mut self.store, &self.instance, state)).await;
+        self.ended(restored)
+    }
+
+    /// The result of a call that needs no request.
+    fn ended<T>(&mut self, result: Result<wasmtime::Result<T>, Elapsed>) -> Result<T, Failure> {
         let state = self.store.data_mut();
-        let prepared = prepared
+        let result = result
             .map_err(|_| Failure::Timeout)
-            .and_then(|prepared| prepared.map_err(|error| failure(&error, false, state.limiter.limit_exceeded)));
-        state.flush_output(output_level(prepared.is_ok()));
-        prepared
+            .and_then(|result| result.map_err(|error| failure(&error, false, state.limiter.limit_exceeded)));
+        state.flush_output(output_level(result.is_ok()));
+        result
     }
 
     /// The CPU budget, reset for the decision.

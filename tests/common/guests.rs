@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use wasmparser::{Parser, Payload};
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::Resolve;
 
@@ -30,6 +31,12 @@ const WORLD: &str = "
         import acme:secrets/vault@1.0.0;
     }
 
+    world guest-with-checkpoints {
+        include guest;
+        export tidegate:policy/preparation@0.1.0;
+        export tidegate:policy/checkpoint@0.1.0;
+    }
+
     package wasi:config@0.2.0-rc.1 {
         interface store {
             variant error {
@@ -48,6 +55,9 @@ const WORLD: &str = "
 ";
 
 const EXPORT: &str = r#"(export "tidegate:policy/authorizer@0.1.0#authorize")"#;
+
+/// The function of a policy that has all optional exports.
+const SAVE: &str = "tidegate:policy/checkpoint@0.1.0#save";
 
 /// The bytes of `tests/fixtures/policies/<name>.wat`. A module that exports the authorizer becomes a component; any other
 /// text is encoded unchanged.
@@ -86,7 +96,12 @@ fn encode_for(wit: &str, mut bytes: Vec<u8>) -> Result<Vec<u8>> {
     resolve.push_source("policy.wit", wit)?;
     let world = format!("{WORLD}\n{}", include_str!("../fixtures/wasi.wit"));
     let package = resolve.push_source("fixtures.wit", &world)?;
-    let world = resolve.select_world(&[package], Some("guest"))?;
+    let exports = Parser::new(0).parse_all(&bytes).filter_map(|payload| match payload {
+        Ok(Payload::ExportSection(exports)) => Some(exports.into_iter().flatten().any(|it| it.name == SAVE)),
+        _ => None,
+    });
+    let name = if exports.into_iter().any(|saves| saves) { "guest-with-checkpoints" } else { "guest" };
+    let world = resolve.select_world(&[package], Some(name))?;
     embed_component_metadata(&mut bytes, &resolve, world, StringEncoding::UTF8)?;
     ComponentEncoder::default().module(&bytes)?.validate(true).encode()
 }

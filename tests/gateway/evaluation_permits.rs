@@ -30,12 +30,12 @@ fn with_pages(pages: u32) -> Vec<u8> {
 /// Longer than a slow decision on a busy machine.
 const DECISION_TIMEOUT: Duration = Duration::from_secs(20);
 
-fn generous_limits() -> Limits {
+pub fn generous_limits() -> Limits {
     Limits { timeout: DECISION_TIMEOUT, queue_timeout: DECISION_TIMEOUT, ..Limits::default() }
 }
 
 /// An authorizer with its own engines, and so its own pools.
-fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
+pub fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     let engines = Engines::new(&limits).expect("engines");
     let authorizer = Authorizer::new(
         engines.clone(),
@@ -47,7 +47,7 @@ fn new_authorizer(policy: &[u8], limits: Limits) -> Authorizer {
     authorizer
 }
 
-fn request() -> Request {
+pub fn request() -> Request {
     Request {
         method: "GET".into(),
         scheme: "http".into(),

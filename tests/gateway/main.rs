@@ -16,6 +16,7 @@ mod raw_http2;
 mod activation;
 mod activation_under_load;
 mod async_policies;
+mod checkpoints;
 mod client_address;
 mod connections;
 mod control_port;

@@ -63,6 +63,16 @@ const FILES: &[(&str, &str)] = &[
     ("files.ts", "import { words } from \"./lib/words\";\nexport const middleware = () => words;"),
     ("lib/words.ts", "import { readFileSync } from \"fs\";\nexport const words = readFileSync(\"words\");"),
     (
+        "counting.ts",
+        r#"import { key } from "./lib/key";
+           let sum = 0;
+           for (let n = 0; n < 100_000; n++) sum += n;
+           const objects = Array.from({ length: 3000 }, (_, n) => ({ n, text: `${key} ${n}` }));
+           let asked = 0;
+           export const middleware = () => new Response(`${objects.at(-1)!.text} ${sum} ${++asked}`, { status: 403 });"#,
+    ),
+    ("lib/key.ts", "export const key = process.env.KEY;\nif (process.env.RANDOM) Math.random();"),
+    (
         "endless.ts",
         "export const middleware = () => undefined;\nconst spin = () => {\n  for (let n = 0; ; ) n++;\n};\nspin();",
     ),
@@ -132,6 +142,33 @@ async fn code_that_cannot_work_is_refused_with_the_chain_of_imports() {
         assert_eq!(built.status.code(), Some(1), "{file}: {printed}");
         assert!(printed.contains(expected), "{file}: {expected:?} is not in {printed}");
         assert!(!dir.path().join("none.wasm").exists(), "{file}: {printed}");
+    }
+}
+
+/// What the loop in `counting.ts` costs at least.
+const LOOP_FUEL: u64 = 2_000_000;
+
+#[tokio::test]
+#[ignore = "needs the toolchains of all languages: cargo xtask test"]
+async fn top_level_code_that_reads_only_settings_runs_once_per_activation() {
+    let dir = tempfile::tempdir().expect("a directory");
+    write_project(dir.path());
+    let built = tidegate(dir.path(), &["policy", "build", "counting.ts", "-o", "policy.wasm"]).await;
+    assert!(built.succeeded() && built.all().contains("process.env.KEY"), "{}", built.all());
+    // With randomness at top level each instance has a state of its own.
+    for (settings, is_shared) in [("KEY = \"a\"", true), ("KEY = \"b\"", true), ("KEY = \"a\"\nRANDOM = \"1\"", false)]
+    {
+        let key = &settings[7..8];
+        let case = "[[case]]\nname = \"a\"\nchannels = [\"c\"]\n";
+        let expected = format!("expect = {{ status = 403, body = \"{key} 2999 4999950000 1\" }}\n");
+        fs::write(dir.path().join("cases.toml"), format!("[settings]\n{settings}\n{case}{expected}")).expect("written");
+        let tested = tidegate(dir.path(), &["policy", "test", "policy.wasm"]).await;
+        assert!(tested.succeeded(), "{}", tested.all());
+        let bench = ["policy", "bench", "policy.wasm", "cases.toml", "--count", "3", "--json"];
+        let measured = tidegate(dir.path(), &bench).await;
+        let report: serde_json::Value = serde_json::from_str(&measured.stdout).expect("JSON");
+        let fuel = report["fuel"]["max"].as_u64().expect("fuel");
+        assert_eq!(fuel < LOOP_FUEL, is_shared, "{settings}: {fuel}");
     }
 }
 

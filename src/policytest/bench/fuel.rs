@@ -39,15 +39,25 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> anyhow::Resul
 
 async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Result<(u64, usize)> {
     let env = Arc::new(case.env.policy_env(limits));
-    let state = State::new(env, limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
-    let mut store = policy.new_store(state);
-    store.limiter_async(|state| &mut state.limiter);
+    let new_store = || {
+        let state = State::new(Arc::clone(&env), limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
+        let mut store = policy.new_store(state);
+        store.limiter_async(|state| &mut state.limiter);
+        store.set_fuel(u64::MAX).map(|()| store)
+    };
     let failed = |error: wasmtime::Error, is_limit_exceeded| {
         decision_error(case, &instance::failure(&error, false, is_limit_exceeded))
     };
-    store.set_fuel(u64::MAX).map_err(|error| failed(error, false))?;
+    let mut store = new_store().map_err(|error| failed(error, false))?;
     let call = async {
-        let (_, bindings) = store.instantiate().await?;
+        let (instance, bindings) = store.instantiate().await?;
+        if let Some(functions) = policy.checkpoint() {
+            let mut other = new_store()?;
+            let (prepared, _) = other.instantiate().await?;
+            if let Some(state) = functions.save(&mut other, &prepared).await? {
+                functions.restore(&mut store, &instance, &state).await?;
+            }
+        }
         let request = case.new_request();
         let deadline = Instant::now() + limits.timeout;
         // Without them a look-up fails, and the fuel is that of another decision.

@@ -65,6 +65,16 @@ impl LatencyBench {
         Self { cases: cases.iter().map(authorizer).collect() }
     }
 
+    /// Saves the checkpoints of the policy, as a gateway does after an activation.
+    pub fn save_checkpoints(&self) -> anyhow::Result<()> {
+        single_thread()?.block_on(async {
+            for (authorizer, case) in &*self.cases {
+                authorizer.save_checkpoint().await.map_err(|failure| decision_error(case, &failure))?;
+            }
+            Ok(())
+        })
+    }
+
     /// One decision at a time, each on a new instance.
     pub fn fresh(&self, length: BenchLength) -> anyhow::Result<Latency> {
         single_thread()?.block_on(async {

@@ -65,6 +65,7 @@ pub fn measure(
     let policy = policy?;
     let bench = latency::LatencyBench::new(compiler, &policy, limits, cases);
     let cold_us = bench.fresh(BenchLength::Count(1))?.max_us;
+    bench.save_checkpoints()?;
     bench.fresh(latency::WARM_UP)?;
     let fresh = bench.fresh(length)?;
     let prewarmed = bench.prewarmed(&policy, length)?;

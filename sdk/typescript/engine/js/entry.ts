@@ -12,7 +12,7 @@ import { startProcess } from "./process.ts";
 export { reportError, rejected } from "./errors.ts";
 export { networkEvent } from "./network.ts";
 export { runTimer } from "./timers.ts";
-export { authorize, build, decideSample, neverSettled, prepare } from "./policy.ts";
+export { authorize, build, decideSample, neverSettled, prepare, prepareSample } from "./policy.ts";
 
 // Deep enough for the user's own line below those of a package such as zod.
 Error.stackTraceLimit = 50;

@@ -76,10 +76,15 @@ function sampleHost(): Host {
   return { ...host, lookup: { ...host.lookup, get: () => native.utf8Encode('{"id":"warm"}') } };
 }
 
+/** Prepares as an instance does it, after the snapshot was taken. */
+export function prepareSample(): Promise<boolean> {
+  setHost(sampleHost());
+  return prepare();
+}
+
 /** Decides about a request as the app does it, after the snapshot was taken. */
 export async function decideSample(): Promise<void> {
-  setHost(sampleHost());
-  await prepare();
+  await prepareSample();
   await authorizeWarmly();
 }
 
@@ -89,13 +94,15 @@ function ready(): Promise<Handler> {
   return handler;
 }
 
-/** Ahead of a decision. */
-export async function prepare(): Promise<void> {
+/** Ahead of a decision. Returns whether that evaluated code. */
+export async function prepare(): Promise<boolean> {
+  if (evaluated) return false;
   // The error is raised again, and logged, when a client's request is decided.
   evaluated = await ready().catch(() => {
     handler = undefined;
     modules.forget();
   });
+  return evaluated !== undefined;
 }
 
 /** Decides about a request. Header fields are Latin-1 text. */

@@ -79,6 +79,8 @@ thread_local! {
     /// An instance has one thread and one gateway. At build there is none.
     static GATEWAY: Cell<Option<&'static dyn Gateway>> = const { Cell::new(DEFAULT) };
     static RANDOMNESS_READ: Cell<bool> = const { Cell::new(false) };
+    /// Whether anything but a setting was read.
+    static WAS_USED: Cell<bool> = const { Cell::new(false) };
 }
 
 #[cfg(target_arch = "wasm32")]
@@ -93,7 +95,18 @@ pub fn set(gateway: Option<&'static dyn Gateway>) -> Option<&'static dyn Gateway
 
 /// The gateway of this thread: none at build.
 pub fn get() -> Option<&'static dyn Gateway> {
+    WAS_USED.set(true);
     GATEWAY.get()
+}
+
+/// The gateway of this thread, for what is the same in all instances of an active policy: its settings, and lines for developers.
+pub fn get_for_all_instances() -> Option<&'static dyn Gateway> {
+    GATEWAY.get()
+}
+
+/// Whether the gateway was used since the last call, but for what is the same in all instances.
+pub fn was_used() -> bool {
+    WAS_USED.replace(false)
 }
 
 /// Fills `bytes` with randomness. At build, where each instance would have the same, they stay as they are, and the read is remembered.

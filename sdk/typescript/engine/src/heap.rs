@@ -83,6 +83,11 @@ impl Heap {
         }
     }
 
+    /// The end of the used memory.
+    pub fn top(&self) -> usize {
+        self.top
+    }
+
     /// How many arenas were allocated.
     pub fn arenas(&self) -> usize {
         self.arenas

@@ -6,6 +6,8 @@
 #[cfg_attr(not(target_arch = "wasm32"), allow(dead_code))]
 mod heap;
 #[cfg(target_arch = "wasm32")]
+mod checkpoint;
+#[cfg(target_arch = "wasm32")]
 mod memory;
 #[cfg(not(target_arch = "wasm32"))]
 mod memory {

@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::arch::wasm32::{memory_grow, memory_size};
 use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::heap::Heap;
 
@@ -88,6 +88,9 @@ impl Heaps {
     }
 
     unsafe fn free(&mut self, payload: *mut u8) {
+        if payload as usize >= END.load(Ordering::Relaxed) {
+            return;
+        }
         if self.is_temporary(payload) {
             self.temporary_blocks -= 1;
             unsafe { self.temporary.free(payload) };
@@ -101,17 +104,35 @@ impl Heaps {
     }
 }
 
+/// The memory of the heap, and of the whole instance, while the heap must not use all of it.
+static SIZE: AtomicUsize = AtomicUsize::new(0);
+/// Where the heap ends at the latest then. What lies there is not the heap's.
+static END: AtomicUsize = AtomicUsize::new(usize::MAX);
+
 /// During a build the memory of an instance ends before the temporary memory.
 fn grow_permanent(end: usize) -> Option<usize> {
-    match is_build() {
-        true if end > TEMPORARY => None,
-        true => grow(end).map(|size| size.min(TEMPORARY)),
-        false => grow(end),
+    match END.load(Ordering::Relaxed) {
+        usize::MAX if !is_build() => grow(end),
+        usize::MAX if end > TEMPORARY => None,
+        usize::MAX => grow(end).map(|size| size.min(TEMPORARY)),
+        last => {
+            let size = SIZE.load(Ordering::Relaxed);
+            let pages = if end <= size { 0 } else { (end - size).div_ceil(WASM_PAGE).max(GROWTH / WASM_PAGE) };
+            let size = size + pages * WASM_PAGE;
+            SIZE.store(size, Ordering::Relaxed);
+            (size <= last).then_some(size)
+        }
     }
 }
 
-fn grow(end: usize) -> Option<usize> {
-    let size = memory_size(0) * WASM_PAGE;
+/// Bytes of the memory.
+pub fn size() -> usize {
+    memory_size(0) * WASM_PAGE
+}
+
+/// Makes memory up to `end` exist, and returns the end of the memory.
+pub fn grow(end: usize) -> Option<usize> {
+    let size = size();
     if end <= size {
         return Some(size);
     }
@@ -119,6 +140,22 @@ fn grow(end: usize) -> Option<usize> {
     let grown = |pages: usize| (memory_grow(0, pages) != usize::MAX).then_some(size + pages * WASM_PAGE);
     // Near the limit of the instance, the requested size may still fit.
     grown(missing.max(usual)).or_else(|| grown(missing))
+}
+
+/// Sets the memory behind `end` aside for something else. The heap grows up to there, in the steps in which the memory of an instance grows.
+pub fn set_aside(end: usize) {
+    SIZE.store(size(), Ordering::Relaxed);
+    END.store(end, Ordering::Relaxed);
+}
+
+/// The end of the memory that the heap used.
+pub fn top() -> usize {
+    MEMORY.with(|heaps| heaps.heap().top())
+}
+
+/// The end of the memory that the heap has, since [`set_aside`].
+pub fn end() -> usize {
+    SIZE.load(Ordering::Relaxed)
 }
 
 /// Calls `work`, which leaves nothing that it allocated but its result. That has to be freed before the end of the build.

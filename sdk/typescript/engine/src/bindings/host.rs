@@ -41,12 +41,21 @@ fn interruptible<'js>(ctx: Ctx<'js>, work: Function<'js>) -> Result<Value<'js>> 
 }
 
 fn answers(native: &Object<'_>) -> Result<()> {
-    native
-        .set("log", Func::from(|ctx: Ctx<'_>, level: String, line: String| with(&ctx, |it| it.log(&level, &line))))?;
+    native.set(
+        "log",
+        Func::from(|ctx: Ctx<'_>, level: String, line: String| {
+            // Of top-level code, whose lines are the same in all instances.
+            let gateway = if level == "debug" { gateway::get_for_all_instances() } else { gateway::get() };
+            call(&ctx, gateway, |it| it.log(&level, &line))
+        }),
+    )?;
     native.set("contextNow", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.now() as f64)))?;
     native.set("requestId", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.request_id())))?;
     native.set("action", Func::from(|ctx: Ctx<'_>| with(&ctx, |it| it.action())))?;
-    native.set("setting", Func::from(|ctx: Ctx<'_>, name: String| with(&ctx, |it| it.setting(&name))))?;
+    native.set(
+        "setting",
+        Func::from(|ctx: Ctx<'_>, name: String| call(&ctx, gateway::get_for_all_instances(), |it| it.setting(&name))),
+    )?;
     native.set("reason", Func::from(|ctx: Ctx<'_>, text: String| with(&ctx, |it| it.reason(&text))))?;
     native.set("replaySince", Func::from(|ctx: Ctx<'_>, time: f64| with(&ctx, |it| it.replay_since(time as u64))))?;
     native.set(
@@ -112,10 +121,14 @@ fn network(native: &Object<'_>) -> Result<()> {
     native.set("networkCancel", Func::from(|ctx: Ctx<'_>, id: u32| with(&ctx, |it| it.cancel(id))))
 }
 
+fn with<T>(ctx: &Ctx<'_>, work: impl FnOnce(&dyn Gateway) -> T) -> Result<T> {
+    call(ctx, gateway::get(), work)
+}
+
 /// Calls the gateway. At build there is none: a program does not get here, because it has the host of a build.
-fn with<T>(ctx: &Ctx<'_>, call: impl FnOnce(&dyn Gateway) -> T) -> Result<T> {
-    match gateway::get() {
-        Some(gateway) => Ok(call(gateway)),
+fn call<T>(ctx: &Ctx<'_>, gateway: Option<&dyn Gateway>, work: impl FnOnce(&dyn Gateway) -> T) -> Result<T> {
+    match gateway {
+        Some(gateway) => Ok(work(gateway)),
         None => Err(Exception::throw_message(ctx, "there is no gateway while a policy is built")),
     }
 }

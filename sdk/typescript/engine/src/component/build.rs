@@ -3,9 +3,10 @@
 use std::alloc::{Layout, alloc};
 use std::cell::Cell;
 
-use crate::memory;
+use crate::{checkpoint, memory};
 
 /// A report of a build, as the driver reads it from memory.
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct Report {
     start: *const u8,
@@ -62,11 +63,34 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     REPORT.with(Cell::as_ptr).cast_const()
 }
 
-/// Decides about a request, without a gateway, in an instance that is not used afterwards. The driver records which pages that writes to.
+/// Saves the state of a sample's preparation, in an instance that is not used afterwards. Returns the address of a pointer and a length, which is
+/// 0 if there is none.
+#[unsafe(export_name = "tidegate-build-save")]
+extern "C" fn save() -> *const Report {
+    let prepare = || {
+        memory::start_decisions();
+        super::engine().and_then(|engine| engine.call("prepareSample", (), |_, value| value.get())).unwrap_or_default()
+    };
+    let state: &[u8] = checkpoint::save(prepare).unwrap_or_default().leak();
+    REPORT.with(|report| {
+        let Report { heap_end, written_pages, max_ranges, .. } = report.get();
+        report.set(Report { start: state.as_ptr(), length: state.len(), heap_end, written_pages, max_ranges });
+        report.as_ptr().cast_const()
+    })
+}
+
+/// Decides about a request, without a gateway, in an instance that is not used afterwards. A state, if it is not empty, is restored before. The driver
+/// records which pages that writes to. Returns the end of the memory that it used.
 #[unsafe(export_name = "tidegate-build-sample")]
-extern "C" fn sample() {
+extern "C" fn sample(state: *mut u8, length: usize) -> usize {
+    memory::start_decisions();
+    if length > 0 {
+        // SAFETY: the driver got the memory from `cabi_realloc` with this length, and filled it.
+        checkpoint::restore(&unsafe { Vec::from_raw_parts(state, length, length) });
+    }
     // An error is that of code which misses its settings.
     let _ = super::engine().and_then(|engine| engine.call("decideSample", (), |_, _| Ok(())));
+    memory::top()
 }
 
 /// The report of a build that could not start: its error belongs to no module.

@@ -11,7 +11,9 @@ use rquickjs::{Object, Result as JsResult, Value};
 
 use crate::bindings::{Bytes, Texts};
 use crate::engine::Engine;
+use crate::{checkpoint, gateway as world};
 use exports::tidegate::policy::authorizer::{Grant, Guest as Authorizer, Rejection, Request};
+use exports::tidegate::policy::checkpoint::Guest as Checkpoint;
 use exports::tidegate::policy::preparation::Guest as Preparation;
 use tidegate::policy::types::Header;
 
@@ -21,6 +23,7 @@ wit_bindgen::generate!({
         world runtime {
             include tidegate:policy/policy@0.1.0;
             export tidegate:policy/preparation@0.1.0;
+            export tidegate:policy/checkpoint@0.1.0;
         }",
     world: "tidegate:js/runtime",
     generate_all,
@@ -66,10 +69,29 @@ impl Authorizer for Policy {
 
 impl Preparation for Policy {
     fn prepare() {
-        gateway::start();
-        // An error is raised again, and logged, when a client's request is decided.
-        let _ = engine().and_then(|engine| engine.call("prepare", (), |_, _| Ok(())));
+        prepare();
     }
+}
+
+impl Checkpoint for Policy {
+    fn save() -> Option<Vec<u8>> {
+        checkpoint::save(|| {
+            world::was_used();
+            prepare() && !world::was_used()
+        })
+    }
+
+    fn restore(state: Vec<u8>) {
+        gateway::start();
+        checkpoint::restore(&state);
+    }
+}
+
+/// Prepares this instance. Returns whether that evaluated code.
+fn prepare() -> bool {
+    gateway::start();
+    // An error is raised again, and logged, when a client's request is decided.
+    engine().and_then(|engine| engine.call("prepare", (), |_, value| value.get())).unwrap_or_default()
 }
 
 /// The text of a header's value: a character per byte.

@@ -12,8 +12,11 @@ use crate::commands::policy::build::typescript::{Mistake, written};
 /// The exports of the runtime that only a build calls.
 const ALLOCATE: &str = "tidegate-build-alloc";
 const BUILD: &str = "tidegate-build";
+const SAVE: &str = "tidegate-build-save";
 const SAMPLE: &str = "tidegate-build-sample";
-pub const BUILD_EXPORTS: [&str; 3] = [ALLOCATE, BUILD, SAMPLE];
+pub const BUILD_EXPORTS: [&str; 4] = [ALLOCATE, BUILD, SAVE, SAMPLE];
+/// Memory for a parameter, by the canonical ABI.
+const REALLOC: &str = "cabi_realloc";
 /// Initializes the C library. The snapshot has its result.
 const INITIALIZE: &str = "_initialize";
 
@@ -35,6 +38,8 @@ impl Default for Bounds {
 const SAMPLE_FUEL: u64 = 500_000_000;
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
+/// What an instance has at its start for what a decision allocates. A sample that needs more is not like others.
+const MAX_ROOM_BYTES: usize = 1 << 20;
 const WASM_PAGE_BYTES: usize = 64 << 10;
 const MAX_WASM_STACK_BYTES: usize = 1 << 20;
 
@@ -101,12 +106,17 @@ impl Evaluation {
     /// Lets the instance decide about a request, after its memory was copied, and puts the pages that this changes into the list of the
     /// copy.
     fn decide_sample(&mut self) -> Result<()> {
+        let state = self.saved_state()?;
         let record = self.instance.get_memory(&mut self.store, written::RECORD).context("there is no record")?;
         record.data_mut(&mut self.store).fill(0);
         self.store.set_fuel(SAMPLE_FUEL).map_err(failed)?;
-        if let Ok(sample) = self.instance.get_typed_func::<(), ()>(&mut self.store, SAMPLE) {
+        let parameter = self.parameter(&state)?;
+        if let Ok(sample) = self.instance.get_typed_func::<(u32, u32), u32>(&mut self.store, SAMPLE) {
             // Code that stops has written to pages until then.
-            let _ = sample.call(&mut self.store, ());
+            let end = sample.call(&mut self.store, parameter).unwrap_or_default() as usize;
+            // Instances have this memory from the start: to let it grow are calls of the system.
+            let end = end.next_multiple_of(WASM_PAGE_BYTES).min(self.memory.len() + MAX_ROOM_BYTES);
+            self.memory.resize(end.max(self.memory.len()), 0);
         }
         let pages = record.data(&self.store).get(..self.memory.len() / written::PAGE_BYTES).unwrap_or_default();
         let (mut at, max) = self.ranges;
@@ -118,6 +128,41 @@ impl Evaluation {
             }
         }
         Ok(())
+    }
+
+    /// The state that the preparation of an instance leaves, empty if there is none. Afterwards the instance is as before.
+    fn saved_state(&mut self) -> Result<Vec<u8>> {
+        self.store.set_fuel(SAMPLE_FUEL).map_err(failed)?;
+        let memory = self.instance.get_memory(&mut self.store, "memory").context("the runtime has no memory")?;
+        let save = self.instance.get_typed_func::<(), u32>(&mut self.store, SAVE);
+        let saved = save.and_then(|save| save.call(&mut self.store, ())).ok();
+        let data = memory.data(&self.store);
+        let word = |at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?) as usize);
+        let state = saved.and_then(|at| data.get(word(at as usize)?..)?.get(..word(at as usize + 4)?));
+        let state = state.map_or_else(Vec::new, <[u8]>::to_vec);
+        let data = memory.data_mut(&mut self.store);
+        data.fill(0);
+        data.get_mut(..self.memory.len()).context("the memory of the runtime shrank")?.copy_from_slice(&self.memory);
+        for (name, value) in &self.globals {
+            let global = self.instance.get_global(&mut self.store, name);
+            // Those that never change are as they were.
+            let _ = global.map(|global| global.set(&mut self.store, *value));
+        }
+        Ok(state)
+    }
+
+    /// Writes a list into the memory, as a call of a component does it.
+    fn parameter(&mut self, list: &[u8]) -> Result<(u32, u32)> {
+        let length = u32::try_from(list.len())?;
+        let realloc = self.instance.get_typed_func::<(u32, u32, u32, u32), u32>(&mut self.store, REALLOC);
+        let Some(realloc) = realloc.ok().filter(|_| length > 0) else { return Ok((0, 0)) };
+        let at = realloc.call(&mut self.store, (0, 0, 1, length)).map_err(stopped)?;
+        let memory = self.instance.get_memory(&mut self.store, "memory").context("the runtime has no memory")?;
+        memory.write(&mut self.store, at as usize, list).context("a list does not fit into the memory")?;
+        let record = self.instance.get_memory(&mut self.store, written::RECORD).context("there is no record")?;
+        let pages = at as usize / written::PAGE_BYTES..(at as usize + list.len()).div_ceil(written::PAGE_BYTES);
+        record.data_mut(&mut self.store).get_mut(pages).context("a list is not in the record")?.fill(1);
+        Ok((at, length))
     }
 }
 
@@ -193,7 +238,7 @@ mod tests {
         let text = format!(
             r#"(module
                 (import "host" "now" (func $now (result i32)))
-                (memory (export "memory") 2)
+                (memory (export "memory") 3)
                 (global $count (mut i32) (i32.const 1))
                 (func (export "_initialize") (global.set $count (i32.const 41)))
                 (func (export "tidegate-build-alloc") (param i32) (result i32) (i32.const 1024))
@@ -206,7 +251,8 @@ mod tests {
                     (i32.store (i32.const 20) (i32.const 64))
                     (i32.store (i32.const 24) (i32.const 2))
                     (i32.const 8))
-                (func (export "tidegate-build-sample") (i32.store (i32.const 8200) (global.get $count)) (unreachable))
+                (func (export "tidegate-build-sample") (param i32 i32) (result i32)
+                    (i32.store (i32.const 8200) (global.get $count)) (i32.const 65537))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );
         wat::parse_str(text).expect("valid")
@@ -239,7 +285,7 @@ mod tests {
         assert_eq!(count.call(&mut store, ()).expect("called"), 42 + i32::from(b'p'));
         // Of the sample decision it has the list of the pages, here only the third, and not its effects.
         let memory = instance.get_memory(&mut store, "memory").expect("a memory").data(&store);
-        assert_eq!(memory.len(), 65536, "without what only the build needed");
+        assert_eq!(memory.len(), 131_072, "what a decision needs, without what only the build needed");
         assert_eq!((&memory[64..76], &memory[8200..8201]), (&[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0][..], &[0][..]));
     }
 
