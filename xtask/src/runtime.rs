@@ -12,13 +12,15 @@ use serde_json::Value;
 use crate::root;
 
 /// Debian's packages of the toolchain, each with a file that it contains.
-const DEBIAN: [(&str, &str); 5] = [
+const DEBIAN: [(&str, &str); 6] = [
     ("rustc-web", "/usr/bin/rustc"),
     ("cargo-web", "/usr/bin/cargo"),
     ("rust-web-src", "/usr/lib/rustlib/src/rust/library/std"),
     ("lld-22", "/usr/bin/wasm-ld-22"),
     ("clang-22", "/usr/bin/clang-22"),
+    ("binaryen", WASM_OPT),
 ];
+const WASM_OPT: &str = "/usr/bin/wasm-opt";
 /// The compiler next to Debian's cargo, whose standard library is built with it, which is not stable.
 const DEBIAN_CARGO: [(&str, &str); 2] = [("RUSTC", "/usr/bin/rustc"), ("RUSTC_BOOTSTRAP", "1")];
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -32,6 +34,18 @@ const RUSTFLAGS: [&str; 7] = [
     "-Zunstable-options",
     "-Cpanic=immediate-abort",
     "-Zlocation-detail=none",
+];
+
+/// The features that the compilers use by default. With more of them wasm-opt would write types that engines do not have by default.
+const OPTIMIZATION: [&str; 8] = [
+    "-O3",
+    "--mvp-features",
+    "--enable-bulk-memory",
+    "--enable-multivalue",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-sign-ext",
 ];
 
 /// Packages of Debian that the runtime is built with and that are missing.
@@ -96,12 +110,14 @@ fn build(root: &Path, engine: &Path) -> Result<PathBuf> {
     }
     cargo.env("CARGO_TARGET_DIR", engine.join("target"));
     execute(&mut cargo)?;
+    let linked = engine.join("target").join(TARGET).join("release/tidegate_js.wasm");
+    execute(Command::new(WASM_OPT).args(OPTIMIZATION).arg(linked).arg("-o").arg(module_path(engine)))?;
     Ok(module_path(engine))
 }
 
-/// The module as cargo writes it.
+/// The module as wasm-opt writes it.
 fn module_path(engine: &Path) -> PathBuf {
-    engine.join("target").join(TARGET).join("release/tidegate_js.wasm")
+    engine.join("target").join(TARGET).join("release/engine.wasm")
 }
 
 /// The record: digest, toolchain, and the linked packages, with licenses.
@@ -112,6 +128,7 @@ fn record(engine: &Path, module: &[u8]) -> Result<String> {
         ("rustc", "/usr/bin/rustc", ["--version"]),
         ("clang", "clang-22", ["--version"]),
         ("linker", "wasm-ld-22", ["--version"]),
+        ("optimizer", WASM_OPT, ["--version"]),
     ] {
         let version = output(Command::new(program).args(args))?;
         writeln!(text, "{name} = {:?}", version.lines().next().unwrap_or_default())?;
