@@ -74,9 +74,9 @@ struct Copy {
 
 impl Copy {
     fn new() -> Option<Self> {
-        let (start, end) = (&raw const __global_base as usize, memory::size());
+        let (start, end) = (&raw const __global_base as usize, memory::size_at_start());
         let at = end + MAX_GROWTH;
-        memory::set_aside(at);
+        memory::set_aside(end, at);
         memory::grow(at + end - start)?;
         // SAFETY: both exist, and the heap does not use the second.
         unsafe { ptr::copy_nonoverlapping(start as *const u8, at as *mut u8, end - start) };

@@ -126,7 +126,7 @@ fn grow_permanent(end: usize) -> Option<usize> {
 }
 
 /// Bytes of the memory.
-pub fn size() -> usize {
+fn size() -> usize {
     memory_size(0) * WASM_PAGE
 }
 
@@ -142,9 +142,18 @@ pub fn grow(end: usize) -> Option<usize> {
     grown(missing.max(usual)).or_else(|| grown(missing))
 }
 
-/// Sets the memory behind `end` aside for something else. The heap grows up to there, in the steps in which the memory of an instance grows.
-pub fn set_aside(end: usize) {
-    SIZE.store(size(), Ordering::Relaxed);
+/// The memory of an instance that was not called yet. In a build, which has more, it is that of the snapshot.
+pub fn size_at_start() -> usize {
+    match size() {
+        size if size > TEMPORARY => top().next_multiple_of(WASM_PAGE),
+        size => size,
+    }
+}
+
+/// Sets the memory behind `end` aside for something else. From `size` on the heap grows up to there, in the steps in which the memory of an
+/// instance grows.
+pub fn set_aside(size: usize, end: usize) {
+    SIZE.store(size, Ordering::Relaxed);
     END.store(end, Ordering::Relaxed);
 }
 

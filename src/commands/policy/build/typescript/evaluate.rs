@@ -38,7 +38,9 @@ impl Default for Bounds {
 const SAMPLE_FUEL: u64 = 500_000_000;
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
-/// What an instance has at its start for what a decision allocates. A sample that needs more is not like others.
+/// What decisions may need in addition to the sample.
+const ROOM_BYTES: usize = 64 << 10;
+/// What an instance has at most at its start for what a decision allocates. A sample that needs more is not like others.
 const MAX_ROOM_BYTES: usize = 1 << 20;
 const WASM_PAGE_BYTES: usize = 64 << 10;
 const MAX_WASM_STACK_BYTES: usize = 1 << 20;
@@ -113,9 +115,9 @@ impl Evaluation {
         let parameter = self.parameter(&state)?;
         if let Ok(sample) = self.instance.get_typed_func::<(u32, u32), u32>(&mut self.store, SAMPLE) {
             // Code that stops has written to pages until then.
-            let end = sample.call(&mut self.store, parameter).unwrap_or_default() as usize;
+            let used = sample.call(&mut self.store, parameter).unwrap_or_default() as usize;
             // Instances have this memory from the start: to let it grow are calls of the system.
-            let end = end.next_multiple_of(WASM_PAGE_BYTES).min(self.memory.len() + MAX_ROOM_BYTES);
+            let end = (used + ROOM_BYTES).next_multiple_of(WASM_PAGE_BYTES).min(self.memory.len() + MAX_ROOM_BYTES);
             self.memory.resize(end.max(self.memory.len()), 0);
         }
         let pages = record.data(&self.store).get(..self.memory.len() / written::PAGE_BYTES).unwrap_or_default();
@@ -252,7 +254,7 @@ mod tests {
                     (i32.store (i32.const 24) (i32.const 2))
                     (i32.const 8))
                 (func (export "tidegate-build-sample") (param i32 i32) (result i32)
-                    (i32.store (i32.const 8200) (global.get $count)) (i32.const 65537))
+                    (i32.store (i32.const 8200) (global.get $count)) (i32.const 1))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );
         wat::parse_str(text).expect("valid")
