@@ -9,11 +9,11 @@ use parking_lot::Mutex;
 use wasmtime::{Engine, EngineWeak};
 
 /// The resolution of CPU limits, and of how long a policy keeps a thread, after a call was slow: the next one may be.
-const SHORT_INTERVAL: Duration = Duration::from_millis(1);
+const SHORT_INTERVAL: Duration = Duration::from_micros(250);
 /// The same at other times. A tick costs more than a short call: a thread is woken, and a call that it interrupts reads the clock.
 const LONG_INTERVAL: Duration = Duration::from_millis(5);
 /// Short ticks after a slow call, a second.
-const SHORT_TICKS: u32 = 1_000;
+const SHORT_TICKS: u32 = 4_000;
 
 /// Calls that were slow, of all engines of the process.
 static SLOW_CALLS: AtomicU64 = AtomicU64::new(0);
