@@ -14,20 +14,22 @@ use crate::util::fair_queue::{FairPermit, FairSemaphore};
 use crate::wasm::host::{DecisionState, EvaluationParams};
 use crate::wasm::host_trace::HostTrace;
 use crate::wasm::instance::{InstanceResult, SpentInstance};
-use crate::wasm::low_priority_pool;
+use crate::wasm::low_priority_pool::{self, Teardown};
 
 /// An evaluation that needs keys stops, and starts again after they were fetched. The last attempt waits with its permit.
 const MAX_ATTEMPTS: u32 = 4;
 /// The part of a decision's time that it may spend waiting for keys. The rest is for evaluating, even if the keys did not arrive.
 const KEY_WAIT_FRACTION: f64 = 0.75;
-/// Heavy instances that are torn down concurrently, off the request's path. Further decisions wait for a permit before they answer:
-/// without that, a busy node answers faster than it frees memory, until spent instances use up the evaluation permits.
+/// Heavy instances that are torn down concurrently, off the request's path, and as many huge ones. Further decisions wait for a permit
+/// before they answer: without that, a busy node answers faster than it frees memory, until spent instances use up the evaluation permits.
 const MAX_CONCURRENT_TEARDOWNS: usize = 4;
 
 pub struct Evaluator {
     /// One permit per instance; clients are served in turns.
     permits: FairSemaphore,
-    teardown_permits: Arc<Semaphore>,
+    heavy_teardowns: Arc<Semaphore>,
+    /// Apart from the heavy ones, which do not wait for them.
+    huge_teardowns: Arc<Semaphore>,
     concurrency: usize,
     queue_timeout: Duration,
     /// Decisions that wait for keys, without a permit.
@@ -53,7 +55,8 @@ impl Evaluator {
         let Limits { concurrency, queue_timeout, .. } = *limits;
         Self {
             permits: FairSemaphore::new(concurrency),
-            teardown_permits: Arc::new(Semaphore::new(MAX_CONCURRENT_TEARDOWNS)),
+            heavy_teardowns: Arc::new(Semaphore::new(MAX_CONCURRENT_TEARDOWNS)),
+            huge_teardowns: Arc::new(Semaphore::new(MAX_CONCURRENT_TEARDOWNS)),
             concurrency,
             queue_timeout,
             waiting_for_keys: AtomicUsize::new(0),
@@ -116,12 +119,17 @@ impl Evaluator {
     /// Drops an instance, then its permit. A heavy instance is dropped on a thread of its own kind, off the request's path; not in the
     /// low-priority pool, because other decisions wait for the permit.
     async fn tear_down(&self, spent: SpentInstance, permit: FairPermit) {
-        if !spent.is_heavy() {
-            drop((spent, permit));
-            return;
-        }
-        let teardown_permit = Arc::clone(&self.teardown_permits).acquire_owned().await;
-        low_priority_pool::tear_down((spent, permit, teardown_permit));
+        let teardown = spent.teardown();
+        let permits = match teardown {
+            Teardown::InPlace => {
+                drop((spent, permit));
+                return;
+            }
+            Teardown::Heavy => &self.heavy_teardowns,
+            Teardown::Huge => &self.huge_teardowns,
+        };
+        let teardown_permit = Arc::clone(permits).acquire_owned().await;
+        low_priority_pool::tear_down((spent, permit, teardown_permit), teardown);
     }
 }
 

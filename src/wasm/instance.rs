@@ -18,6 +18,7 @@ use crate::wasm::host::objects::{MAX_COMPONENT_HANDLES, MAX_TASK_ENTRIES, check_
 use crate::wasm::host::tidegate::policy::context::Level;
 use crate::wasm::host::tokens::KeysPending;
 use crate::wasm::host::{self, DecisionState, EvaluationParams, PolicyEnv, RequestParts, State, wit};
+use crate::wasm::low_priority_pool::Teardown;
 
 /// An instance that has not been called yet.
 pub struct Instance {
@@ -47,11 +48,20 @@ pub const MAX_CHECKPOINT_BYTES: usize = 1 << 20;
 
 /// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
 const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
+/// Unmapping 60 MB of touched pages took 10 ms. The bound is above what most policies use.
+const HUGE_INSTANCE_BYTES: usize = 8 << 20;
 
 impl SpentInstance {
-    /// Whether dropping it takes longer than a small decision: the memory that it touched is unmapped page by page.
-    pub fn is_heavy(&self) -> bool {
-        self.0.data().limiter.in_use() > HEAVY_INSTANCE_BYTES
+    /// Where to drop it. The memory that it touched is unmapped page by page, which may take longer than a small decision.
+    pub fn teardown(&self) -> Teardown {
+        let bytes = self.0.data().limiter.in_use();
+        if bytes <= HEAVY_INSTANCE_BYTES {
+            Teardown::InPlace
+        } else if bytes <= HUGE_INSTANCE_BYTES {
+            Teardown::Heavy
+        } else {
+            Teardown::Huge
+        }
     }
 }
 

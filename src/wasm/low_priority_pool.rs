@@ -28,16 +28,37 @@ static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
 
 /// Threads that give memory back to the system run after those that serve connections, and before policies that use much CPU time: decisions
 /// wait for what an instance holds.
-const TEARDOWN_NICENESS: i32 = 5;
+const HEAVY_TEARDOWN_NICENESS: i32 = 5;
+/// The same for so much memory that the system call takes milliseconds. Linux lets a thread of nearly the same priority complete its time
+/// slice before one that wakes up: with 5, each such call delayed those that serve connections by up to 3 ms.
+const HUGE_TEARDOWN_NICENESS: i32 = 15;
 
-/// The threads of [`tear_down`].
-static TEARDOWNS: LazyLock<io::Result<Runtime>> =
-    LazyLock::new(|| runtime("policy-teardown", TEARDOWN_NICENESS).build());
+/// The threads for [`Teardown::Heavy`] and for [`Teardown::Huge`].
+static HEAVY_TEARDOWNS: LazyLock<io::Result<Runtime>> =
+    LazyLock::new(|| runtime("policy-teardown", HEAVY_TEARDOWN_NICENESS).build());
+static HUGE_TEARDOWNS: LazyLock<io::Result<Runtime>> =
+    LazyLock::new(|| runtime("policy-unmap", HUGE_TEARDOWN_NICENESS).build());
+
+/// How long it takes to give memory back to the system, and so where that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Teardown {
+    /// On the current thread.
+    InPlace,
+    /// On a thread of lower priority than those that serve connections.
+    Heavy,
+    /// On a thread of much lower priority.
+    Huge,
+}
 
 /// Drops a value whose memory takes long to give back.
-pub fn tear_down(value: impl Send + 'static) {
-    match TEARDOWNS.as_ref() {
-        Ok(teardowns) => drop(teardowns.spawn(async move { drop(value) })),
+pub fn tear_down(value: impl Send + 'static, teardown: Teardown) {
+    let threads = match teardown {
+        Teardown::InPlace => return,
+        Teardown::Heavy => &HEAVY_TEARDOWNS,
+        Teardown::Huge => &HUGE_TEARDOWNS,
+    };
+    match threads.as_ref() {
+        Ok(threads) => drop(threads.spawn(async move { drop(value) })),
         Err(_) => drop(tokio::task::spawn_blocking(move || drop(value))),
     }
 }
