@@ -32,6 +32,8 @@ struct State {
     streams: usize,
     /// The socket is closed; exchanges may end later.
     closed: bool,
+    /// Among the idle connections of the port, unless it was replaced.
+    is_idle: bool,
     expects: Expects,
     /// What arrived since the last request.
     head_bytes: usize,
@@ -54,8 +56,15 @@ impl Activity {
     /// The activity of a connection that was accepted just now.
     pub fn new(permit: &ConnectionPermit) -> Arc<Self> {
         let (limits, id, holder) = (Arc::clone(&permit.limits), permit.id, permit.holder);
-        let state =
-            State { exchanges: 0, streams: 0, closed: false, expects: Expects::Head, head_bytes: 0, head_memory: None };
+        let state = State {
+            exchanges: 0,
+            streams: 0,
+            closed: false,
+            is_idle: true,
+            expects: Expects::Head,
+            head_bytes: 0,
+            head_memory: None,
+        };
         let activity = Arc::new(Self { limits, id, holder, state: Mutex::new(state), end: Arc::default() });
         activity.end.set(activity.limits.config.head_timeout, EndCause::HeadTimeout);
         activity.limits.idle().insert(holder, id, Arc::clone(&activity.end));
@@ -101,7 +110,7 @@ impl Activity {
         (state.head_bytes, state.head_memory) = (0, None);
         if state.exchanges == 1 {
             // In this order: a connection that is being replaced right now keeps its request.
-            self.limits.idle().remove(self.holder, self.id);
+            self.leave_idle(&mut state);
             self.end.clear();
         }
     }
@@ -124,6 +133,7 @@ impl Activity {
         let config = &self.limits.config;
         let idle = if state.expects == Expects::Http2Request { config.http2_idle_timeout } else { config.idle_timeout };
         self.end.set(idle, EndCause::IdleTimeout);
+        state.is_idle = true;
         self.limits.idle().insert(self.holder, self.id, Arc::clone(&self.end));
     }
 
@@ -131,7 +141,13 @@ impl Activity {
     pub fn close(&self) {
         let mut state = self.state.lock();
         (state.closed, state.head_memory) = (true, None);
-        self.limits.idle().remove(self.holder, self.id);
+        self.leave_idle(&mut state);
+    }
+
+    fn leave_idle(&self, state: &mut State) {
+        if std::mem::take(&mut state.is_idle) {
+            self.limits.idle().remove(self.holder, self.id);
+        }
     }
 
     /// When the connection has to end.
