@@ -7,7 +7,7 @@ use std::task::Poll;
 
 use parking_lot::Mutex;
 use redis::aio::ConnectionLike;
-use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, Value, pipe};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, RedisFuture, Value};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -38,7 +38,8 @@ impl BatchingLink {
         Self(Arc::new(Shared { node, waiting: Mutex::default(), runtime: Handle::current() }))
     }
 
-    async fn send(&self, command: Cmd) -> Result<Value, RedisError> {
+    /// Sends a command with others.
+    pub async fn send(&self, command: Cmd) -> Result<Value, RedisError> {
         let (reply, replied) = oneshot::channel();
         let needs_batch = {
             let mut waiting = self.0.waiting.lock();
@@ -64,7 +65,7 @@ async fn send_batch(shared: Arc<Shared>) {
     if batch.is_empty() {
         return;
     }
-    let (mut commands, mut replies) = (pipe(), Vec::with_capacity(batch.len()));
+    let (mut commands, mut replies) = (Pipeline::with_capacity(batch.len()), Vec::with_capacity(batch.len()));
     for WaitingCommand { command, reply } in batch {
         commands.add_command(command);
         replies.push(reply);

@@ -2,7 +2,7 @@
 //! commands over the same link.
 
 use redis::aio::ConnectionLike;
-use redis::{Cmd, Pipeline, RedisFuture, Value};
+use redis::{Cmd, Pipeline, RedisError, RedisFuture, Value};
 
 use crate::store::redis::batching::BatchingLink;
 use crate::store::redis::cluster::route::{ClusterLink, ClusterRoute};
@@ -51,6 +51,16 @@ impl Link {
             Self::Node(node) => Route::Node(node.clone()),
             Self::Batching(node) => Route::Batching(node.clone()),
             Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to_any())),
+        }
+    }
+}
+
+impl Link {
+    /// Sends a command to the node that has this key.
+    pub async fn send(&self, key: &str, command: Cmd) -> Result<Value, RedisError> {
+        match self {
+            Self::Batching(node) => node.send(command).await,
+            other => other.to(key).req_packed_command(&command).await,
         }
     }
 }

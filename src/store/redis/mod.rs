@@ -25,7 +25,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use redis::{FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
+use redis::{Cmd, FromRedisValue, ParsingError, RedisError, Script, Value, cmd, from_redis_value};
 
 use crate::event::{Body, NewEvent, StreamId, notification_head};
 use crate::store::command::{Keep, Reply, RestCommand, TEXT_OVERHEAD_BYTES, Trim};
@@ -136,6 +136,16 @@ impl RedisStore {
 }
 
 impl RedisStore {
+    /// Sends a command that reads this key, with those that are sent at the same time.
+    async fn look_up<T: FromRedisValue, const N: usize>(&self, key: &str, words: [&str; N]) -> Result<T, StoreError> {
+        let mut command = Cmd::with_capacity(N, words.iter().map(|word| word.len()).sum());
+        for word in words {
+            command.arg(word);
+        }
+        let reply = self.lookups.send(key, command).await?.extract_error()?;
+        Ok(from_redis_value(reply).map_err(RedisError::from)?)
+    }
+
     /// Runs `changed.lua` on streams of one node, that of `key`. Returns the last entry of the barrier stream, and the indices of the streams
     /// that have changed.
     async fn run_changed(
@@ -430,15 +440,15 @@ impl EventStore for RedisStore {
 #[async_trait]
 impl KeyLookup for RedisStore {
     async fn get(&self, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("GET").arg(key).query_async(&mut self.lookups.to(key)).await?)
+        self.look_up(key, ["GET", key]).await
     }
 
     async fn hash_get(&self, key: &str, field: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        Ok(cmd("HGET").arg(key).arg(field).query_async(&mut self.lookups.to(key)).await?)
+        self.look_up(key, ["HGET", key, field]).await
     }
 
     async fn set_contains(&self, key: &str, member: &str) -> Result<bool, StoreError> {
-        Ok(cmd("SISMEMBER").arg(key).arg(member).query_async(&mut self.lookups.to(key)).await?)
+        self.look_up(key, ["SISMEMBER", key, member]).await
     }
 }
 
