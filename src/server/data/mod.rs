@@ -37,7 +37,7 @@ pub async fn answer(
         if app.playground.is_some() {
             playground::sign_in(&app.config.stream.path, &mut request);
         }
-        return Ok(stream::answer(app, &request, peer, abort).await);
+        return Ok(stream::answer(app, request, peer, abort).await);
     }
     if path == "/redis" || path.starts_with("/redis/") {
         return redis_rest::answer(app, request, peer, abort).await;

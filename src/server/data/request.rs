@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use http::Request;
+use http::uri::PathAndQuery;
 
 use crate::channel::cursor::StartPosition;
 use crate::config::Config;
@@ -50,16 +51,19 @@ impl Query {
     }
 }
 
-/// The request as the policy sees it.
-pub fn for_policy<B>(request: &Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
-    let mut headers = request.headers().clone();
+/// The request as the policy sees it, with its headers, which are moved there.
+pub fn for_policy<B>(request: &mut Request<B>, peer: SocketAddr, config: &Config) -> policy::Request {
+    let mut headers = std::mem::take(request.headers_mut());
+    let scheme = client_scheme(&headers, peer.ip(), config).to_owned();
+    let authority = host(&headers).unwrap_or_default().to_owned();
+    let client_address = client_address(&headers, peer.ip(), config);
     request::join_cookies(&mut headers);
     policy::Request {
-        method: request.method().to_string(),
-        scheme: client_scheme(request.headers(), peer.ip(), config).to_owned(),
-        authority: host(request.headers()).unwrap_or_default().to_owned(),
-        path_with_query: request.uri().path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
-        client_address: client_address(request.headers(), peer.ip(), config),
+        method: request.method().as_str().to_owned(),
+        scheme,
+        authority,
+        path_with_query: request.uri().path_and_query().map_or("/", PathAndQuery::as_str).to_owned(),
+        client_address,
         id: random_id(),
         headers,
     }

@@ -25,19 +25,20 @@ use crate::util::client_key::ClientKey;
 use crate::util::clock::now_ms;
 
 /// Answers a request to the stream path. CORS headers are on errors too, so that a page can read them.
-pub async fn answer(app: &Arc<App>, request: &Request<Incoming>, peer: SocketAddr, abort: AbortSignal) -> Response {
+pub async fn answer(app: &Arc<App>, mut request: Request<Incoming>, peer: SocketAddr, abort: AbortSignal) -> Response {
+    let origin = request.headers().get(header::ORIGIN).cloned();
     let result = match *request.method() {
-        Method::GET => open(app, request, peer, abort).await,
+        Method::GET => open(app, &mut request, peer, abort).await,
         Method::OPTIONS => Ok(preflight(&app.live().cors, request.headers())),
         _ => Err(ApiError::MethodNotAllowed { allow: "GET, OPTIONS".into() }),
     };
     let mut response = result.unwrap_or_else(ApiError::into_response);
-    apply_cors(&app.live().cors, request.headers(), &mut response);
+    apply_cors(&app.live().cors, origin, &mut response);
     response
 }
 
 /// Adds the CORS headers for the request's origin.
-fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
+fn apply_cors(cors: &Cors, origin: Option<HeaderValue>, response: &mut Response) {
     let headers = response.headers_mut();
     match &cors.origins {
         None => {
@@ -46,11 +47,9 @@ fn apply_cors(cors: &Cors, request: &HeaderMap, response: &mut Response) {
         Some(origins) => {
             // A cache must not give one origin's answer to another.
             headers.append(header::VARY, HeaderValue::from_static("origin"));
-            let origin = request
-                .get(header::ORIGIN)
-                .filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
+            let origin = origin.filter(|o| o.to_str().is_ok_and(|o| origins.iter().any(|own| own.matches(o))));
             if let Some(origin) = origin {
-                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);
                 if cors.credentials {
                     headers.insert(header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true"));
                 }
@@ -74,13 +73,14 @@ fn preflight(cors: &Cors, request: &HeaderMap) -> Response {
 /// Opens a stream: the request is checked first; then the policy is evaluated once, on the whole set of channels.
 async fn open(
     app: &App,
-    request: &Request<Incoming>,
+    request: &mut Request<Incoming>,
     peer: SocketAddr,
     abort: AbortSignal,
 ) -> Result<Response, ApiError> {
     let query = parse(app, request).map_err(|error| refused(app, error))?;
     let policy_request = Arc::new(for_policy(request, peer, &app.config));
-    app.forwarding_warnings.check(request.headers(), peer.ip(), policy_request.client_address);
+    let headers = &policy_request.headers;
+    app.forwarding_warnings.check(headers, peer.ip(), policy_request.client_address);
     let delay = app.live().reject_delay;
     let retry_key = app.rejection_delay.client_key(delay, &policy_request);
     app.rejection_delay.wait(delay, retry_key).await;
@@ -101,7 +101,7 @@ async fn open(
         Outcome::Rejected(r) => return Ok(respond::verbatim(r.status, r.headers, r.body, guard)),
         Outcome::Failed(failure) => return Err(failure.into()),
     };
-    let header = request.headers().get_all("last-event-id").iter().map(HeaderValue::as_bytes).find(|id| !id.is_empty());
+    let header = headers.get_all("last-event-id").iter().map(HeaderValue::as_bytes).find(|id| !id.is_empty());
     let (entries, positions) = start_positions(query, header, &grant);
     let subject: Option<Arc<str>> = grant.subject.as_deref().map(Into::into);
     if let Some(subject) = &subject {
