@@ -301,7 +301,8 @@ pub fn user_frame(id: StreamId, event: &str, data: &str, channel: &str) -> Bytes
 
 /// A JSON string literal; non-ASCII characters are not escaped.
 pub fn json_string(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    // Texts can always be written.
+    serde_json::to_string(text).unwrap_or_default()
 }
 
 /// Whether the text is the JSON of a string, as `JSON.stringify` writes it.

@@ -113,6 +113,9 @@ impl Evaluator {
     }
 
     async fn permit(&self, client: &Arc<ClientKey>) -> Result<FairPermit, Failure> {
+        if let Some(permit) = self.permits.try_acquire(client) {
+            return Ok(permit);
+        }
         tokio::time::timeout(self.queue_timeout, self.permits.acquire(client)).await.map_err(|_| Failure::Busy)
     }
 

@@ -64,10 +64,10 @@ impl Chunk {
 
     pub fn push_connected(&mut self, positions: &Positions, channel: &str, cursor: StreamId) {
         self.write_id(positions);
-        let channel = json_string(channel);
+        self.bytes.extend_from_slice(b"data: {\"type\":\"connected\",\"channel\":");
+        self.bytes.extend_from_slice(json_string(channel).as_bytes());
         // Writing to memory does not fail.
-        let _ =
-            write!(self.bytes, "data: {{\"type\":\"connected\",\"channel\":{channel},\"cursor\":\"{cursor}\"}}\n\n");
+        let _ = write!(self.bytes, ",\"cursor\":\"{cursor}\"}}\n\n");
     }
 
     /// Writes a gap of this stream alone. Gaps of the channel come as frames.

@@ -45,10 +45,8 @@ impl FairSemaphore {
         loop {
             let (ticket, granted) = {
                 let mut state = self.0.lock();
-                if state.free > 0 {
-                    state.free -= 1;
-                    state.waiting.start(client);
-                    return FairPermit { semaphore: self.clone(), client: Arc::clone(client) };
+                if let Some(permit) = self.take(&mut state, client) {
+                    return permit;
                 }
                 let (grant, granted) = oneshot::channel();
                 (state.waiting.push(client, grant), granted)
@@ -59,6 +57,17 @@ impl FairSemaphore {
                 return permit;
             }
         }
+    }
+
+    /// A permit, if one is free.
+    pub fn try_acquire(&self, client: &Arc<ClientKey>) -> Option<FairPermit> {
+        self.take(&mut self.0.lock(), client)
+    }
+
+    fn take(&self, state: &mut SemaphoreState, client: &Arc<ClientKey>) -> Option<FairPermit> {
+        state.free = state.free.checked_sub(1)?;
+        state.waiting.start(client);
+        Some(FairPermit { semaphore: self.clone(), client: Arc::clone(client) })
     }
 
     pub fn available_permits(&self) -> usize {

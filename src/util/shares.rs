@@ -70,19 +70,23 @@ impl<K: Hash + Eq + Clone> Shares<K> {
     /// Takes an amount for a holder. `None` is a holder that only the limit bounds, such as a trusted proxy.
     pub fn take(&self, holder: Option<K>, amount: usize) -> Result<Share<K>, Refusal> {
         let Inner { limit, newcomers, held } = &*self.0;
-        let mut held = held.lock();
+        let held = &mut *held.lock();
         let total = held.total.saturating_add(amount);
         if total > *limit {
             return Err(Refusal::Exhausted);
         }
         if let Some(holder) = &holder {
-            let own = held.by_holder.get(holder).copied().unwrap_or_default();
-            let holders = held.by_holder.len() + usize::from(own == 0) + newcomers;
-            if total > limit - limit / RESERVED_PART && own > 0 && own.saturating_add(amount) > limit / holders {
-                return Err(Refusal::ShareExceeded);
-            }
-            if amount > 0 {
-                held.by_holder.insert(holder.clone(), own + amount);
+            let holders = held.by_holder.len() + newcomers;
+            match held.by_holder.get_mut(holder) {
+                Some(own) => {
+                    let is_scarce = total > limit - limit / RESERVED_PART;
+                    if is_scarce && own.saturating_add(amount) > limit / holders {
+                        return Err(Refusal::ShareExceeded);
+                    }
+                    *own += amount;
+                }
+                None if amount > 0 => drop(held.by_holder.insert(holder.clone(), amount)),
+                None => {}
             }
         }
         held.total = total;
