@@ -234,10 +234,15 @@ impl EventStream {
     }
 }
 
+/// Less spare capacity than this is not worth a copy.
+const MIN_SPARE_BYTES: usize = 64;
+
 /// Returns spare capacity: a client that does not read keeps its last chunk in memory.
 fn shrink(bytes: Bytes) -> Bytes {
     match bytes.try_into_mut() {
-        Ok(bytes) if bytes.capacity() > bytes.len() + bytes.len() / 8 => Bytes::copy_from_slice(&bytes),
+        Ok(bytes) if bytes.capacity() > bytes.len() + (bytes.len() / 8).max(MIN_SPARE_BYTES) => {
+            Bytes::copy_from_slice(&bytes)
+        }
         Ok(bytes) => bytes.freeze(),
         Err(bytes) => bytes,
     }

@@ -88,20 +88,21 @@ impl Instance {
         deadline: Instant,
         max_answer: usize,
     ) -> Result<Self, Failure> {
-        let state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
+        let mut state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
+        (state.max_cpu_time, state.max_answer) = (limits.cpu_time, max_answer);
         let mut store = policy.new_store(state);
+        // These functions capture nothing, so that each instance does without an allocation for them.
         store.limiter_async(|state| &mut state.limiter);
-        store.call_hook(move |store, transition| check_transition(store, transition, max_answer));
+        store.call_hook(check_transition);
         store.set_max_component_handles(MAX_COMPONENT_HANDLES);
         if let Some(tasks) = store.concurrent_resource_table() {
             tasks.set_max_capacity(MAX_TASK_ENTRIES);
         }
         store.set_epoch_deadline(1);
-        let max_cpu_time = limits.cpu_time;
-        store.epoch_deadline_callback(move |context| {
-            let budget = &context.data().cpu_budget;
+        store.epoch_deadline_callback(|context| {
+            let State { cpu_budget: budget, max_cpu_time, .. } = context.data();
             match budget.tick() {
-                spent if spent > max_cpu_time => Err(Trap::Interrupt.into()),
+                spent if spent > *max_cpu_time => Err(Trap::Interrupt.into()),
                 _ if budget.is_slow() => Ok(UpdateDeadline::Yield(1)),
                 _ => Ok(UpdateDeadline::Continue(1)),
             }

@@ -125,6 +125,9 @@ pub struct State {
     pub env: Arc<PolicyEnv>,
     pub limiter: MemoryLimiter,
     pub cpu_budget: Arc<CpuBudget>,
+    pub max_cpu_time: Duration,
+    /// Bytes that a function of the instance may return.
+    pub max_answer: usize,
     /// The policy's, for log lines.
     pub digest: Arc<str>,
     pub decision: DecisionState,
@@ -147,12 +150,14 @@ pub struct DecisionState {
 }
 
 impl State {
-    /// The state before a decision; `max_memory` is in bytes.
+    /// The state before a decision; `max_memory` is in bytes. It allows no CPU time and no answer yet.
     pub fn new(env: Arc<PolicyEnv>, max_memory: usize, cpu_budget: Arc<CpuBudget>, digest: Arc<str>) -> Self {
         Self {
             env,
             limiter: MemoryLimiter::new(max_memory, Arc::clone(&cpu_budget)),
             cpu_budget,
+            max_cpu_time: Duration::ZERO,
+            max_answer: 0,
             digest,
             decision: DecisionState::default(),
             wasi: None,

@@ -27,8 +27,8 @@ const FIELD_BYTES: usize = 128;
 const BODY_BYTES: usize = 2 * BODY_CHUNK_BYTES;
 
 /// The hook of all calls between an instance and the host: before a call it limits the arguments, and after it the memory of the objects.
-/// `max_answer` is the limit of what the policy returns, in bytes.
-pub fn check_transition(mut store: StoreContextMut<'_, State>, transition: CallHook, max_answer: usize) -> Result<()> {
+pub fn check_transition(mut store: StoreContextMut<'_, State>, transition: CallHook) -> Result<()> {
+    let max_answer = store.data().max_answer;
     match transition {
         // The function of the host may be `task.return`, by which an asynchronous component answers.
         CallHook::CallingHost if store.concurrent_resource_table().is_some() => {
