@@ -29,7 +29,7 @@ static POOL: LazyLock<io::Result<Runtime>> = LazyLock::new(|| {
 /// Threads that give memory back to the system run after those that serve connections, and before policies that use much CPU time: decisions
 /// wait for what an instance holds.
 const HEAVY_TEARDOWN_NICENESS: i32 = 5;
-/// The same for so much memory that the system call takes milliseconds. Linux lets a thread of nearly the same priority complete its time
+/// The same for amounts of memory whose system call takes milliseconds. Linux lets a thread of nearly the same priority complete its time
 /// slice before one that wakes up: with 5, each such call delayed those that serve connections by up to 3 ms.
 const HUGE_TEARDOWN_NICENESS: i32 = 15;
 
