@@ -57,7 +57,7 @@ pub fn restore(state: &[u8]) {
     loop {
         let (address, length) = (word(at), word(at + 4));
         let Some(bytes) = state.get(at + HEAD..at + HEAD + length).filter(|bytes| !bytes.is_empty()) else { return };
-        // SAFETY: the memory has this address in the instance that saved it, and no value of this function lies there.
+        // SAFETY: the memory has this address in the instance that saved it, and no value of this function is there.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), address as *mut u8, length) };
         at += HEAD + length;
     }
@@ -86,7 +86,7 @@ impl Copy {
     /// Makes the memory what it was.
     fn undo(&self) {
         let top = memory::top();
-        // SAFETY: the copy has all values but those of the stack. Behind it was nothing.
+        // SAFETY: the copy has all values but those of the stack. After it was nothing.
         unsafe {
             ptr::copy_nonoverlapping(self.at as *const u8, self.start as *mut u8, self.end - self.start);
             ptr::write_bytes(self.end as *mut u8, 0, top.saturating_sub(self.end));
@@ -127,7 +127,7 @@ unsafe fn read(address: usize) -> u64 {
     unsafe { (address as *const u64).read() }
 }
 
-/// A state that is written, behind the copy.
+/// A state that is written, after the copy.
 struct State {
     start: usize,
     length: usize,

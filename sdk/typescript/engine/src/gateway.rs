@@ -99,12 +99,12 @@ pub fn get() -> Option<&'static dyn Gateway> {
     GATEWAY.get()
 }
 
-/// The gateway of this thread, for what is the same in all instances of an active policy: its settings, and lines for developers.
+/// The gateway of this thread, for the settings, which are the same in all instances of an active policy, and for lines for developers.
 pub fn get_for_all_instances() -> Option<&'static dyn Gateway> {
     GATEWAY.get()
 }
 
-/// Whether the gateway was used since the last call, but for what is the same in all instances.
+/// Whether the gateway was used since the last call, but for settings and lines for developers.
 pub fn was_used() -> bool {
     WAS_USED.replace(false)
 }

@@ -106,7 +106,7 @@ impl Heaps {
 
 /// The memory of the heap, and of the whole instance, while the heap must not use all of it.
 static SIZE: AtomicUsize = AtomicUsize::new(0);
-/// Where the heap ends at the latest then. What lies there is not the heap's.
+/// Where the heap ends at the latest then. Later blocks are not the heap's.
 static END: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// During a build the memory of an instance ends before the temporary memory.
@@ -150,7 +150,7 @@ pub fn size_at_start() -> usize {
     }
 }
 
-/// Sets the memory behind `end` aside for something else. From `size` on the heap grows up to there, in the steps in which the memory of an
+/// Sets the memory after `end` aside for something else. From `size` on the heap grows up to there, in the steps in which the memory of an
 /// instance grows.
 pub fn set_aside(size: usize, end: usize) {
     SIZE.store(size, Ordering::Relaxed);
