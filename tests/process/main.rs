@@ -70,6 +70,7 @@ mod shadow;
 mod signatures;
 mod soak;
 mod socket_activation;
+mod spare_modules;
 mod stalled;
 mod store_losses;
 mod store_replies;

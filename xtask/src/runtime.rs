@@ -36,9 +36,11 @@ const RUSTFLAGS: [&str; 7] = [
     "-Zlocation-detail=none",
 ];
 
-/// The features that the compilers use by default. With more of them wasm-opt would write types that engines do not have by default.
-const OPTIMIZATION: [&str; 8] = [
+/// First for speed, then for size; and the features that the compilers use by default. With more of them wasm-opt would write types that
+/// engines do not have by default.
+const OPTIMIZATION: [&str; 9] = [
     "-O3",
+    "-Oz",
     "--mvp-features",
     "--enable-bulk-memory",
     "--enable-multivalue",

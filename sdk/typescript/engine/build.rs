@@ -1,8 +1,13 @@
-//! Bundles the platform script `js/entry.ts` with esbuild.
+//! Bundles the platform script `js/entry.ts` with esbuild, and compresses it.
 
 use std::env;
+use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 
 fn main() {
     println!("cargo:rerun-if-changed=js");
@@ -22,6 +27,10 @@ fn main() {
         .status()
         .expect("esbuild does not start");
     assert!(status.success(), "esbuild failed");
+    // Its memory is part of each instance.
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(&fs::read(&output).expect("esbuild wrote it")).expect("memory");
+    fs::write(output.with_extension("deflate"), encoder.finish().expect("memory")).expect("a folder");
 }
 
 /// The binary of esbuild: the variable that esbuild's own package reads, or the package that `npm ci` installs here.

@@ -14,6 +14,10 @@ export interface ProgramModule {
   shift: number;
   /** A source map, for the user's own modules. */
   map?: string;
+  /** For an ES module that the app does not seem to use: the names of its exports. The first access to one of them evaluates it. */
+  spare?: string[];
+  /** The names of exports that keep their values after the evaluation. */
+  constants?: string[];
 }
 
 /** The app as the build writes it. */
@@ -35,6 +39,7 @@ export interface Program {
 interface AppModule {
   run: Run;
   imports: Record<string, string>;
+  constants: string[] | undefined;
 }
 
 /** Thrown when a module that is evaluated at build requires a module that is evaluated in every instance. */
@@ -53,6 +58,7 @@ export class Modules {
   readonly running: string[] = [];
   readonly #entry: string;
   readonly #compiled = new Map<string, AppModule>();
+  readonly #spare = new Map<string, ProgramModule>();
   readonly #done = new Map<string, { exports: unknown }>();
   /** The last error of a module, with the innermost module. */
   #failure: { error: unknown; module: string } | undefined;
@@ -68,8 +74,10 @@ export class Modules {
   }
 
   /** Adds a compiled module. Throws its `SyntaxError`. */
-  add({ id, imports }: ProgramModule): void {
-    this.#compiled.set(id, { imports, run: native.module(id) as Run });
+  add(module: ProgramModule): void {
+    const { id, imports, constants } = module;
+    if (module.spare) this.#spare.set(id, module);
+    else this.#compiled.set(id, { imports, constants, run: native.module(id) as Run });
   }
 
   /** Evaluates the entry and its imports, and returns the entry's exports. */
@@ -95,6 +103,12 @@ export class Modules {
     for (const id of ids) this.#done.delete(id);
   }
 
+  /** Ends the build: what only an evaluation needs is given up. */
+  settle(): void {
+    for (const id of this.#done.keys()) this.#compiled.delete(id);
+    for (const module of [...this.#compiled.values(), ...this.#spare.values()]) module.constants = undefined;
+  }
+
   /** The module whose code threw this error. */
   failedAt(error: unknown): string | undefined {
     return this.#failure?.error === error ? this.#failure?.module : undefined;
@@ -114,6 +128,12 @@ export class Modules {
   load(id: string): unknown {
     const done = this.#done.get(id);
     if (done) return done.exports;
+    const spare = this.#spare.get(id);
+    if (spare) {
+      const exports = this.#spareExports(spare);
+      this.#done.set(id, { exports });
+      return exports;
+    }
     if (this.#deferred?.has(id)) throw new DeferredModuleError(id);
     const builtin = builtins[id];
     if (builtin) return builtin;
@@ -123,23 +143,63 @@ export class Modules {
     const module = { exports: {} as unknown };
     this.#done.set(id, module);
     this.#fresh.push(id);
+    try {
+      this.#pending = this.#run(id, compiled, module);
+    } catch (error) {
+      this.#done.delete(id);
+      throw error;
+    }
+    return module.exports;
+  }
+
+  #run(id: string, { imports, run, constants }: AppModule, module: { exports: unknown }): void | Promise<void> {
     this.running.push(id);
     try {
-      const require: Require = (name) => this.load(target(compiled, id, name));
-      this.#pending = compiled.run.call(module.exports, require, module, module.exports);
+      const pending = run.call(module.exports, (name) => this.load(target(imports, id, name)), module, module.exports);
+      // At build: getters cost memory, and time in each decision.
+      if (this.#deferred && constants) fix(module.exports as Record<string, unknown>, constants);
+      return pending;
     } catch (error) {
       if (this.#failure?.error !== error) this.#failure = { error, module: id };
-      this.#done.delete(id);
       throw error;
     } finally {
       this.running.pop();
     }
-    return module.exports;
+  }
+
+  /** Exports whose properties become those of the module when one of them is first read. */
+  #spareExports(program: ProgramModule): object {
+    const { id, imports, spare = [] } = program;
+    const exports = Object.defineProperty({}, "__esModule", { value: true });
+    let run: Run | undefined;
+    let module: { exports: Record<string, unknown> } | undefined;
+    const evaluated = () => {
+      // Modules that it imports may read its exports while it runs.
+      if (module) return module.exports;
+      if (this.#deferred?.has(id)) throw new DeferredModuleError(id);
+      module = { exports: {} };
+      try {
+        // It stays after an error: the snapshot has the code only of modules that were not asked for.
+        run ??= native.module(id) as Run;
+        this.#run(id, { imports, run, constants: program.constants }, module);
+      } catch (error) {
+        module = undefined;
+        throw error;
+      }
+      return Object.defineProperties(exports, Object.getOwnPropertyDescriptors(module.exports)) as Record<string, unknown>;
+    };
+    for (const name of spare) Object.defineProperty(exports, name, { get: () => evaluated()[name], enumerable: true, configurable: true });
+    return exports;
   }
 }
 
-function target(code: AppModule, id: string, name: string): string {
-  const found = code.imports[name];
+/** Replaces getters by their values. */
+function fix(exports: Record<string, unknown>, names: string[]): void {
+  for (const name of names) Object.defineProperty(exports, name, { value: exports[name], enumerable: true, configurable: false });
+}
+
+function target(imports: Record<string, string>, id: string, name: string): string {
+  const found = imports[name];
   if (found === undefined) throw new Error(`${id} requires ${JSON.stringify(name)}, a name that the build could not resolve`);
   return found;
 }

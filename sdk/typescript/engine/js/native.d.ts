@@ -2,7 +2,7 @@
 
 /** src/bindings/host.rs, and js/network.ts */
 interface NativeHost {
-  /** The function of a module of the program, at build. Throws its `SyntaxError`. */
+  /** The function of a module of the program: at build, or of a spare module that the build did not ask for. Throws its `SyntaxError`. */
   module(id: string): unknown;
   /** Calls `work`. If its code is interrupted at build because it does not end, an error is thrown that can be caught. */
   interruptible(work: () => unknown): unknown;

@@ -77,6 +77,7 @@ export async function preinitialize(program: Program, modules: Modules): Promise
   for (let tick = 0; tick < 8; tick++) await undefined;
   noteRandomness(program.entry);
   unwatch();
+  modules.settle();
   return report;
 }
 

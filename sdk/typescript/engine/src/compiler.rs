@@ -10,6 +10,7 @@ use std::ptr;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, Error, Exception, Result, Runtime, Value, qjs};
 
 use crate::memory::temporarily;
+use crate::slim::slim;
 
 /// Bytes of the stack that an engine may use. A component has a stack of 512 KiB.
 pub const STACK_BYTES: usize = 384 << 10;
@@ -34,9 +35,28 @@ pub fn with_engine<T>(work: impl FnOnce(&Ctx<'_>) -> T) -> Result<T> {
     })
 }
 
-/// Compiles a script, whose stacks have `file`. Without `keeps_lines` they have its functions only by name.
-pub fn compile(ctx: &Ctx<'_>, file: &str, script: impl Into<Vec<u8>>, keeps_lines: bool) -> Compiled {
-    bytecode(ctx, file, script, keeps_lines).catch(ctx).map_err(|error| SyntaxError::new(&error))
+/// What stacks have of the functions of a script, besides their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Detail {
+    /// The file and the line. Messages have the names of variables.
+    Lines,
+    File,
+    None,
+}
+
+/// Compiles a script, whose stacks have `file`.
+pub fn compile(ctx: &Ctx<'_>, file: &str, script: impl Into<Vec<u8>>, detail: Detail) -> Compiled {
+    let script = script.into();
+    let is_slim = detail != Detail::Lines && !has_eval(&script);
+    let bytecode = bytecode(ctx, file, script, detail).catch(ctx).map_err(|error| SyntaxError::new(&error))?;
+    Ok(if is_slim { slim(&bytecode).unwrap_or(bytecode) } else { bytecode })
+}
+
+/// Whether a script has the word `eval`: code that it runs has the variables around it.
+fn has_eval(script: &[u8]) -> bool {
+    let is_word = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_$".contains(byte));
+    let mut words = script.windows(4).enumerate().filter(|(_, word)| word == b"eval");
+    words.any(|(at, _)| !is_word(at.checked_sub(1).and_then(|at| script.get(at))) && !is_word(script.get(at + 4)))
 }
 
 impl SyntaxError {
@@ -50,18 +70,17 @@ impl SyntaxError {
     }
 }
 
-fn bytecode(ctx: &Ctx<'_>, file: &str, script: impl Into<Vec<u8>>, keeps_lines: bool) -> Result<Vec<u8>> {
+fn bytecode(ctx: &Ctx<'_>, file: &str, mut script: Vec<u8>, detail: Detail) -> Result<Vec<u8>> {
     let has_nul = |_| Exception::throw_syntax(ctx, "a NUL character in a file name");
     let file = CString::new(file).map_err(has_nul)?;
-    let mut script: Vec<u8> = script.into();
     let length = script.len() as qjs::size_t;
     // The parser reads one byte beyond the end, which has to be NUL.
     script.push(0);
     let context = ctx.as_raw().as_ptr();
     let flags = (qjs::JS_EVAL_TYPE_GLOBAL | qjs::JS_EVAL_FLAG_COMPILE_ONLY) as i32;
-    let stripped = match keeps_lines {
-        true => qjs::JS_WRITE_OBJ_STRIP_SOURCE,
-        false => qjs::JS_WRITE_OBJ_STRIP_SOURCE | qjs::JS_WRITE_OBJ_STRIP_DEBUG,
+    let stripped = match detail {
+        Detail::Lines | Detail::File => qjs::JS_WRITE_OBJ_STRIP_SOURCE,
+        Detail::None => qjs::JS_WRITE_OBJ_STRIP_SOURCE | qjs::JS_WRITE_OBJ_STRIP_DEBUG,
     };
     // SAFETY: the texts outlive the calls, and each value is owned by one of them at a time.
     unsafe {

@@ -7,17 +7,20 @@ use rquickjs::function::IntoArgs;
 use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, FromJs, Function, Object, Persistent, Runtime, Value};
 
 use crate::bindings;
-use crate::compiler::{self, STACK_BYTES};
+use crate::compiler::{self, Detail, STACK_BYTES};
 use crate::event_loop::{self, Settled};
 use crate::gateway;
-use crate::{program, script};
+use crate::{program, script, spare};
 
-/// `js/entry.ts` as one function of the natives.
+/// `js/entry.ts` as one function of the natives, compressed.
 static PLATFORM: PlatformScript =
-    PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.js"))));
+    PlatformScript(UnsafeCell::new(*include_bytes!(concat!(env!("OUT_DIR"), "/platform.deflate"))));
+
+/// In a component, no stack of the log has the platform's lines.
+const PLATFORM_DETAIL: Detail = if cfg!(target_arch = "wasm32") { Detail::File } else { Detail::Lines };
 
 /// A text that a component clears after its evaluation, so that the snapshot does not contain it.
-struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.js")).len()]>);
+struct PlatformScript(UnsafeCell<[u8; include_bytes!(concat!(env!("OUT_DIR"), "/platform.deflate")).len()]>);
 
 // SAFETY: a component has one thread. On the host, where tests have several, the text is only read.
 unsafe impl Sync for PlatformScript {}
@@ -25,7 +28,7 @@ unsafe impl Sync for PlatformScript {}
 impl PlatformScript {
     fn text(&self) -> Vec<u8> {
         // SAFETY: there is no writer at the same time.
-        unsafe { (*self.0.get()).to_vec() }
+        spare::decompressed(unsafe { &*self.0.get() }).unwrap_or_default()
     }
 
     #[cfg(target_arch = "wasm32")]
@@ -163,7 +166,7 @@ impl Drop for Engine {
 }
 
 fn evaluate_platform<'js>(ctx: &Ctx<'js>) -> rquickjs::Result<Object<'js>> {
-    let compiled = compiler::with_engine(|ctx| compiler::compile(ctx, "tidegate", PLATFORM.text(), true))?;
+    let compiled = compiler::with_engine(|ctx| compiler::compile(ctx, "tidegate", PLATFORM.text(), PLATFORM_DETAIL))?;
     let platform = script::evaluate(ctx, &compiled)?;
     drop(compiled);
     #[cfg(target_arch = "wasm32")]

@@ -19,8 +19,10 @@ mod memory {
 pub mod gateway;
 pub mod crypto;
 pub mod web;
+mod slim;
 mod compiler;
 mod script;
+mod spare;
 mod program;
 pub mod bindings;
 mod event_loop;

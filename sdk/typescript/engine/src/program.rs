@@ -5,12 +5,18 @@ use std::collections::BTreeMap;
 
 use rquickjs::{Array, CatchResultExt, Ctx, Error, Exception, Object, Value};
 
-use crate::compiler::{self, Compiled};
-use crate::script;
+use crate::compiler::{self, Compiled, Detail};
+use crate::{script, spare};
 
 thread_local! {
     /// The compiled modules during a build, by their id. They are temporary.
-    static MODULES: RefCell<BTreeMap<String, Compiled>> = const { RefCell::new(BTreeMap::new()) };
+    static MODULES: RefCell<BTreeMap<String, Module>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+struct Module {
+    compiled: Compiled,
+    /// Whether it is evaluated only when one of its exports is used, and the build did not ask for it yet.
+    is_spare: bool,
 }
 
 /// Compiles the modules of a program, which is JSON, and calls `work` with the program without their texts. Meanwhile `module` has them.
@@ -18,7 +24,8 @@ pub fn with_modules<T>(program: Vec<u8>, work: impl FnOnce(&str) -> Result<T, St
     let rest = compiler::with_engine(|ctx| compile_modules(ctx, program).catch(ctx).map_err(|error| error.to_string()))
         .map_err(|error| error.to_string())??;
     let result = work(&rest);
-    MODULES.take();
+    let spare = MODULES.take().into_iter().filter(|(_, module)| module.is_spare);
+    spare::keep(spare.filter_map(|(id, module)| Some((id, module.compiled.ok()?))));
     result
 }
 
@@ -30,7 +37,12 @@ fn compile_modules(ctx: &Ctx<'_>, program: Vec<u8>) -> rquickjs::Result<String> 
         let module = module?;
         let id: String = module.get("id")?;
         let compiled = compile(ctx, &id, &module)?;
-        modules.insert(id, compiled);
+        if compiled.is_err() {
+            // Its error is one of the build.
+            module.remove("spare")?;
+        }
+        let is_spare = module.contains_key("spare")?;
+        modules.insert(id, Module { compiled, is_spare });
     }
     MODULES.replace(modules);
     ctx.json_stringify(program)?.ok_or(Error::Unknown)?.to_string()
@@ -45,15 +57,21 @@ fn compile(ctx: &Ctx<'_>, id: &str, module: &Object<'_>) -> rquickjs::Result<Com
     let map: Option<String> = module.get("map")?;
     // The lines of packages would make the snapshot larger.
     let keeps_lines = map.is_some_and(|map| !map.is_empty()) || !id.contains("node_modules/");
+    let detail = if keeps_lines { Detail::Lines } else { Detail::None };
     module.remove("code")?;
     module.set("shift", head.len())?;
-    Ok(compiler::compile(ctx, id, format!("{head}{code}\n}})"), keeps_lines))
+    Ok(compiler::compile(ctx, id, format!("{head}{code}\n}})"), detail))
 }
 
 /// The function of a module. Throws its `SyntaxError`.
 pub fn module<'js>(ctx: &Ctx<'js>, id: &str) -> rquickjs::Result<Value<'js>> {
-    MODULES.with_borrow(|modules| match modules.get(id) {
-        Some(compiled) => script::evaluate(ctx, compiled),
+    let evaluated = MODULES.with_borrow_mut(|modules| {
+        let module = modules.get_mut(id)?;
+        module.is_spare = false;
+        Some(script::evaluate(ctx, &module.compiled))
+    });
+    evaluated.unwrap_or_else(|| match spare::bytecode(id) {
+        Some(bytecode) => script::evaluate_bytecode(ctx, &bytecode),
         None => Err(Exception::throw_internal(ctx, "no such module")),
     })
 }

@@ -7,10 +7,14 @@ use crate::compiler::{Compiled, SyntaxError};
 
 /// Evaluates a compiled script, or throws its `SyntaxError`.
 pub fn evaluate<'js>(ctx: &Ctx<'js>, script: &Compiled) -> Result<Value<'js>> {
-    let bytecode = match script {
-        Ok(bytecode) => bytecode,
-        Err(error) => return Err(throw(ctx, error)?),
-    };
+    match script {
+        Ok(bytecode) => evaluate_bytecode(ctx, bytecode),
+        Err(error) => Err(throw(ctx, error)?),
+    }
+}
+
+/// Evaluates a script that [`crate::compiler::compile`] compiled.
+pub fn evaluate_bytecode<'js>(ctx: &Ctx<'js>, bytecode: &[u8]) -> Result<Value<'js>> {
     let context = ctx.as_raw().as_ptr();
     let length = bytecode.len() as qjs::size_t;
     // SAFETY: the bytecode is that of the same engine, and each value is owned by one of the calls at a time.

@@ -195,11 +195,52 @@ fn decision_waits_for_timers() {
 #[test]
 fn code_that_does_not_end_is_stopped_with_its_line() {
     let engine = Engine::start().expect("the engine starts");
-    let code = "function spin() {\n  let n = 0;\n  for (;;) n = Math.abs(n);\n}\nspin();";
+    // QuickJS checks at the call and after the jump to the start of the loop, whose line is that of the call before it.
+    let code = "function spin() {\n  let n;\n  for (n = Math.abs(1); ; ) n = Math.abs(n);\n}\nspin();";
     let program = program(&[module("policy.ts", POLICY, code)], &[]);
     let failed = build(&engine, &program)["failed"].take();
     let expected = ["policy.ts", "Endless: top-level code does not end"];
     assert_eq!([&failed[0]["module"], &failed[0]["error"]], expected, "{failed}");
     let stack = failed[0]["stack"].as_str().expect("text");
     assert!(stack.trim_start().starts_with("at spin (policy.ts:3:"), "{stack}");
+}
+
+/// An ES module of a package, as esbuild converts it, that is evaluated at the first use of an export.
+fn spare(id: &str, imports: &[(&str, &str)], exports: &[&str], code: &str) -> Value {
+    let getters: String = exports.iter().map(|name| format!("get {name}() {{ return {name}; }},")).collect();
+    let head = format!("module.exports = Object.defineProperty({{{getters}}}, '__esModule', {{ value: true }});");
+    let mut module = module(id, imports, &format!("{head}{code}"));
+    module["spare"] = json!(exports);
+    module
+}
+
+#[test]
+fn spare_module_is_evaluated_at_its_first_use() {
+    let modules = [
+        spare(
+            "a.js",
+            &[("./b", "b.js")],
+            &["a", "count"],
+            "let count = 0; const a = () => require('./b').b() + ++count;",
+        ),
+        spare("b.js", &[("./a", "a.js")], &["b"], "const seen = require('./a').count; const b = () => `b ${seen} `;"),
+        spare("c.js", &[], &["c"], "const c = 1; throw new TypeError('c fails');"),
+        module(
+            "route.ts",
+            &[("a", "a.js"), ("c", "c.js")],
+            "const a = require('a'), c = require('c');
+             const keys = `${Object.keys(a)} ${a.__esModule} ${a === require('a')}`;
+             exports.GET = () => {
+               const errors = [0, 1].map(() => { try { c.c; } catch (error) { return error.message; } });
+               return new Response(`${keys} ${a.a()} ${a.a()} ${a.count} ${errors}`, { status: 403 });
+             };",
+        ),
+    ];
+    let engine = Engine::start().expect("the engine starts");
+    let mut program: Value = serde_json::from_str(&program(&modules, &[])).expect("JSON");
+    program["order"] = json!(["route.ts"]);
+    let report = build(&engine, &program.to_string());
+    assert_eq!(report, json!({ "found": [], "failed": [], "printed": [] }));
+    let answer = decide(&engine, &[("host", "gate.example")]);
+    assert_eq!(answer["body"], "a,count true true b 0 1 b 0 2 2 c fails,c fails");
 }

@@ -13,7 +13,7 @@ use crate::commands::policy::build::typescript::names::Names;
 use crate::commands::policy::build::typescript::program::{Module, Program};
 use crate::commands::policy::build::typescript::resolve::{self, Resolver};
 use crate::commands::policy::build::typescript::source_map::SourceMap;
-use crate::commands::policy::build::typescript::{MAX_SOURCE_BYTES, Mistake, helpers, secrets, unavailable};
+use crate::commands::policy::build::typescript::{MAX_SOURCE_BYTES, Mistake, helpers, secrets, spare, unavailable};
 use crate::util::files;
 
 /// The newest target of esbuild; the runtime supports it.
@@ -56,7 +56,7 @@ pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
         )));
     }
     let mut warnings: Vec<String> = build.format(&found.warnings, "warning");
-    let (modules, maps) = match build.modules(&graph)? {
+    let (mut modules, maps) = match build.modules(&graph)? {
         Some(modules) => modules,
         None => {
             warnings.push(format!(
@@ -68,15 +68,18 @@ pub fn bundle(esbuild: &Path, entry: &Path, node_env: &str) -> Result<Bundle> {
     };
     let order: Vec<String> = graph.evaluation_order(&top);
     refuse_unavailable(&graph, &top, &order, &build.names)?;
+    let is_whole = modules.iter().any(|(_, module)| module.whole);
+    if !is_whole {
+        spare::find(&mut modules, &graph, &top, &build.names);
+    }
     let mut modules = linked(modules, &graph, &build.names);
     let mut notes = stand_in_warnings(&graph, &top, &modules, &build.names);
     notes.extend(build.node_env_note());
     warnings.extend(build.secrets(&graph));
 
     helpers::share(&mut modules);
-    let is_whole = modules.iter().any(|module| module.whole);
-    let order =
-        order.iter().map(|path| build.names.id(path)).filter(|id| modules.iter().any(|it| it.id == *id)).collect();
+    let is_evaluated = |id: &String| modules.iter().any(|module| module.id == *id && module.spare.is_none());
+    let order = order.iter().map(|path| build.names.id(path)).filter(is_evaluated).collect();
     let entry = build.names.id(&top);
     let lazy = if is_whole { vec![entry.clone()] } else { vec![] };
     let program = Program { entry, order, lazy, trial: false, modules, node_env: node_env.to_owned() };
@@ -177,7 +180,7 @@ impl Build<'_> {
         }
         let map = maps.get(&id).map_or_else(String::new, SourceMap::to_json);
         let imports = resolve::BUILT_INS.iter().map(|id| ((*id).to_owned(), (*id).to_owned())).collect();
-        Ok((vec![(top.to_owned(), Module { id, imports, code, map, whole: true })], maps))
+        Ok((vec![(top.to_owned(), Module { id, imports, code, map, whole: true, ..Module::default() })], maps))
     }
 
     fn run(&mut self, entries: Vec<(String, String)>, stdin: Option<String>, flags: Vec<String>) -> Result<Output> {

@@ -21,15 +21,19 @@ const NAMES: &[&str] = &[
     "__toCommonJS",
 ];
 
-/// With the meaning of esbuild's, except that the exports of an ES module are not copied: each has one getter instead of two.
+/// With the meaning of esbuild's, except that the exports of an ES module are not copied: each has one getter instead of two. An export that
+/// another ES module exports again has the same getter there, or the same value.
 const SOURCE: &str = r#"const { create, defineProperty, getOwnPropertyDescriptor, getOwnPropertyNames, getPrototypeOf } = Object;
 const has = Object.prototype.hasOwnProperty;
+const esModules = new WeakSet();
 const copy = (to, from, except) => {
+  const isEsModule = esModules.has(from);
   if ((typeof from !== "object" || from === null) && typeof from !== "function") return to;
   for (const name of getOwnPropertyNames(from)) {
     if (name === except || has.call(to, name)) continue;
     const own = getOwnPropertyDescriptor(from, name);
-    defineProperty(to, name, { get: () => from[name], enumerable: !own || own.enumerable });
+    if (isEsModule) defineProperty(to, name, own);
+    else defineProperty(to, name, { get: () => from[name], enumerable: !own || own.enumerable });
   }
   return to;
 };
@@ -42,7 +46,7 @@ Object.assign(exports, {
   __hasOwnProp: has,
   __copyProps: copy,
   __export(target, all) {
-    for (const name in all) defineProperty(target, name, { get: all[name], enumerable: true });
+    for (const name in all) defineProperty(target, name, { get: all[name], enumerable: true, configurable: true });
   },
   __reExport(target, from, second) {
     copy(target, from, "default");
@@ -53,7 +57,10 @@ Object.assign(exports, {
     if (isNodeMode || !module || !module.__esModule) defineProperty(target, "default", { value: module, enumerable: true });
     return copy(target, module);
   },
-  __toCommonJS: (module) => defineProperty(module, "__esModule", { value: true }),
+  __toCommonJS(module) {
+    esModules.add(module);
+    return defineProperty(module, "__esModule", { value: true });
+  },
 });
 "#;
 
@@ -78,7 +85,7 @@ pub fn share(modules: &mut Vec<Module>) {
 }
 
 /// `None` if the code has no helpers at its start.
-fn without_helpers(code: &str) -> Option<String> {
+pub fn without_helpers(code: &str) -> Option<String> {
     let mut names = Vec::new();
     let mut out = String::with_capacity(code.len());
     let mut lines = code.split_inclusive('\n').peekable();

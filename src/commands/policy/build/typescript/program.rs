@@ -32,6 +32,12 @@ pub struct Module {
     pub whole: bool,
     /// The source map, for modules of the app itself. Empty for others.
     pub map: String,
+    /// The names of the exports of a module that is evaluated at their first use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spare: Option<Vec<String>>,
+    /// The names of exports that keep their values after the module's evaluation.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub constants: Vec<String>,
 }
 
 /// The result of an evaluation.
