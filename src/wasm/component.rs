@@ -50,14 +50,14 @@ pub(crate) struct CheckpointFunctions {
 
 impl CheckpointFunctions {
     /// Prepares an instance, which is not used afterwards, and returns its state. `None` if other instances must not have it.
-    pub async fn save(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Option<Vec<u8>>> {
-        let save = instance.get_typed_func::<(), (Option<Vec<u8>>,)>(&mut *store, &self.save)?;
+    pub async fn save(&self, store: &mut Store<State>, instance: &Instance) -> wasmtime::Result<Option<Vec<u64>>> {
+        let save = instance.get_typed_func::<(), (Option<Vec<u64>>,)>(&mut *store, &self.save)?;
         Ok(save.call_async(store, ()).await?.0)
     }
 
     /// Brings a new instance into a saved state.
-    pub async fn restore(&self, store: &mut Store<State>, instance: &Instance, state: &[u8]) -> wasmtime::Result<()> {
-        let restore = instance.get_typed_func::<(&[u8],), ()>(&mut *store, &self.restore)?;
+    pub async fn restore(&self, store: &mut Store<State>, instance: &Instance, state: &[u64]) -> wasmtime::Result<()> {
+        let restore = instance.get_typed_func::<(&[u64],), ()>(&mut *store, &self.restore)?;
         restore.call_async(store, (state,)).await
     }
 }

@@ -41,21 +41,25 @@ pub struct SpentInstance(Store<State>);
 
 /// The state of a prepared instance, which new instances get. Only the policy knows its form. It has what the policy made of its settings, and
 /// so it is never written or shown.
-pub struct Checkpoint(Vec<u8>);
+pub struct Checkpoint(Vec<u64>);
 
 /// Bytes of a checkpoint, as the interface says.
 pub const MAX_CHECKPOINT_BYTES: usize = 1 << 20;
 
-/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more.
+/// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more. An instance whose
+/// memory stays resident for the next one is not heavy either: its pages are copied back.
 const HEAVY_INSTANCE_BYTES: usize = 2 << 20;
+/// Tables of an instance, which are not in the resident memory.
+const TABLE_BYTES: usize = 128 << 10;
 /// Unmapping 60 MB of touched pages took 10 ms. The bound is above what most policies use.
 const HUGE_INSTANCE_BYTES: usize = 8 << 20;
 
 impl SpentInstance {
     /// Where to drop it. The memory that it touched is unmapped page by page, which may take longer than a small decision.
     pub fn teardown(&self) -> Teardown {
-        let bytes = self.0.data().limiter.in_use();
-        if bytes <= HEAVY_INSTANCE_BYTES {
+        let State { limiter, resident_bytes, .. } = self.0.data();
+        let bytes = limiter.in_use();
+        if bytes <= HEAVY_INSTANCE_BYTES.max(resident_bytes.saturating_add(TABLE_BYTES)) {
             Teardown::InPlace
         } else if bytes <= HUGE_INSTANCE_BYTES {
             Teardown::Heavy
@@ -90,6 +94,7 @@ impl Instance {
     ) -> Result<Self, Failure> {
         let mut state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
         (state.max_cpu_time, state.max_answer) = (limits.cpu_time, max_answer);
+        state.resident_bytes = limits.pool_resident;
         let mut store = policy.new_store(state);
         // These functions capture nothing, so that each instance does without an allocation for them.
         store.limiter_async(|state| &mut state.limiter);

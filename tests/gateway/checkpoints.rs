@@ -8,10 +8,10 @@ use crate::guests::authorizer;
 use crate::harness::{Gateway, with_timeout};
 use crate::sandbox_limits::REALLOC;
 
-/// `some` of a list with one byte.
+/// `some` of a list with one element, which begins with `s`.
 const STATE: &str = "(i32.const 256)";
 const NO_STATE: &str = "(i32.const 288)";
-/// Takes the byte of the list.
+/// Takes the first byte of the list.
 const RESTORE: &str = "(i32.store8 (i32.const 8) (i32.load8_u (local.get 0)))";
 
 /// A policy that rejects all requests with its state, a letter: `f` in a new instance, `p` after `prepare`, `s` if it is that of `save`.
@@ -26,7 +26,7 @@ fn policy(save: &str, restore: &str) -> Vec<u8> {
           (data (i32.const 256) (i32 1 16 1))
           (data (i32.const 288) (i32 0 0 0))
           ;; a list that is longer than a state may be
-          (data (i32.const 320) (i32 1 16 1048577))
+          (data (i32.const 320) (i32 1 16 131073))
           {REALLOC}
           (func (export "tidegate:policy/preparation@0.1.0#prepare") (i32.store8 (i32.const 8) (i32.const 112)))
           (func (export "tidegate:policy/checkpoint@0.1.0#save") (result i32) {save})

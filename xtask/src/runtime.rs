@@ -28,7 +28,7 @@ const TARGET: &str = "wasm32-unknown-unknown";
 /// Nothing reads the message of a panic, so it has none.
 const RUSTFLAGS: [&str; 7] = [
     "-Clinker=wasm-ld-22",
-    "-Clink-arg=-zstack-size=524288",
+    "-Clink-arg=-zstack-size=393216",
     "-Clink-arg=--stack-first",
     "-Clink-arg=--strip-all",
     "-Zunstable-options",

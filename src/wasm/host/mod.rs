@@ -128,6 +128,8 @@ pub struct State {
     pub max_cpu_time: Duration,
     /// Bytes that a function of the instance may return.
     pub max_answer: usize,
+    /// Bytes of the instance's memory that stay resident for the next one.
+    pub resident_bytes: usize,
     /// The policy's, for log lines.
     pub digest: Arc<str>,
     pub decision: DecisionState,
@@ -158,6 +160,7 @@ impl State {
             cpu_budget,
             max_cpu_time: Duration::ZERO,
             max_answer: 0,
+            resident_bytes: 0,
             digest,
             decision: DecisionState::default(),
             wasi: None,

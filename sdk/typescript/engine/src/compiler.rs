@@ -12,8 +12,8 @@ use rquickjs::{CatchResultExt, CaughtError, Context, Ctx, Error, Exception, Resu
 use crate::memory::temporarily;
 use crate::slim::slim;
 
-/// Bytes of the stack that an engine may use. A component has a stack of 512 KiB.
-pub const STACK_BYTES: usize = 384 << 10;
+/// Bytes of the stack that an engine may use. A component has a stack of 384 KiB.
+pub const STACK_BYTES: usize = 256 << 10;
 
 /// The bytecode of a script, or its `SyntaxError`.
 pub type Compiled = std::result::Result<Vec<u8>, SyntaxError>;

@@ -229,11 +229,9 @@ impl Heap {
         Some(start)
     }
 
-    /// Memory of at least this many bytes: a free block, as temporary memory of a build leaves them, or the end of the heap.
+    /// Memory of at least this many bytes: a free block, such as that of a state that was restored, or the end of the heap.
     unsafe fn region(&mut self, bytes: usize) -> Option<(usize, usize)> {
-        if self.clears
-            && let Some(found) = unsafe { self.find_large(bytes + HEADER) }
-        {
+        if let Some(found) = unsafe { self.find_large(bytes + HEADER) } {
             unsafe {
                 self.split(found, (bytes + HEADER).next_multiple_of(8));
                 let total = size_of_block(found);

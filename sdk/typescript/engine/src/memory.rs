@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::arch::wasm32::{memory_grow, memory_size};
 use std::cell::UnsafeCell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use crate::heap::Heap;
 
@@ -29,12 +29,24 @@ struct Heaps {
     temporary_blocks: usize,
 }
 
-/// Whether this is a build, and not an instance of its snapshot.
-static IS_BUILD: AtomicBool = AtomicBool::new(true);
+/// What the memory is used for.
+static PHASE: AtomicU8 = AtomicU8::new(BUILD);
+/// A build, before its snapshot.
+const BUILD: u8 = 0;
+/// An instance of a snapshot that was not called yet.
+const NEW: u8 = 1;
+/// An instance that was called.
+const STARTED: u8 = 2;
 
 fn is_build() -> bool {
-    IS_BUILD.load(Ordering::Relaxed)
+    PHASE.load(Ordering::Relaxed) == BUILD
 }
+
+/// Bytes of the stack that the first parameter of an instance may use, if its elements have 8 bytes: that of `restore`, which is called with nearly
+/// the whole stack free. In the heap it would overwrite itself.
+pub const MAX_PARAMETER: usize = 320 << 10;
+/// The address of this parameter. Null is none.
+const PARAMETER: usize = 1024;
 
 // SAFETY: a component has one thread.
 unsafe impl Sync for Memory {}
@@ -50,6 +62,8 @@ static MEMORY: Memory = Memory(UnsafeCell::new(Heaps {
 unsafe extern "C" {
     /// The end of the static data, by the linker.
     static __heap_base: u8;
+    /// The start of the static data, after the stack.
+    static __global_base: u8;
 }
 
 impl Memory {
@@ -88,7 +102,9 @@ impl Heaps {
     }
 
     unsafe fn free(&mut self, payload: *mut u8) {
-        if payload as usize >= END.load(Ordering::Relaxed) {
+        // A parameter in the stack, or a result that is not of the heap.
+        let address = payload as usize;
+        if address < after_stack() || address >= END.load(Ordering::Relaxed) {
             return;
         }
         if self.is_temporary(payload) {
@@ -104,9 +120,7 @@ impl Heaps {
     }
 }
 
-/// The memory of the heap, and of the whole instance, while the heap must not use all of it.
-static SIZE: AtomicUsize = AtomicUsize::new(0);
-/// Where the heap ends at the latest then. Later blocks are not the heap's.
+/// Where the heap ends at the latest. Later blocks are not the heap's.
 static END: AtomicUsize = AtomicUsize::new(usize::MAX);
 
 /// During a build the memory of an instance ends before the temporary memory.
@@ -115,13 +129,7 @@ fn grow_permanent(end: usize) -> Option<usize> {
         usize::MAX if !is_build() => grow(end),
         usize::MAX if end > TEMPORARY => None,
         usize::MAX => grow(end).map(|size| size.min(TEMPORARY)),
-        last => {
-            let size = SIZE.load(Ordering::Relaxed);
-            let pages = if end <= size { 0 } else { (end - size).div_ceil(WASM_PAGE).max(GROWTH / WASM_PAGE) };
-            let size = size + pages * WASM_PAGE;
-            SIZE.store(size, Ordering::Relaxed);
-            (size <= last).then_some(size)
-        }
+        last => (end <= last).then_some(last),
     }
 }
 
@@ -150,21 +158,19 @@ pub fn size_at_start() -> usize {
     }
 }
 
-/// Sets the memory after `end` aside for something else. From `size` on the heap grows up to there, in the steps in which the memory of an
-/// instance grows.
-pub fn set_aside(size: usize, end: usize) {
-    SIZE.store(size, Ordering::Relaxed);
+/// Sets the memory after `end`, which exists, aside for something else.
+pub fn set_aside(end: usize) {
     END.store(end, Ordering::Relaxed);
+}
+
+/// The end of the stack.
+pub fn after_stack() -> usize {
+    &raw const __global_base as usize
 }
 
 /// The end of the memory that the heap used.
 pub fn top() -> usize {
     MEMORY.with(|heaps| heaps.heap().top())
-}
-
-/// The end of the memory that the heap has, since [`set_aside`].
-pub fn end() -> usize {
-    SIZE.load(Ordering::Relaxed)
 }
 
 /// Calls `work`, which leaves nothing that it allocated but its result. That has to be freed before the end of the build.
@@ -193,13 +199,18 @@ pub fn written_pages() -> *const Ranges {
     WRITTEN_PAGES.0.get()
 }
 
-/// Ends the build, in an instance of its snapshot: freed memory is no longer cleared.
+/// Ends the build. Its memory is that of a new instance then.
+pub fn end_build() {
+    PHASE.store(NEW, Ordering::Relaxed);
+}
+
+/// Starts an instance: freed memory is no longer cleared.
 ///
 /// The pages that a decision writes to are written to first, with those between them. The gateway keeps pages that an instance wrote to for the next
 /// one, if they form at most 32 ranges of addresses (a bound of wasmtime): then they cost a copy. Of more ranges, most would be unmapped and cost a fault
 /// for each page in each decision.
 pub fn start_decisions() {
-    if !IS_BUILD.swap(false, Ordering::Relaxed) {
+    if PHASE.swap(STARTED, Ordering::Relaxed) == STARTED {
         return;
     }
     MEMORY.with(|heaps| heaps.heap().stop_clearing());
@@ -232,6 +243,9 @@ pub fn arenas() -> usize {
 // SAFETY: `Heap` keeps the contract of an allocator.
 unsafe impl GlobalAlloc for Memory {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if PHASE.load(Ordering::Relaxed) == NEW && layout.align() == 8 && layout.size() <= MAX_PARAMETER {
+            return PARAMETER as *mut u8;
+        }
         self.with(|heaps| heaps.alloc(layout.size(), layout.align()))
     }
 

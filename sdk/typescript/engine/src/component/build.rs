@@ -59,22 +59,23 @@ extern "C" fn build(start: *mut u8, length: usize) -> *const Report {
     drop(report);
     let (heap_end, written_pages) = (memory::trim(), memory::written_pages());
     let (start, length, max_ranges) = (moved.as_ptr(), moved.len(), memory::MAX_RANGES);
+    memory::end_build();
     REPORT.set(Report { start, length, heap_end, written_pages, max_ranges });
     REPORT.with(Cell::as_ptr).cast_const()
 }
 
-/// Saves the state of a sample's preparation, in an instance that is not used afterwards. Returns the address of a pointer and a length, which is
-/// 0 if there is none.
+/// Saves the state of a sample's preparation, in an instance that is not used afterwards. Returns the address of a pointer and a number of words,
+/// which is 0 if there is none.
 #[unsafe(export_name = "tidegate-build-save")]
 extern "C" fn save() -> *const Report {
     let prepare = || {
         memory::start_decisions();
         super::engine().and_then(|engine| engine.call("prepareSample", (), |_, value| value.get())).unwrap_or_default()
     };
-    let state: &[u8] = checkpoint::save(prepare).unwrap_or_default().leak();
+    let state: &[u64] = checkpoint::save(prepare).unwrap_or_default().leak();
     REPORT.with(|report| {
         let Report { heap_end, written_pages, max_ranges, .. } = report.get();
-        report.set(Report { start: state.as_ptr(), length: state.len(), heap_end, written_pages, max_ranges });
+        report.set(Report { start: state.as_ptr().cast(), length: state.len(), heap_end, written_pages, max_ranges });
         report.as_ptr().cast_const()
     })
 }
@@ -82,7 +83,7 @@ extern "C" fn save() -> *const Report {
 /// Decides about a request, without a gateway, in an instance that is not used afterwards. A state, if it is not empty, is restored before. The driver
 /// records which pages that writes to. Returns the end of the memory that it used.
 #[unsafe(export_name = "tidegate-build-sample")]
-extern "C" fn sample(state: *mut u8, length: usize) -> usize {
+extern "C" fn sample(state: *mut u64, length: usize) -> usize {
     memory::start_decisions();
     if length > 0 {
         // SAFETY: the driver got the memory from `cabi_realloc` with this length, and filled it.

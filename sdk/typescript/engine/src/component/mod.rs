@@ -74,14 +74,14 @@ impl Preparation for Policy {
 }
 
 impl Checkpoint for Policy {
-    fn save() -> Option<Vec<u8>> {
+    fn save() -> Option<Vec<u64>> {
         checkpoint::save(|| {
             world::was_used();
             prepare() && !world::was_used()
         })
     }
 
-    fn restore(state: Vec<u8>) {
+    fn restore(state: Vec<u64>) {
         gateway::start();
         checkpoint::restore(&state);
     }

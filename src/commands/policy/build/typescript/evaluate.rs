@@ -15,6 +15,8 @@ const BUILD: &str = "tidegate-build";
 const SAVE: &str = "tidegate-build-save";
 const SAMPLE: &str = "tidegate-build-sample";
 pub const BUILD_EXPORTS: [&str; 4] = [ALLOCATE, BUILD, SAVE, SAMPLE];
+/// Bytes of an element of a state.
+const WORD_BYTES: usize = 8;
 /// Memory for a parameter, by the canonical ABI.
 const REALLOC: &str = "cabi_realloc";
 /// Initializes the C library. The snapshot has its result.
@@ -140,7 +142,8 @@ impl Evaluation {
         let saved = save.and_then(|save| save.call(&mut self.store, ())).ok();
         let data = memory.data(&self.store);
         let word = |at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?) as usize);
-        let state = saved.and_then(|at| data.get(word(at as usize)?..)?.get(..word(at as usize + 4)?));
+        let state =
+            saved.and_then(|at| data.get(word(at as usize)?..)?.get(..word(at as usize + 4)?.checked_mul(WORD_BYTES)?));
         let state = state.map_or_else(Vec::new, <[u8]>::to_vec);
         let data = memory.data_mut(&mut self.store);
         data.fill(0);
@@ -155,16 +158,16 @@ impl Evaluation {
 
     /// Writes a list into the memory, as a call of a component does it.
     fn parameter(&mut self, list: &[u8]) -> Result<(u32, u32)> {
-        let length = u32::try_from(list.len())?;
+        let (length, words) = (u32::try_from(list.len())?, u32::try_from(list.len() / WORD_BYTES)?);
         let realloc = self.instance.get_typed_func::<(u32, u32, u32, u32), u32>(&mut self.store, REALLOC);
         let Some(realloc) = realloc.ok().filter(|_| length > 0) else { return Ok((0, 0)) };
-        let at = realloc.call(&mut self.store, (0, 0, 1, length)).map_err(stopped)?;
+        let at = realloc.call(&mut self.store, (0, 0, u32::try_from(WORD_BYTES)?, length)).map_err(stopped)?;
         let memory = self.instance.get_memory(&mut self.store, "memory").context("the runtime has no memory")?;
         memory.write(&mut self.store, at as usize, list).context("a list does not fit into the memory")?;
         let record = self.instance.get_memory(&mut self.store, written::RECORD).context("there is no record")?;
         let pages = at as usize / written::PAGE_BYTES..(at as usize + list.len()).div_ceil(written::PAGE_BYTES);
         record.data_mut(&mut self.store).get_mut(pages).context("a list is not in the record")?.fill(1);
-        Ok((at, length))
+        Ok((at, words))
     }
 }
 
