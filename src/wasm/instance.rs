@@ -57,9 +57,9 @@ const HUGE_INSTANCE_BYTES: usize = 8 << 20;
 impl SpentInstance {
     /// Where to drop it. The memory that it touched is unmapped page by page, which may take longer than a small decision.
     pub fn teardown(&self) -> Teardown {
-        let State { limiter, resident_bytes, .. } = self.0.data();
+        let limiter = &self.0.data().limiter;
         let bytes = limiter.in_use();
-        if bytes <= HEAVY_INSTANCE_BYTES.max(resident_bytes.saturating_add(TABLE_BYTES)) {
+        if bytes <= HEAVY_INSTANCE_BYTES.max(limiter.resident().saturating_add(TABLE_BYTES)) {
             Teardown::InPlace
         } else if bytes <= HUGE_INSTANCE_BYTES {
             Teardown::Heavy
@@ -92,9 +92,8 @@ impl Instance {
         deadline: Instant,
         max_answer: usize,
     ) -> Result<Self, Failure> {
-        let mut state = State::new(env, limits.max_memory, cpu_budget, Arc::clone(policy.digest()));
-        (state.max_cpu_time, state.max_answer) = (limits.cpu_time, max_answer);
-        state.resident_bytes = limits.pool_resident;
+        let mut state = State::new(env, limits, cpu_budget, Arc::clone(policy.digest()));
+        state.max_answer = max_answer;
         let mut store = policy.new_store(state);
         // These functions capture nothing, so that each instance does without an allocation for them.
         store.limiter_async(|state| &mut state.limiter);

@@ -14,8 +14,11 @@ pub struct MemoryLimiter {
     limit: usize,
     /// Without what the instance's memories and tables have.
     remaining: usize,
+    /// Bytes of memory that stay resident from one instance to the next.
+    resident: usize,
     /// What its objects in the host have.
     host_bytes: usize,
+    /// The growth in this call, without memory that is resident: its pages exist.
     grown_in_call: usize,
     cpu_budget: Arc<CpuBudget>,
     /// A growth beyond the limit was refused. Guests trap on that in their own ways, so the trap does not tell the cause.
@@ -34,8 +37,8 @@ const LARGE_INSTANCE_BYTES: usize = 32 << 20;
 
 impl MemoryLimiter {
     /// A call that allocates much is marked as slow in `cpu_budget`.
-    pub fn new(limit: usize, cpu_budget: Arc<CpuBudget>) -> Self {
-        Self { limit, remaining: limit, host_bytes: 0, grown_in_call: 0, cpu_budget, limit_exceeded: false }
+    pub fn new(limit: usize, resident: usize, cpu_budget: Arc<CpuBudget>) -> Self {
+        Self { limit, remaining: limit, resident, host_bytes: 0, grown_in_call: 0, cpu_budget, limit_exceeded: false }
     }
 
     pub fn start_call(&mut self) {
@@ -45,6 +48,11 @@ impl MemoryLimiter {
     /// Bytes that the instance's memories and tables have.
     pub fn in_use(&self) -> usize {
         self.limit - self.remaining
+    }
+
+    /// Bytes of its memory that stay resident for the next instance.
+    pub fn resident(&self) -> usize {
+        self.resident
     }
 
     /// Whether the instance has enough memory that any call may be slow.
@@ -60,12 +68,14 @@ impl MemoryLimiter {
     }
 
     async fn grow(&mut self, bytes: usize) -> bool {
+        let in_use = self.in_use();
+        let new_pages = in_use.saturating_add(bytes).saturating_sub(in_use.max(self.resident));
         match self.remaining.checked_sub(bytes) {
             Some(remaining) if remaining >= self.host_bytes => self.remaining = remaining,
             _ => self.limit_exceeded = true,
         }
         let before = self.grown_in_call;
-        self.grown_in_call = before.saturating_add(bytes);
+        self.grown_in_call = before.saturating_add(new_pages);
         if self.grown_in_call > LARGE_GROWTH_BYTES && before <= LARGE_GROWTH_BYTES {
             count_slow_call();
         }
@@ -91,5 +101,24 @@ impl ResourceLimiterAsync for MemoryLimiter {
     fn memory_grow_failed(&mut self, _: Error) -> Result<(), Error> {
         self.limit_exceeded = true;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn memory_that_is_resident_does_not_make_a_call_slow() {
+        // From now on for a second, new memory of more than 2 MiB does.
+        count_slow_call();
+        for (resident, is_slow) in [(4 << 20, false), (0, true)] {
+            let budget = Arc::<CpuBudget>::default();
+            let mut limiter = MemoryLimiter::new(64 << 20, resident, Arc::clone(&budget));
+            assert!(limiter.memory_growing(0, 3 << 20, None).await.expect("decided"));
+            assert_eq!(budget.is_slow(), is_slow, "{resident}");
+            assert!(limiter.memory_growing(3 << 20, 16 << 20, None).await.expect("decided"));
+            assert!(budget.is_slow());
+        }
     }
 }

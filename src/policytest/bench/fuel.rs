@@ -40,7 +40,7 @@ pub fn count(bytes: &[u8], cases: &[TestCase], limits: &Limits) -> anyhow::Resul
 async fn one(policy: &Policy, case: &TestCase, limits: &Limits) -> anyhow::Result<(u64, usize)> {
     let env = Arc::new(case.env.policy_env(limits));
     let new_store = || {
-        let state = State::new(Arc::clone(&env), limits.max_memory, Arc::default(), Arc::clone(policy.digest()));
+        let state = State::new(Arc::clone(&env), limits, Arc::default(), Arc::clone(policy.digest()));
         let mut store = policy.new_store(state);
         store.limiter_async(|state| &mut state.limiter);
         store.set_fuel(u64::MAX).map(|()| store)

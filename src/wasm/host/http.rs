@@ -163,7 +163,8 @@ mod tests {
         let store = Arc::new(MemoryStore::new(1 << 16, std::collections::HashMap::new(), system_clock()));
         let env = PolicyEnv::new(store, &Limits { max_requests: 2, ..Limits::default() });
         let env = Arc::new(PolicyEnv { egress: Arc::new(Egress::new(vec![origin], limits)), ..env });
-        let mut state = State::new(env, 1 << 20, Arc::default(), "sha256:…".into());
+        let mut state =
+            State::new(env, &Limits { max_memory: 1 << 20, ..Limits::default() }, Arc::default(), "sha256:…".into());
         let send = async |state: &mut State| {
             let body = Empty::new().map_err(|never| match never {}).boxed_unsync();
             let request = http::Request::get("http://127.0.0.1:1/").body(body).expect("a request");

@@ -128,8 +128,6 @@ pub struct State {
     pub max_cpu_time: Duration,
     /// Bytes that a function of the instance may return.
     pub max_answer: usize,
-    /// Bytes of the instance's memory that stay resident for the next one.
-    pub resident_bytes: usize,
     /// The policy's, for log lines.
     pub digest: Arc<str>,
     pub decision: DecisionState,
@@ -152,15 +150,14 @@ pub struct DecisionState {
 }
 
 impl State {
-    /// The state before a decision; `max_memory` is in bytes. It allows no CPU time and no answer yet.
-    pub fn new(env: Arc<PolicyEnv>, max_memory: usize, cpu_budget: Arc<CpuBudget>, digest: Arc<str>) -> Self {
+    /// The state before a decision. It allows no answer yet.
+    pub fn new(env: Arc<PolicyEnv>, limits: &Limits, cpu_budget: Arc<CpuBudget>, digest: Arc<str>) -> Self {
         Self {
             env,
-            limiter: MemoryLimiter::new(max_memory, Arc::clone(&cpu_budget)),
+            limiter: MemoryLimiter::new(limits.max_memory, limits.pool_resident, Arc::clone(&cpu_budget)),
             cpu_budget,
-            max_cpu_time: Duration::ZERO,
+            max_cpu_time: limits.cpu_time,
             max_answer: 0,
-            resident_bytes: 0,
             digest,
             decision: DecisionState::default(),
             wasi: None,
