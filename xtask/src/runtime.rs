@@ -38,9 +38,11 @@ const RUSTFLAGS: [&str; 7] = [
 
 /// First for speed, then for size; and the features that the compilers use by default. With more of them wasm-opt would write types that
 /// engines do not have by default.
-const OPTIMIZATION: [&str; 9] = [
+const OPTIMIZATION: [&str; 11] = [
     "-O3",
     "-Oz",
+    "--reorder-functions",
+    "--reorder-locals",
     "--mvp-features",
     "--enable-bulk-memory",
     "--enable-multivalue",
@@ -102,7 +104,8 @@ fn build(root: &Path, engine: &Path) -> Result<PathBuf> {
     let c_flags: Vec<String> =
         prefixes.iter().map(|(path, name)| format!("-ffile-prefix-map={}={name}", path.display())).collect();
     let mut cargo = Command::new("/usr/bin/cargo");
-    cargo.args(["build", "--release", "--locked", "--target", TARGET, "-Zbuild-std=std,panic_abort"]);
+    cargo.args(["build", "--release", "--locked", "--target", TARGET]);
+    cargo.args(["-Zbuild-std=std,panic_abort", "-Zbuild-std-features=optimize_for_size"]);
     cargo.current_dir(engine).envs(DEBIAN_CARGO);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
     cargo.env("CC_wasm32_unknown_unknown", "clang-22").env("CFLAGS_wasm32_unknown_unknown", c_flags.join(" "));

@@ -15,8 +15,8 @@ thread_local! {
 
 struct Module {
     compiled: Compiled,
-    /// Whether it is evaluated only when one of its exports is used, and the build did not ask for it yet.
-    is_spare: bool,
+    /// The script of a module that is evaluated only when one of its exports is used, until the build asks for it.
+    spare: Option<String>,
 }
 
 /// Compiles the modules of a program, which is JSON, and calls `work` with the program without their texts. Meanwhile `module` has them.
@@ -24,8 +24,8 @@ pub fn with_modules<T>(program: Vec<u8>, work: impl FnOnce(&str) -> Result<T, St
     let rest = compiler::with_engine(|ctx| compile_modules(ctx, program).catch(ctx).map_err(|error| error.to_string()))
         .map_err(|error| error.to_string())??;
     let result = work(&rest);
-    let spare = MODULES.take().into_iter().filter(|(_, module)| module.is_spare);
-    spare::keep(spare.filter_map(|(id, module)| Some((id, module.compiled.ok()?))));
+    let modules = MODULES.take().into_iter();
+    spare::keep(modules.filter_map(|(id, module)| Some((id, module.spare?.into_bytes()))));
     result
 }
 
@@ -36,20 +36,21 @@ fn compile_modules(ctx: &Ctx<'_>, program: Vec<u8>) -> rquickjs::Result<String> 
     for module in program.get::<_, Array>("modules")?.iter::<Object>() {
         let module = module?;
         let id: String = module.get("id")?;
-        let compiled = compile(ctx, &id, &module)?;
+        let (script, detail) = script(&id, &module)?;
+        let compiled = compiler::compile(ctx, &id, &*script, detail);
         if compiled.is_err() {
             // Its error is one of the build.
             module.remove("spare")?;
         }
-        let is_spare = module.contains_key("spare")?;
-        modules.insert(id, Module { compiled, is_spare });
+        let spare = module.contains_key("spare")?.then_some(script);
+        modules.insert(id, Module { compiled, spare });
     }
     MODULES.replace(modules);
     ctx.json_stringify(program)?.ok_or(Error::Unknown)?.to_string()
 }
 
-/// Compiles a module and removes its text.
-fn compile(ctx: &Ctx<'_>, id: &str, module: &Object<'_>) -> rquickjs::Result<Compiled> {
+/// Removes the text of a module, and returns it as the script of a function.
+fn script(id: &str, module: &Object<'_>) -> rquickjs::Result<(String, Detail)> {
     let is_whole = module.get::<_, Option<bool>>("whole")?.unwrap_or_default();
     // On the first line of the code, so that lines stay the same.
     let head = format!("({}function(require,module,exports){{", if is_whole { "async " } else { "" });
@@ -60,18 +61,18 @@ fn compile(ctx: &Ctx<'_>, id: &str, module: &Object<'_>) -> rquickjs::Result<Com
     let detail = if keeps_lines { Detail::Lines } else { Detail::None };
     module.remove("code")?;
     module.set("shift", head.len())?;
-    Ok(compiler::compile(ctx, id, format!("{head}{code}\n}})"), detail))
+    Ok((format!("{head}{code}\n}})"), detail))
 }
 
 /// The function of a module. Throws its `SyntaxError`.
 pub fn module<'js>(ctx: &Ctx<'js>, id: &str) -> rquickjs::Result<Value<'js>> {
     let evaluated = MODULES.with_borrow_mut(|modules| {
         let module = modules.get_mut(id)?;
-        module.is_spare = false;
+        module.spare = None;
         Some(script::evaluate(ctx, &module.compiled))
     });
-    evaluated.unwrap_or_else(|| match spare::bytecode(id) {
-        Some(bytecode) => script::evaluate_bytecode(ctx, &bytecode),
+    evaluated.unwrap_or_else(|| match spare::script(id) {
+        Some(script) => script::evaluate(ctx, &compiler::compile(ctx, id, script, Detail::None)),
         None => Err(Exception::throw_internal(ctx, "no such module")),
     })
 }

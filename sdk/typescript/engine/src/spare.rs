@@ -1,4 +1,5 @@
-//! The bytecode of spare modules, compressed: the app does not seem to use them, so they are not worth more memory of each instance.
+//! The texts of spare modules, compressed: the app does not seem to use them, so they are not worth more memory of each instance. Their bytecode
+//! would be half as large again.
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -9,7 +10,7 @@ use flate2::write::{DeflateDecoder, DeflateEncoder};
 
 use crate::memory::temporarily;
 
-/// Bytes of bytecode that are compressed together. Modules of a package have much in common, but the use of one of them decompresses all.
+/// Bytes of text that are compressed together. Modules of a package have much in common, but the use of one of them decompresses all.
 const BLOCK_BYTES: usize = 64 << 10;
 
 #[derive(Default)]
@@ -28,19 +29,19 @@ thread_local! {
     static SPARE: RefCell<Spare> = RefCell::default();
 }
 
-/// Keeps the bytecode of these modules instead of those of the last call.
+/// Keeps the scripts of these modules instead of those of the last call.
 pub fn keep(modules: impl Iterator<Item = (String, Vec<u8>)>) {
     let modules: Vec<(String, Vec<u8>)> = temporarily(|| modules.collect());
     let mut spare = Spare::default();
     let mut positions = Vec::with_capacity(modules.len());
     let mut block = temporarily(Vec::new);
-    for (id, bytecode) in &modules {
+    for (id, script) in &modules {
         if block.len() >= BLOCK_BYTES {
             spare.blocks.push(compressed(&block));
             block.clear();
         }
         let start = block.len();
-        temporarily(|| block.extend_from_slice(bytecode));
+        temporarily(|| block.extend_from_slice(script));
         positions.push((id.as_str().into(), Place { block: spare.blocks.len(), bytes: start..block.len() }));
     }
     if !block.is_empty() {
@@ -50,8 +51,8 @@ pub fn keep(modules: impl Iterator<Item = (String, Vec<u8>)>) {
     SPARE.replace(spare);
 }
 
-/// The bytecode of a module.
-pub fn bytecode(id: &str) -> Option<Vec<u8>> {
+/// The script of a module.
+pub fn script(id: &str) -> Option<Vec<u8>> {
     SPARE.with_borrow(|spare| {
         let (_, place) = spare.modules.iter().find(|(other, _)| **other == *id)?;
         let mut block = decompressed(spare.blocks.get(place.block)?)?;
@@ -91,8 +92,8 @@ mod tests {
         let blocks = SPARE.with_borrow(|spare| spare.blocks.len());
         assert!(blocks > 5, "{blocks}");
         for (id, code) in modules {
-            assert_eq!(bytecode(&id), Some(code), "{id}");
+            assert_eq!(script(&id), Some(code), "{id}");
         }
-        assert_eq!(bytecode("40.js"), None);
+        assert_eq!(script("40.js"), None);
     }
 }

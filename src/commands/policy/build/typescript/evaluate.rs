@@ -41,7 +41,7 @@ const SAMPLE_FUEL: u64 = 500_000_000;
 /// A larger report is not one.
 const MAX_REPORT_BYTES: usize = 64 << 20;
 /// What decisions may need in addition to the sample.
-const ROOM_BYTES: usize = 64 << 10;
+const ROOM_BYTES: usize = 16 << 10;
 /// What an instance has at most at its start for what a decision allocates. A sample that needs more is not like others.
 const MAX_ROOM_BYTES: usize = 1 << 20;
 const WASM_PAGE_BYTES: usize = 64 << 10;
