@@ -257,7 +257,7 @@ mod tests {
                     (i32.store (i32.const 24) (i32.const 2))
                     (i32.const 8))
                 (func (export "tidegate-build-sample") (param i32 i32) (result i32)
-                    (i32.store (i32.const 8200) (global.get $count)) (i32.const 1))
+                    (i32.store (i32.const 8200) (global.get $count)) (i32.const 65537))
                 (func (export "count") (result i32) (i32.add (global.get $count) (i32.load8_u (i32.const 1024)))))"#
         );
         wat::parse_str(text).expect("valid")
