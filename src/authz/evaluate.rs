@@ -122,12 +122,11 @@ impl Evaluator {
     /// Drops an instance, then its permit. A heavy instance is dropped on a thread of its own kind, off the request's path; not in the
     /// low-priority pool, because other decisions wait for the permit.
     async fn tear_down(&self, spent: SpentInstance, permit: FairPermit) {
-        let teardown = spent.teardown();
+        let Some(teardown) = spent.teardown() else {
+            drop((spent, permit));
+            return;
+        };
         let permits = match teardown {
-            Teardown::InPlace => {
-                drop((spent, permit));
-                return;
-            }
             Teardown::Heavy => &self.heavy_teardowns,
             Teardown::Huge => &self.huge_teardowns,
         };

@@ -122,9 +122,18 @@ impl PolicyGeneration {
 
     /// Creates an instance for a decision by `deadline`.
     pub async fn new_instance(&self, cpu_budget: Arc<CpuBudget>, deadline: Instant) -> Result<Instance, Failure> {
+        self.instance_from(self.checkpoint.get(), cpu_budget, deadline).await
+    }
+
+    async fn instance_from(
+        &self,
+        checkpoint: Option<&Checkpoint>,
+        cpu_budget: Arc<CpuBudget>,
+        deadline: Instant,
+    ) -> Result<Instance, Failure> {
         let PolicyContext { env, limits } = &*self.context;
         let mut instance = Instance::new(&self.policy, Arc::clone(env), limits, cpu_budget, deadline).await?;
-        if let Some(checkpoint) = self.checkpoint.get() {
+        if let Some(checkpoint) = checkpoint {
             instance.restore(&self.policy, checkpoint, deadline).await?;
         }
         Ok(instance)
@@ -139,13 +148,8 @@ impl PolicyGeneration {
         let saved = Instance::checkpoint(&self.policy, Arc::clone(env), limits, Arc::clone(&budget));
         let Some(checkpoint) = budget.measure(saved).await? else { return Ok(()) };
         // A state that cannot be restored would fail every decision.
-        let restored = async {
-            let deadline = Instant::now() + limits.timeout;
-            let mut instance =
-                Instance::new(&self.policy, Arc::clone(env), limits, Arc::clone(&budget), deadline).await?;
-            instance.restore(&self.policy, &checkpoint, deadline).await
-        };
         budget.start_call();
+        let restored = self.instance_from(Some(&checkpoint), Arc::clone(&budget), Instant::now() + limits.timeout);
         budget.measure(restored).await?;
         let _ = self.checkpoint.set(checkpoint);
         Ok(())
@@ -158,11 +162,12 @@ impl PolicyGeneration {
 
     async fn prewarm(&self) -> Result<Instance, Failure> {
         let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
-        if !self.prepares() {
-            let deadline = Instant::now() + limits.timeout;
-            return budget.measure(self.new_instance(Arc::clone(&budget), deadline)).await;
+        if self.prepares() {
+            return budget
+                .measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget)))
+                .await;
         }
-        budget.measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget))).await
+        budget.measure(self.new_instance(Arc::clone(&budget), Instant::now() + limits.timeout)).await
     }
 }
 
@@ -172,11 +177,13 @@ impl Drop for PolicyGeneration {
     }
 }
 
-/// Saves the checkpoint of the policy, then keeps `limits.prewarmed_instances` instances in the pool. Ends when the generation is retired, or when an instance takes less than
-/// [`MIN_PREWARM_TIME`] to create.
+/// Saves the checkpoint of the policy, if it has one, then keeps `limits.prewarmed_instances` instances in the pool. Ends when the
+/// generation is retired, or when an instance takes less than [`MIN_PREWARM_TIME`] to create.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
-    let permit = Arc::clone(&permits).acquire_owned().await;
-    if let (Ok(_permit), Some(generation)) = (permit, generation.upgrade())
+    let has_checkpoint = |generation: Arc<PolicyGeneration>| generation.policy.checkpoint().is_some();
+    if generation.upgrade().is_some_and(has_checkpoint)
+        && let Ok(_permit) = permits.acquire().await
+        && let Some(generation) = generation.upgrade()
         && let Err(failure) = generation.save_checkpoint().await
     {
         tracing::warn!(policy = %generation.policy.digest(), %failure, "cannot prepare the state of new instances");

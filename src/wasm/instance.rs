@@ -44,7 +44,7 @@ pub struct SpentInstance(Store<State>);
 pub struct Checkpoint(Vec<u64>);
 
 /// Bytes of a checkpoint, as the interface says.
-pub const MAX_CHECKPOINT_BYTES: usize = 1 << 20;
+const MAX_CHECKPOINT_BYTES: usize = 1 << 20;
 
 /// Unmapping 4 MB of touched pages took 0.1 ms. The bound is above what linkers allocate by default, a stack of 1 MiB and some more. An instance whose
 /// memory stays resident for the next one is not heavy either: its pages are copied back.
@@ -55,16 +55,17 @@ const TABLE_BYTES: usize = 128 << 10;
 const HUGE_INSTANCE_BYTES: usize = 8 << 20;
 
 impl SpentInstance {
-    /// Where to drop it. The memory that it touched is unmapped page by page, which may take longer than a small decision.
-    pub fn teardown(&self) -> Teardown {
+    /// Where to drop it; `None` is the current thread. The memory that it touched is unmapped page by page, which may take longer than a
+    /// small decision.
+    pub fn teardown(&self) -> Option<Teardown> {
         let limiter = &self.0.data().limiter;
         let bytes = limiter.in_use();
         if bytes <= HEAVY_INSTANCE_BYTES.max(limiter.resident().saturating_add(TABLE_BYTES)) {
-            Teardown::InPlace
+            None
         } else if bytes <= HUGE_INSTANCE_BYTES {
-            Teardown::Heavy
+            Some(Teardown::Heavy)
         } else {
-            Teardown::Huge
+            Some(Teardown::Huge)
         }
     }
 }

@@ -42,8 +42,6 @@ static HUGE_TEARDOWNS: LazyLock<io::Result<Runtime>> =
 /// How long it takes to give memory back to the system, and so where that happens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Teardown {
-    /// On the current thread.
-    InPlace,
     /// On a thread of lower priority than those that serve connections.
     Heavy,
     /// On a thread of much lower priority.
@@ -53,7 +51,6 @@ pub enum Teardown {
 /// Drops a value whose memory takes long to give back.
 pub fn tear_down(value: impl Send + 'static, teardown: Teardown) {
     let threads = match teardown {
-        Teardown::InPlace => return,
         Teardown::Heavy => &HEAVY_TEARDOWNS,
         Teardown::Huge => &HUGE_TEARDOWNS,
     };

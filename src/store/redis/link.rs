@@ -53,9 +53,7 @@ impl Link {
             Self::Cluster(cluster) => Route::Cluster(Box::new(cluster.to_any())),
         }
     }
-}
 
-impl Link {
     /// Sends a command to the node that has this key.
     pub async fn send(&self, key: &str, command: Cmd) -> Result<Value, RedisError> {
         match self {

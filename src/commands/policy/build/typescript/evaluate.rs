@@ -141,9 +141,10 @@ impl Evaluation {
         let save = self.instance.get_typed_func::<(), u32>(&mut self.store, SAVE);
         let saved = save.and_then(|save| save.call(&mut self.store, ())).ok();
         let data = memory.data(&self.store);
-        let word = |at: usize| Some(u32::from_le_bytes(data.get(at..at + 4)?.try_into().ok()?) as usize);
-        let state =
-            saved.and_then(|at| data.get(word(at as usize)?..)?.get(..word(at as usize + 4)?.checked_mul(WORD_BYTES)?));
+        let state = saved.and_then(|at| {
+            let (start, words) = (word(data, at as usize)?, word(data, at as usize + 4)?);
+            data.get(start..start.checked_add(words.checked_mul(WORD_BYTES)?)?)
+        });
         let state = state.map_or_else(Vec::new, <[u8]>::to_vec);
         let data = memory.data_mut(&mut self.store);
         data.fill(0);
@@ -180,10 +181,7 @@ fn run(mut store: Store<StoreLimits>, instance: Instance, program: &[u8]) -> Res
     memory.write(&mut store, at as usize, program).context("the program does not fit into the memory")?;
     let result = build.call(&mut store, (at, length)).map_err(stopped)? as usize;
     let data = memory.data(&store);
-    let word = |at: usize| -> Option<usize> {
-        let bytes: [u8; 4] = data.get(at..at.checked_add(4)?)?.try_into().ok()?;
-        usize::try_from(u32::from_le_bytes(bytes)).ok()
-    };
+    let word = |at: usize| word(data, at);
     let report = word(result).zip(word(result + 4)).filter(|(_, length)| *length <= MAX_REPORT_BYTES);
     let report = report.and_then(|(at, length)| data.get(at..at.checked_add(length)?));
     let words = || Some((word(result + 8)?, (word(result + 12)?, word(result + 16)?)));
@@ -196,6 +194,12 @@ fn run(mut store: Store<StoreLimits>, instance: Instance, program: &[u8]) -> Res
     let globals: Vec<_> = globals.collect();
     let globals = globals.into_iter().map(|(name, global)| (name, global.get(&mut store))).collect();
     Ok(Evaluation { report, ranges, memory, globals, store, instance })
+}
+
+/// A number in the memory of the runtime.
+fn word(memory: &[u8], at: usize) -> Option<usize> {
+    let bytes: [u8; 4] = memory.get(at..at.checked_add(4)?)?.try_into().ok()?;
+    usize::try_from(u32::from_le_bytes(bytes)).ok()
 }
 
 /// The error of code that ran.

@@ -124,7 +124,6 @@ fn is_constant(variable: &str, body: &[&str]) -> bool {
         return false;
     }
     // A function and a class can be overwritten, also by a pattern, or in `eval`.
-    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
     body.iter().all(|line| {
         let is_pattern = line.contains("] = ") || line.contains("} = ") || line.contains("for (");
         let mut words = line.match_indices(variable).filter(|(at, _)| {
@@ -147,13 +146,16 @@ fn is_constant(variable: &str, body: &[&str]) -> bool {
     })
 }
 
+fn is_word(char: char) -> bool {
+    char.is_alphanumeric() || char == '_' || char == '$'
+}
+
 /// The words of a line, with those that a dot connects together. The first word is empty if something else is before the dot, and if the word is
 /// the name of a property, a method or a declaration and not that of an import. esbuild writes comments in lines of their own.
 fn chains(line: &str) -> Vec<Vec<&str>> {
     if ["//", "/*", "*"].iter().any(|start| line.trim_start().starts_with(start)) {
         return Vec::new();
     }
-    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == '$';
     let mut chains: Vec<Vec<&str>> = Vec::new();
     let mut end = None;
     let mut rest = 0;
