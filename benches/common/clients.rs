@@ -2,14 +2,14 @@
 
 use std::cell::RefCell;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
@@ -40,6 +40,7 @@ pub struct StreamRequest {
     /// How often the server sends this text until the stream is open.
     pub occurrences: usize,
     numbers: Arc<AtomicU64>,
+    source: Option<IpAddr>,
 }
 
 impl StreamRequest {
@@ -51,18 +52,39 @@ impl StreamRequest {
              deflate, br, zstd\r\nCache-Control: no-cache\r\nOrigin: https://app.example\r\nCookie: theme=dark; session=alice; \
              lang=en\r\n\r\n"
         );
-        Self { to, target: target.into(), head: head.into(), open, occurrences: 1, numbers: Arc::default() }
+        Self {
+            to,
+            target: target.into(),
+            head: head.into(),
+            open,
+            occurrences: 1,
+            numbers: Arc::default(),
+            source: None,
+        }
     }
 
     /// A connection without a request.
     pub fn bare(to: SocketAddr, open: &'static str) -> Self {
-        Self { to, target: "".into(), head: "".into(), open, occurrences: 1, numbers: Arc::default() }
+        Self { to, target: "".into(), head: "".into(), open, occurrences: 1, numbers: Arc::default(), source: None }
     }
 
     /// The same request with one more header.
     pub fn with_header(&self, name: &str, value: &str) -> Self {
         let head = self.head.trim_end_matches("\r\n");
         Self { head: format!("{head}\r\n{name}: {value}\r\n\r\n").into(), ..self.clone() }
+    }
+
+    /// The same request from another IPv4 address of this machine. Next to thousands of connections from the same address, the kernel
+    /// takes as long to find a free port as a server takes for the request.
+    pub fn with_source(&self, source: IpAddr) -> Self {
+        Self { source: Some(source), ..self.clone() }
+    }
+
+    async fn connect(&self) -> std::io::Result<TcpStream> {
+        let Some(source) = self.source else { return TcpStream::connect(self.to).await };
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((source, 0).into())?;
+        socket.connect(self.to).await
     }
 
     /// Connects, sends the request, and waits until the stream is open.
@@ -72,7 +94,7 @@ impl StreamRequest {
 
     /// Like [`open`](Self::open); with the received bytes.
     pub async fn open_and_read(&self) -> (TcpStream, Vec<u8>) {
-        let mut socket = TcpStream::connect(self.to).await.expect("a connection");
+        let mut socket = self.connect().await.expect("a connection");
         if self.head.contains(NUMBER) {
             let number = self.numbers.fetch_add(1, Ordering::Relaxed).to_string();
             socket.write_all(self.head.replace(NUMBER, &number).as_bytes()).await.expect("the server reads");

@@ -32,6 +32,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) -> O
         }
         let server = servers::tidegate(machine, &redis, &["--allow-all"], "");
         let request = servers::realtime_request(&server, CHANNEL);
+        let other_client = request.with_source([127, 0, 0, 2].into());
         let mut clients = Clients::open(&request, streams).await;
         let per_second = (MAX_DELIVERIES_PER_SECOND / streams).clamp(1, MAX_EVENTS_PER_SECOND);
         let (rounds, seconds, count) = options.pick((6, 2, 500), (2, 1, 50));
@@ -50,7 +51,7 @@ pub async fn measure(machine: &Machine, options: &Options, report: &Report) -> O
             }
             let delivery = micros(settled_cpu(server.pid).await - before, events * streams);
             let before = cpu(server.pid);
-            open_and_close(&request, count).await;
+            open_and_close(&other_client, count).await;
             let open = micros(settled_cpu(server.pid).await - before, count);
             // The first round warms up.
             if round > 0 {

@@ -19,8 +19,8 @@ use crate::wasm::host::PolicyContext;
 use crate::wasm::instance::{Checkpoint, Instance};
 use crate::wasm::low_priority_pool;
 
-/// Instances that take less time than this to create are not prewarmed: to take one from the pool and to refill the pool on another
-/// thread costs about as much.
+/// Instances that take less time than this to create and prepare are not prewarmed: to take one from the pool and to refill the pool on
+/// another thread costs about as much.
 pub const MIN_PREWARM_TIME: Duration = Duration::from_micros(100);
 /// The pause after an instance could not be prewarmed.
 const PREWARM_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -155,19 +155,13 @@ impl PolicyGeneration {
         Ok(())
     }
 
-    /// Whether instances have work to do before a request, other than that of [`Self::new_instance`].
-    fn prepares(&self) -> bool {
-        self.policy.preparation().is_some() && self.checkpoint.get().is_none()
-    }
-
     async fn prewarm(&self) -> Result<Instance, Failure> {
         let (budget, PolicyContext { env, limits }) = (Arc::<CpuBudget>::default(), &*self.context);
-        if self.prepares() {
-            return budget
-                .measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget)))
-                .await;
+        // With a checkpoint there is nothing left to prepare.
+        if self.checkpoint.get().is_some() {
+            return budget.measure(self.new_instance(Arc::clone(&budget), Instant::now() + limits.timeout)).await;
         }
-        budget.measure(self.new_instance(Arc::clone(&budget), Instant::now() + limits.timeout)).await
+        budget.measure(Instance::prepared(&self.policy, Arc::clone(env), limits, Arc::clone(&budget))).await
     }
 }
 
@@ -178,7 +172,7 @@ impl Drop for PolicyGeneration {
 }
 
 /// Saves the checkpoint of the policy, if it has one, then keeps `limits.prewarmed_instances` instances in the pool. Ends when the
-/// generation is retired, or when an instance takes less than [`MIN_PREWARM_TIME`] to create.
+/// generation is retired, or when an instance takes less than [`MIN_PREWARM_TIME`] to create and prepare.
 async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPool>, permits: Arc<Semaphore>) {
     let has_checkpoint = |generation: Arc<PolicyGeneration>| generation.policy.checkpoint().is_some();
     if generation.upgrade().is_some_and(has_checkpoint)
@@ -204,7 +198,7 @@ async fn keep_prewarmed(generation: Weak<PolicyGeneration>, pool: Arc<PrewarmPoo
         let (Ok(permit), Some(generation)) = (permit, generation.upgrade()) else { return };
         let start = Instant::now();
         match generation.prewarm().await {
-            Ok(_) if !generation.prepares() && start.elapsed() < MIN_PREWARM_TIME => return,
+            Ok(_) if start.elapsed() < MIN_PREWARM_TIME => return,
             Ok(instance) => pool.push((instance, Some(permit))),
             Err(failure) => {
                 tracing::warn!(policy = %generation.policy.digest(), %failure, "cannot prewarm an instance");

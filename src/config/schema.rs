@@ -193,7 +193,7 @@ section! {
         pool_resident: ByteSize = ByteSize::mib(4) => Restart,
         /// Maximum number of concurrent decisions.
         concurrency: usize = 256 => Restart,
-        /// Number of instances that are started in advance, for policies that take longer than 100 µs to start or export `preparation`;
+        /// Number of instances that are started in advance, for policies that take longer than 100 µs to start and prepare;
         /// each instance is used once.
         prewarmed_instances: usize = 8 => Restart,
         /// How long a decision waits for a free instance; then the response is 503. Clients are served in turns, so a long wait is that of a

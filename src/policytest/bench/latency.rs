@@ -89,7 +89,7 @@ impl LatencyBench {
     }
 
     /// One decision at a time, each on an instance that was prewarmed just before.
-    pub fn prewarmed(&self, policy: &Policy, length: BenchLength) -> anyhow::Result<PrewarmedLatency> {
+    pub fn prewarmed(&self, length: BenchLength) -> anyhow::Result<PrewarmedLatency> {
         single_thread()?.block_on(async {
             let (mut creation, mut latency) = (histogram()?, histogram()?);
             let (start, mut done) = (Instant::now(), 0);
@@ -102,7 +102,7 @@ impl LatencyBench {
                 done += 1;
             }
             let creation = Duration::from_nanos(creation.value_at_quantile(0.5));
-            let enabled = policy.preparation().is_some() || creation >= generation::MIN_PREWARM_TIME;
+            let enabled = creation >= generation::MIN_PREWARM_TIME;
             Ok(PrewarmedLatency { latency: Latency::from(&latency), creation_us: us(creation), enabled })
         })
     }

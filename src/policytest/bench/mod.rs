@@ -68,7 +68,7 @@ pub fn measure(
     bench.save_checkpoints()?;
     bench.fresh(latency::WARM_UP)?;
     let fresh = bench.fresh(length)?;
-    let prewarmed = bench.prewarmed(&policy, length)?;
+    let prewarmed = bench.prewarmed(length)?;
     let throughput = bench.all_cores(length)?;
     let resident = resident_before.zip(process::resident());
     let (fuel, instance_bytes) = fuel::count(bytes, cases, limits)?;
