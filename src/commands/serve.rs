@@ -18,6 +18,7 @@ use crate::rollout::reload::LoadFn;
 use crate::server;
 use crate::server::app::{App, Playground};
 use crate::util::fingerprint::FileSnapshot;
+use crate::util::scheduling;
 
 /// Limit for writing the last lines of the decision log at shutdown.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -58,6 +59,8 @@ pub fn start(
     let (log, _guard) = logging::init(&start.config.live.log_filter, start.config.log_format)?;
     start.config.log_warnings();
     crate::commands::use_ring();
+    // Inherited by the threads that serve connections, and by the one that interrupts policies.
+    scheduling::shorten_slice();
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the runtime")?;
     runtime.block_on(serve(start, inherited, playground, log, on_listening))

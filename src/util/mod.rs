@@ -18,6 +18,7 @@ pub(crate) mod printable;
 pub(crate) mod private_dir;
 pub(crate) mod rare_log;
 pub(crate) mod ratio;
+pub(crate) mod scheduling;
 pub mod shares;
 pub mod stringify;
 

@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, nice, setrlimit};
+use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmtime::component::Component;
 use wasmtime::{Engine, ResourcesRequired};
 
 use crate::policy::Limits;
+use crate::util::scheduling;
 use crate::wasm::abi::Abi;
 use crate::wasm::code_cache::CodeCache;
 use crate::wasm::engine::{self, Engines, MEMORIES_PER_COMPONENT};
@@ -183,8 +184,7 @@ pub fn run_child() -> anyhow::Result<()> {
     // The parent kills a child after a timeout; this limit is for a child whose parent died.
     limit(Resource::Cpu, MAX_CHILD_CPU_SECONDS)?;
     limit(Resource::Core, 0)?;
-    // Where this is forbidden, the child runs with normal priority.
-    let _ = nice(10);
+    scheduling::lower_priority(10);
     let mut bytes = Vec::new();
     std::io::stdin().lock().take(MAX_COMPONENT_BYTES + 1).read_to_end(&mut bytes)?;
     // The parent reads the ABI from the same bytes.

@@ -14,6 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinSet;
 
 use crate::policy::Failure;
+use crate::util::scheduling;
 use crate::wasm::cpu_budget::CpuBudget;
 
 /// High enough that a thread that serves connections runs first whenever it has work.
@@ -63,10 +64,7 @@ pub fn tear_down(value: impl Send + 'static, teardown: Teardown) {
 /// A runtime whose threads have this name and niceness.
 pub fn runtime(thread_name: &str, niceness: i32) -> Builder {
     let mut builder = Builder::new_multi_thread();
-    builder.thread_name(thread_name).enable_time().on_thread_start(move || {
-        // Where this is forbidden, the threads run with normal priority.
-        let _ = rustix::process::nice(niceness);
-    });
+    builder.thread_name(thread_name).enable_time().on_thread_start(move || scheduling::lower_priority(niceness));
     builder
 }
 
