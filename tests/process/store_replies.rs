@@ -9,7 +9,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::control_port::{JSON, send_request};
+use crate::client::Sse;
+use crate::control_port::{JSON, metric, send_request};
 use crate::processes::{Gateway, wait_until, with_timeout};
 use crate::redis_server::{DURABLE, Redis};
 
@@ -23,6 +24,38 @@ async fn start_gateway(store: &str) -> Gateway {
 async fn post(gateway: &Gateway, path: &str, body: &Value) -> (u16, Value) {
     let bearer = format!("authorization: Bearer {TOKEN}\r\n");
     send_request(gateway.data, "POST", path, &bearer, body.to_string().as_bytes()).await
+}
+
+/// Redis refuses writes and `PING` while it cannot write to its disk, and answers reads.
+#[tokio::test]
+async fn gateway_serves_streams_while_redis_cannot_write_to_its_disk() {
+    let redis = Redis::start(&["--save", "3600 1"]).await;
+    std::fs::remove_dir(redis.dir.path()).expect("an empty directory");
+    wait_until("Redis cannot write", async || {
+        let replies = replies(&redis, &["BGSAVE", "PING"]).await;
+        replies[1].starts_with("-MISCONF ")
+    })
+    .await;
+    let gateway = start_gateway(&redis.url()).await;
+    let (status, ready) = send_request(gateway.control, "GET", "/readyz", "", b"").await;
+    assert_eq!(status, 200, "{ready}");
+    let mut stream = Sse::open(gateway.data, "channel=news").await;
+    stream.connected("news").await;
+    // Both connections ping every 5 s.
+    let mut admin = redis.connect().await;
+    let mut refused = async || {
+        let info: String = redis::cmd("INFO").arg("commandstats").query_async(&mut admin).await.expect("Redis answers");
+        let pings = info.lines().find(|line| line.starts_with("cmdstat_ping:")).expect("pings");
+        let count = pings.split(',').find_map(|part| part.strip_prefix("rejected_calls="));
+        count.and_then(|count| count.parse::<u64>().ok()).expect("a number")
+    };
+    let before = refused().await;
+    wait_until("both connections are checked", async || refused().await >= before + 4).await;
+    assert!(metric(gateway.control, "tidegate_store_pubsub_failures_total").await == 0.0);
+
+    replies(&redis, &["CONFIG SET stop-writes-on-bgsave-error no"]).await;
+    let (status, answer) = post(&gateway, "/redis", &json!(["XADD", "news", "*", "data", "1"])).await;
+    assert_eq!(status, 200, "{answer}");
 }
 
 /// The replies of Redis itself to inline commands over one connection, in its own words.

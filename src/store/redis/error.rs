@@ -40,6 +40,14 @@ pub(super) fn command_error(error: RedisError) -> StoreError {
     }
 }
 
+/// The result of a `PING`. A server that cannot write to its disk refuses it like a write, and executes commands that read.
+pub(super) fn pong(result: Result<(), RedisError>) -> Result<(), RedisError> {
+    match result {
+        Err(error) if first_reply(&error).is_some_and(|reply| reply.code() == "MISCONF") => Ok(()),
+        other => other,
+    }
+}
+
 /// Whether the server replied this error, so that the connection is intact.
 pub(super) fn is_reply(error: &RedisError) -> bool {
     first_reply(error).is_some()

@@ -34,7 +34,7 @@ use crate::store::emit::{Attempt, Emitted, LOOK_BACK_BYTES, LOOK_BACK_ENTRIES, L
 use crate::store::fleet::FleetStore;
 use crate::store::fleet_keys::FleetKeys;
 use crate::store::options::StoreOptions;
-use crate::store::redis::error::command_error;
+use crate::store::redis::error::{command_error, pong};
 use crate::store::redis::fleet::RedisFleetStore;
 use crate::store::redis::link::Link;
 use crate::store::redis::notifications::NotificationSubscriber;
@@ -433,7 +433,7 @@ impl EventStore for RedisStore {
     }
 
     async fn ping(&self) -> Result<(), StoreError> {
-        Ok(cmd("PING").exec_async(&mut self.live.to_any()).await?)
+        Ok(pong(cmd("PING").exec_async(&mut self.live.to_any()).await)?)
     }
 }
 

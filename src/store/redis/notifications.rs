@@ -12,6 +12,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::store::redis::error::pong;
 use crate::store::redis::node_link::{Changes, NodeSource, next_change};
 use crate::store::redis::subscriptions::{Batch, Subscriptions};
 use crate::store::{NotificationHandler, StoreError};
@@ -276,7 +277,7 @@ impl SubscriberTask {
         loop {
             tokio::time::sleep(PING_INTERVAL).await;
             let ping = tokio::time::timeout(self.timeout, cmd("PING").exec_async(connection)).await;
-            ping.map_err(|_| (ErrorKind::Io, "no reply to a ping"))??;
+            pong(ping.map_err(|_| (ErrorKind::Io, "no reply to a ping"))?)?;
         }
     }
 

@@ -12,6 +12,7 @@ use crate::store::redis::cluster::notifications::ClusterNotifications;
 use crate::store::redis::cluster::route::ClusterLink;
 use crate::store::redis::cluster::topology::{ClusterNodes, ClusterTopology};
 use crate::store::redis::connector::Connector;
+use crate::store::redis::error::pong;
 use crate::store::redis::link::Link;
 use crate::store::redis::node_link::{NodeLink, NodeSource};
 use crate::store::redis::notifications::NotificationSource;
@@ -102,7 +103,7 @@ impl Servers {
         if let Self::Cluster { topology, canary_channel, .. } = self {
             return cluster::check::check(topology, timeout, canary_channel).await;
         }
-        let () = cmd("PING").exec_async(&mut link.to_any()).await?;
+        pong(cmd("PING").exec_async(&mut link.to_any()).await)?;
         // If the server hides what it is, the first read finds out.
         let info: String = cmd("INFO").arg("server").query_async(&mut link.to_any()).await.unwrap_or_default();
         check_version(&info)?;
