@@ -60,7 +60,7 @@ async fn attack(to: SocketAddr, name: &'static str, stop: Arc<AtomicBool>) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_requests_fail_and_others_succeed() {
     let (count, attackers) = if is_full_soak() { (5_000, 2) } else { (200, 1) };
-    let (gateway, _dir) = gateway("max-memory = \"128MiB\"\ntimeout = \"300ms\"").await;
+    let (gateway, _dir) = gateway("max-memory = \"128MiB\"\ntimeout = \"5s\"").await;
     let stop = Arc::new(AtomicBool::new(false));
     let attacks: Vec<_> = HOSTILE
         .into_iter()
