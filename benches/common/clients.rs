@@ -52,15 +52,7 @@ impl StreamRequest {
              deflate, br, zstd\r\nCache-Control: no-cache\r\nOrigin: https://app.example\r\nCookie: theme=dark; session=alice; \
              lang=en\r\n\r\n"
         );
-        Self {
-            to,
-            target: target.into(),
-            head: head.into(),
-            open,
-            occurrences: 1,
-            numbers: Arc::default(),
-            source: None,
-        }
+        Self { target: target.into(), head: head.into(), ..Self::bare(to, open) }
     }
 
     /// A connection without a request.
