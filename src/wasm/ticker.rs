@@ -1,6 +1,5 @@
 //! The thread that ticks the epochs of engines, which interrupts policies so that their CPU time is checked.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -8,6 +7,8 @@ use std::time::Duration;
 use anyhow::Context;
 use parking_lot::Mutex;
 use wasmtime::{Engine, EngineWeak};
+
+use crate::util::scheduling;
 
 /// The resolution of CPU limits, and of how long a policy keeps a thread, after a call was slow: the next one may be.
 const SHORT_INTERVAL: Duration = Duration::from_micros(250);
@@ -47,8 +48,7 @@ impl Ticker {
         let ticker = Self(Arc::default());
         let engines = Arc::clone(&ticker.0);
         let tick = move || {
-            // By default, sleeps end up to 50 µs late. Where this is forbidden, it stays so.
-            let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
+            scheduling::end_sleeps_in_time();
             let (mut last_slow, mut short_ticks) = (0, 0);
             while tick_all(&mut engines.lock()) {
                 let slow = SLOW_CALLS.load(Ordering::Relaxed);
